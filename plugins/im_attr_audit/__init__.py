@@ -1,0 +1,1 @@
+"""im-attr-audit: the missing history of Tencent Cloud Chat's user-attribute names."""

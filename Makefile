@@ -1,0 +1,47 @@
+# One target for each thing this repository does. Every target sees to its own set-up: a Python
+# >= 3.11 and the package registries are all it needs.
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+unexport PYTHONHOME PYTHONPATH
+ifdef PYTHON
+export PYTHON
+endif
+
+.PHONY: help setup run sync psql test lint lock clean
+
+help:
+	@echo 'make run     everything, from installation to the page; Ctrl-C stops it'
+	@echo 'make sync    one run; prints what was recorded'
+	@echo 'make psql    psql on the audit database, as the reader'
+	@echo 'make test    all tests'
+	@echo 'make lint    ruff and mypy'
+	@echo 'make lock    write requirements.lock anew from pyproject.toml'
+	@echo 'make clean   delete .venv and .local, the recorded data with it (asks)'
+
+# Brings .venv to what requirements.lock says; next to nothing where it is.
+setup:
+	@sh launch/bootstrap.sh </dev/null
+
+run sync psql: setup
+	@exec .venv/bin/python -m launch $@
+
+# Whatever is installed or not, this deletes it; so it needs no set-up.
+clean:
+	@sh launch/clean.sh
+
+test: setup
+	@exec .venv/bin/python -m pytest
+
+lint: setup
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy plugins/im_attr_audit dags launch tests
+
+# One lock for Python 3.11 to 3.14 on Linux (x86_64, arm64) and macOS (arm64), and no host in it.
+# `make lock UPGRADE=--upgrade` takes the newest of everything.
+lock: setup
+	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-header --no-annotate --all-extras --group local --group dev \
+	    $(UPGRADE) pyproject.toml --output-file requirements.lock
+	@sed -n '/^uv==/,/[0-9a-f]$$/p' requirements.lock > launch/bootstrap.lock
+	@sh launch/bootstrap.sh

@@ -1,13 +1,13 @@
-"""What can go wrong with one poll, by what to do next.
+"""What can go wrong with one poll, by what to do next (right: the poll's outcome).
 
 ::
 
     AttrAuditError
-    ├── Misconfigured   never sent: somebody must mend the Connection     poll outcome ``misconfigured``
+    ├── Misconfigured   never sent: somebody must mend the Connection  ``misconfigured``
     └── PollFailed      sent, or tried to
-        ├── Unavailable try again later: network, 5xx, busy, limit        ``unavailable``
-        ├── Rejected    the vendor said no; trying again cannot help       ``rejected``
-        └── Invalid     the answer cannot be understood                    ``invalid``
+        ├── Unavailable try again later: network, 5xx, busy, limit     ``unavailable``
+        ├── Rejected    the vendor said no; trying again cannot help   ``rejected``
+        └── Invalid     the answer cannot be understood                ``invalid``
 
 No message, attribute or cause of these ever carries the secret key or a UserSig: whoever raises
 one of them uses ``from None`` where the original error could quote a signed URL.
@@ -33,8 +33,8 @@ class Misconfigured(AttrAuditError):
 class PollFailed(AttrAuditError):
     """A read that did not give an app's names.
 
-    ``error_code`` and ``error_info`` are the vendor's own (``error_info`` falls back to our reason),
-    ``answer`` is the body as it came, clipped and without secrets, or None,
+    ``error_code`` and ``error_info`` are the vendor's own (``error_info`` falls back to our
+    reason), ``answer`` is the body as it came, clipped and without secrets, or None,
     ``vendor_date`` the answer's ``Date`` header (aware, UTC) where one came.
     """
 

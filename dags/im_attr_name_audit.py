@@ -1,0 +1,107 @@
+"""The DAG im_attr_name_audit: schedule and shape only; im_attr_audit.tasks does the work."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import Param, dag, get_current_context, task
+from im_attr_audit import tasks
+
+RETRY_SECONDS = int(os.environ.get("IM_ATTR_AUDIT_RETRY_SECONDS", "30"))
+
+DOC = """
+### What are the attribute names, and when did they change?
+
+Asks Tencent Cloud Chat for every listed app's user-attribute names, and records every change in
+Postgres (schema `attr_audit`).
+
+* **plan** reads the Variable `im_attr_audit_conn_ids` and retires apps that are no longer listed.
+* **sync** polls and records, one instance per region. It is red while one of its apps could not be
+  polled; the others are recorded all the same. *Clear* it after mending a connection.
+* **publish** emits the asset `im-attr-audit/changes`, one event per region with changes.
+* **report** logs the table of this run, and fails the run if anything failed.
+
+A failed poll changes nothing: "we could not look" is never recorded as "nothing changed".
+"""
+
+
+@dag(
+    dag_id="im_attr_name_audit",
+    dag_display_name="Attribute name audit",
+    description="Records every change of Tencent Cloud Chat's user-attribute names",
+    doc_md=DOC,
+    schedule=os.environ.get("IM_ATTR_AUDIT_SCHEDULE", "*/15 * * * *"),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=2),
+    tags=["audit", "tencent-im"],
+    params={
+        "conn_ids": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string", "minLength": 1},
+            minItems=1,
+            uniqueItems=True,
+            title="Connections",
+            description="Limit this run to some of the connections in im_attr_audit_conn_ids; "
+            "empty: all of them.",
+        )
+    },
+    default_args={"owner": "im-attr-audit"},
+)
+def im_attr_name_audit() -> None:
+    """plan → sync (mapped) → publish → report."""
+
+    @task(execution_timeout=timedelta(minutes=10))
+    def plan(params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        return tasks.plan((params or {}).get("conn_ids"))
+
+    @task(
+        map_index_template="{{ task.op_kwargs['label'] }}",
+        execution_timeout=timedelta(minutes=30),
+        retries=3,
+        retry_delay=timedelta(seconds=RETRY_SECONDS),
+        retry_exponential_backoff=2,
+        max_retry_delay=timedelta(seconds=RETRY_SECONDS * 8),
+    )
+    def sync(label: str, conn_ids: list[str], problems: dict[str, str]) -> dict[str, int]:
+        ti = get_current_context()["ti"]
+        return tasks.sync(conn_ids, problems, dag_run_id=ti.run_id, ti=ti)
+
+    @task(
+        trigger_rule="all_done",
+        outlets=[tasks.CHANGES_ALIAS],
+        retries=2,
+        retry_delay=timedelta(seconds=RETRY_SECONDS),
+        execution_timeout=timedelta(minutes=10),
+    )
+    def publish() -> int:
+        context = get_current_context()
+        return tasks.publish(
+            dag_run_id=context["ti"].run_id, outlet_events=context["outlet_events"]
+        )
+
+    # The inlet makes the asset known before the alias first resolves to it.
+    @task(
+        trigger_rule="all_done",
+        retries=0,
+        inlets=[tasks.CHANGES],
+        execution_timeout=timedelta(minutes=10),
+    )
+    def report() -> None:
+        ti = get_current_context()["ti"]
+        states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id])[ti.run_id]
+        tasks.report(ti.xcom_pull(task_ids="plan"), dag_run_id=ti.run_id, states=states)
+
+    planned = plan()
+    synced = sync.expand_kwargs(planned)
+    published = publish()
+    reported = report()
+    synced >> published >> reported
+    planned >> reported
+
+
+im_attr_name_audit()

@@ -1,0 +1,37 @@
+"""The database's clock, read once and advanced by the machine's monotonic clock.
+
+Two regions' workers and the database may disagree about the time; bounds that are compared with one
+another must come from one clock. The reading itself takes a moment, so the clock gives two times:
+one that is surely not after the true one, and one that is surely not before it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+
+class Clock:
+    """``at`` (aware) was read somewhere between the monotonic times ``asked`` and ``answered``."""
+
+    def __init__(
+        self,
+        at: datetime,
+        *,
+        asked: float,
+        answered: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._at = at
+        self._asked = asked
+        self._answered = answered
+        self._monotonic = monotonic
+
+    def earliest(self) -> datetime:
+        """Now, or a moment before: for the sending of a request."""
+        return self._at + timedelta(seconds=self._monotonic() - self._answered)
+
+    def latest(self) -> datetime:
+        """Now, or a moment after: for the arrival of an answer."""
+        return self._at + timedelta(seconds=self._monotonic() - self._asked)

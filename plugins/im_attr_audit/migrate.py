@@ -1,0 +1,189 @@
+"""Bring an audit database up to date: its roles, its schema, its grants.
+
+The schema's steps are SQL files under ``sql/migrations``, run in order by Alembic as
+``attr_audit_owner``; the roles come before them, since they belong to the whole server. Running it
+again changes nothing. A step that has to wait for a long query gives way and tries again, so that
+the sync never queues behind a waiting migration.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.pool import NullPool
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
+
+from im_attr_audit.errors import AttrAuditError
+
+OWNER, WRITER, READER = "attr_audit_owner", "attr_audit_writer", "attr_audit_reader"
+ROLES = (OWNER, WRITER, READER)
+
+#: Two migrations at once must not both create the first table.
+_LOCK = 0x696D5F61747472
+
+
+class MigrationRefused(AttrAuditError):
+    """The database cannot be migrated as it is; the text says what to do."""
+
+
+def sql_directory() -> Path:
+    """Where the migrations and queries are: in the installed package, or beside ``plugins/``."""
+    here = Path(__file__).resolve()
+    inside = here.parent / "sql"
+    return inside if inside.is_dir() else here.parents[2] / "sql"
+
+
+def print_roles(database: str, migrator: str = "<the migrating login>") -> str:
+    """SQL for a DBA: what the migrating login needs where it may not create roles itself."""
+    return f"""\
+-- Once per server:
+create role {OWNER} nologin;
+create role {WRITER} login;
+create role {READER} login;
+-- Passwords, in psql: \\password {WRITER} and \\password {READER}
+-- The login that runs `im-attr-audit migrate` acts as the owner:
+grant {OWNER} to {_quoted(migrator)};
+-- Once per database:
+grant connect, create on database {_quoted(database)} to {OWNER};
+grant connect on database {_quoted(database)} to {WRITER}, {READER};
+"""
+
+
+def migrate(url: str, revision: str = "head") -> str:
+    """Migrate the database at the owner's URL; gives the revision it is at now.
+
+    Raises MigrationRefused where the server is older than PostgreSQL 15, or where roles are missing
+    and the login may not create them.
+    """
+    try:
+        parsed = make_url(url).set(drivername="postgresql+psycopg2")
+    except ArgumentError:
+        raise MigrationRefused(
+            "The database URL cannot be read. Write it as postgresql://user:password@host/database."
+        ) from None
+    engine = create_engine(
+        parsed,
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args={"application_name": "im-attr-audit migrate", "connect_timeout": 30},
+    )
+    with engine.connect() as connection:
+        _check_version(connection)
+        connection.execute(text("select pg_advisory_lock(:key)"), {"key": _LOCK})
+        connection.commit()
+        _ensure_roles(connection)
+        for attempt in Retrying(
+            retry=retry_if_exception(_waited_for_a_lock),
+            wait=wait_exponential(multiplier=0.5, max=10),
+            stop=stop_after_delay(600),
+            reraise=True,
+        ):
+            with attempt:
+                try:
+                    return _upgrade(connection, revision)
+                finally:
+                    connection.rollback()
+    raise AssertionError("unreachable")
+
+
+def is_current(connection: Connection) -> bool:
+    """Whether the schema is at the newest revision that this package carries."""
+    at = MigrationContext.configure(
+        connection, opts={"version_table_schema": "attr_audit"}
+    ).get_current_revision()
+    return at == ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def revisions() -> list[str]:
+    """Every revision, oldest first."""
+    script = ScriptDirectory.from_config(_config())
+    return [step.revision for step in reversed(list(script.walk_revisions()))]
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option(
+        "script_location", str(sql_directory() / "migrations").replace("%", "%%")
+    )
+    return config
+
+
+def _upgrade(connection: Connection, revision: str) -> str:
+    connection.execute(text(f"set role {OWNER}"))
+    # A waiting lock request blocks everybody who comes after it: give way soon, and come back.
+    connection.execute(text("set lock_timeout = '2s'"))
+    connection.execute(text("create schema if not exists attr_audit"))
+    connection.commit()
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+    # Also on a run that changes nothing: the next months' partitions.
+    connection.execute(text("select attr_audit.ensure_poll_partitions()"))
+    connection.commit()
+    context = MigrationContext.configure(connection, opts={"version_table_schema": "attr_audit"})
+    at = context.get_current_revision()
+    connection.commit()
+    return str(at)
+
+
+def _check_version(connection: Connection) -> None:
+    number = connection.execute(text("show server_version_num")).scalar_one()
+    if int(number) < 150000:
+        version = connection.execute(text("show server_version")).scalar_one()
+        raise MigrationRefused(
+            f"The server is PostgreSQL {version}; im-attr-audit needs 15 or newer (tested to 18)."
+        )
+
+
+def _ensure_roles(connection: Connection) -> None:
+    there = set(
+        connection.execute(
+            text("select rolname from pg_roles where rolname = any(:roles)"), {"roles": list(ROLES)}
+        ).scalars()
+    )
+    me, database, may_create, is_member = connection.execute(
+        text(
+            "select current_user, current_database(), rolcreaterole or rolsuper, "
+            " rolsuper or (exists (select from pg_roles where rolname = :owner) "
+            "              and pg_has_role(current_user, "
+            "                  (select oid from pg_roles where rolname = :owner), 'usage')) "
+            "from pg_roles where rolname = current_user"
+        ),
+        {"owner": OWNER},
+    ).one()
+    missing = [role for role in ROLES if role not in there]
+    if (missing and not may_create) or (not is_member and not may_create):
+        raise MigrationRefused(
+            f"The login {me} may not create the roles {', '.join(missing or ROLES)}, or is no "
+            f"member of {OWNER}. Let a DBA run the output of "
+            "`im-attr-audit migrate --print-roles`, then migrate again."
+        )
+    for role in missing:
+        connection.execute(text(f"create role {role} {'nologin' if role == OWNER else 'login'}"))
+    if not is_member:
+        connection.execute(text(f"grant {OWNER} to {_quoted(me)}"))
+    for role, privilege in (
+        (OWNER, "connect"),
+        (OWNER, "create"),
+        (WRITER, "connect"),
+        (READER, "connect"),
+    ):
+        has = text("select has_database_privilege(:role, current_database(), :privilege)")
+        if not connection.execute(has, {"role": role, "privilege": privilege}).scalar_one():
+            connection.execute(text(f"grant {privilege} on database {_quoted(database)} to {role}"))
+    connection.commit()
+
+
+def _quoted(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def _waited_for_a_lock(error: BaseException) -> bool:
+    return isinstance(error, OperationalError) and getattr(error.orig, "pgcode", None) == "55P03"

@@ -1,0 +1,195 @@
+"""What a poll means for the record: the outcome and the changes that follow from it.
+
+Pure: values in, a verdict out; no I/O, no clock. The caller holds the app's row lock while it asks,
+so what is `Known` here cannot change before the verdict is recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from im_attr_audit.answer import Answer
+from im_attr_audit.errors import Misconfigured, PollFailed
+from im_attr_audit.names import Difference, Names, compare, settle
+
+#: Outcomes after which the same round of a run does not poll the app again.
+FINAL_OUTCOMES = frozenset({"ok", "late", "rejected", "invalid", "misconfigured"})
+#: Outcomes that do not fail a run.
+GOOD_OUTCOMES = frozenset({"ok", "late"})
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One answer that gave names: when its request was sent and when it had arrived (aware)."""
+
+    requested_at: datetime
+    responded_at: datetime
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One poll as it was made: its good reads in order, and the failure that ended it, if any.
+
+    ``responded_at`` is when the last answer had arrived or waiting for it ended; it and
+    ``last_requested_at`` are None where nothing was sent. Whatever of the app a broken
+    connection does not tell is None.
+    """
+
+    conn_id: str
+    region: str | None
+    sdk_app_id: int | None
+    app_group: str | None
+    api: str | None
+    requested_at: datetime
+    last_requested_at: datetime | None = None
+    responded_at: datetime | None = None
+    sent: int = 0
+    reads: tuple[Read, ...] = ()
+    failure: Misconfigured | PollFailed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is recorded of an app.
+
+    ``last_ok_at`` and ``ok_api`` are None before its first good poll. ``emptied_*`` tell of an
+    answer without any name that still awaits the next run's confirmation.
+    """
+
+    api: str
+    ok_api: str | None = None
+    first_ok_at: datetime | None = None
+    last_ok_at: datetime | None = None
+    last_polled_at: datetime | None = None
+    last_outcome: str | None = None
+    last_poll_ended_at: datetime | None = None
+    consecutive_failures: int = 0
+    emptied_seen_at: datetime | None = None
+    emptied_dag_run_id: str | None = None
+    names: Names = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NewChange:
+    """One row for ``change``, less what the database gives it."""
+
+    difference: Difference
+    is_baseline: bool
+    not_before: datetime | None
+    seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to record for an attempt; ``reason`` is a sentence, None where all is well."""
+
+    outcome: str
+    reason: str | None = None
+    changes: tuple[NewChange, ...] = ()
+    emptied_seen_at: datetime | None = None
+    emptied_dag_run_id: str | None = None
+
+
+def needs_confirmation(known: Known | None, names: Names) -> bool:
+    """Whether a first read says something that a second one must agree with (contract rule 4)."""
+    if known is None or known.last_ok_at is None:
+        return True
+    return bool(compare(known.names, settle(known.names, names)))
+
+
+def judge(known: Known, attempt: Attempt, dag_run_id: str) -> Verdict:
+    """The outcome of an attempt against what is recorded (contract rules 1, 4 and 5)."""
+    pending_at, pending_run = known.emptied_seen_at, known.emptied_dag_run_id
+    if attempt.api != known.api or any(read.answer.names for read in attempt.reads):
+        # Another source, or names after all: what awaited confirmation was not confirmed.
+        pending_at = pending_run = None
+
+    def verdict(outcome: str, reason: str | None) -> Verdict:
+        return Verdict(outcome, reason, emptied_seen_at=pending_at, emptied_dag_run_id=pending_run)
+
+    if attempt.failure is not None:
+        return verdict(attempt.failure.outcome, str(attempt.failure))
+    if known.last_poll_ended_at is not None and attempt.requested_at < known.last_poll_ended_at:
+        return Verdict(
+            "late",
+            "asked before a poll that is already recorded had ended",
+            emptied_seen_at=known.emptied_seen_at,
+            emptied_dag_run_id=known.emptied_dag_run_id,
+        )
+
+    first, last = attempt.reads[0], attempt.reads[-1]
+    if first.answer.names != last.answer.names:
+        return verdict(
+            "unstable",
+            f"two reads disagreed: the first gave {len(first.answer.names)} names, "
+            f"the second {len(last.answer.names)}",
+        )
+    first_sight = known.last_ok_at is None
+    current = settle(known.names, last.answer.names)
+    differences = compare(known.names, current)
+    if (differences or first_sight) and len(attempt.reads) < 2:
+        return verdict("unstable", "the names on record changed while this poll was under way")
+
+    seen_at = first.responded_at
+    if known.names and not current:
+        if pending_at is None or pending_run == dag_run_id:
+            return Verdict(
+                "unstable",
+                "every name is gone; recorded only when the next run sees the same",
+                emptied_seen_at=pending_at or seen_at,
+                emptied_dag_run_id=pending_run or dag_run_id,
+            )
+        seen_at = pending_at
+
+    another_source = known.ok_api != attempt.api
+    changes = []
+    for difference in differences:
+        baseline = first_sight or another_source or difference.only_a_type_was_learned
+        not_before = None if baseline else known.last_ok_at
+        changes.append(NewChange(difference, baseline, not_before, seen_at))
+    return Verdict("ok", changes=tuple(changes))
+
+
+def advance(known: Known, attempt: Attempt, verdict: Verdict) -> Known:
+    """What is recorded of the app once the verdict is; names as the changes leave them."""
+    newest = known.last_polled_at is None or attempt.requested_at >= known.last_polled_at
+    ended = [t for t in (known.last_poll_ended_at, attempt.responded_at) if t is not None]
+    after = replace(
+        known,
+        api=(attempt.api or known.api) if newest else known.api,
+        last_polled_at=attempt.requested_at if newest else known.last_polled_at,
+        last_outcome=verdict.outcome if newest else known.last_outcome,
+        last_poll_ended_at=max(ended, default=None),
+        emptied_seen_at=verdict.emptied_seen_at,
+        emptied_dag_run_id=verdict.emptied_dag_run_id,
+    )
+    if verdict.outcome != "ok":
+        failed = newest and verdict.outcome not in GOOD_OUTCOMES
+        return replace(after, consecutive_failures=known.consecutive_failures + failed)
+    names = dict(known.names)
+    for change in verdict.changes:
+        if change.difference.new is None:
+            del names[change.difference.slot]
+        else:
+            names[change.difference.slot] = change.difference.new
+    return replace(
+        after,
+        ok_api=attempt.api,
+        first_ok_at=known.first_ok_at or attempt.reads[0].responded_at,
+        last_ok_at=attempt.reads[-1].requested_at,
+        consecutive_failures=0,
+        emptied_seen_at=None,
+        emptied_dag_run_id=None,
+        names=names,
+    )
+
+
+def snapshot_digest(names: Names) -> bytes:
+    """SHA-256 of the names as ``attr_audit.snapshot_digest_of`` forms them in the database."""
+    triples = [[slot, name.name, name.type] for slot, name in sorted(names.items())]
+    text = json.dumps(triples, ensure_ascii=False, separators=(", ", ": "))
+    return hashlib.sha256(text.encode()).digest()

@@ -1,0 +1,216 @@
+"""Runs, as the record tells them: what one run recorded, and which apps the next one is to look at.
+
+Everything is read from the database, nothing from XCom: after a kill the record is what counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from im_attr_audit.names import AttrName
+from im_attr_audit.rules import FINAL_OUTCOMES, GOOD_OUTCOMES
+from im_attr_audit.store import App
+
+
+@dataclass(frozen=True, slots=True)
+class RunPoll:
+    """The newest poll of one connection in a run, and the app's names as they are known now."""
+
+    conn_id: str
+    region: str | None
+    sdk_app_id: int | None
+    outcome: str
+    error_code: int | None
+    error_info: str | None
+    last_ok_at: datetime | None
+    names: Mapping[int, AttrName]
+
+    @property
+    def failed(self) -> bool:
+        return self.outcome not in GOOD_OUTCOMES
+
+
+@dataclass(frozen=True, slots=True)
+class RunChange:
+    """One row of ``change`` that a run recorded."""
+
+    region: str
+    sdk_app_id: int
+    seq: int
+    slot: int
+    kind: str
+    old: AttrName | None
+    new: AttrName | None
+    not_before: datetime | None
+    seen_at: datetime
+    row_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run recorded: polls by region and app, changes in each app's order."""
+
+    dag_run_id: str
+    polls: tuple[RunPoll, ...]
+    changes: tuple[RunChange, ...]
+
+
+_POLLS = """
+select p.conn_id, p.region, p.sdk_app_id, p.outcome, p.error_code, p.error_info, a.last_ok_at,
+       (select jsonb_agg(jsonb_build_array(s.slot, s.name, s.attr_type) order by s.slot)
+          from attr_audit.snapshot s
+         where s.region = p.region and s.sdk_app_id = p.sdk_app_id) as names
+  from (select distinct on (conn_id) *
+          from attr_audit.poll
+         where dag_run_id = :dag_run_id
+         order by conn_id, poll_id desc) p
+  left join attr_audit.app a using (region, sdk_app_id)
+ order by p.region nulls last, p.sdk_app_id, p.conn_id
+"""
+
+_CHANGES = """
+select region, sdk_app_id, seq, slot, kind, old_name, new_name, old_type, new_type,
+       not_before, seen_at, row_hash
+  from attr_audit.change
+ where dag_run_id = :dag_run_id
+ order by region, sdk_app_id, seq
+"""
+
+_FINAL = """
+select distinct conn_id
+  from attr_audit.poll
+ where dag_run_id = :dag_run_id and try_number >= :first_try
+   and conn_id = any(:conn_ids) and outcome = any(:outcomes)
+"""
+
+_LOCK_APPS = "select from attr_audit.app order by region, sdk_app_id for update"
+
+_RETIRE_APPS = """
+with listed as (
+    select a.region, a.sdk_app_id,
+           u.region is not null or a.conn_id = any(:unresolved) as is_listed
+      from attr_audit.app a
+      left join unnest(cast(:regions as text[]), cast(:ids as bigint[])) as u (region, sdk_app_id)
+        using (region, sdk_app_id)
+)
+update attr_audit.app a
+   set retired_at = case when l.is_listed then null else clock_timestamp() end
+  from listed l
+ where a.region = l.region and a.sdk_app_id = l.sdk_app_id
+   and l.is_listed = (a.retired_at is not null)
+returning a.region, a.sdk_app_id, a.retired_at is not null as retired
+"""
+
+
+def read_run(engine: Engine, dag_run_id: str) -> Run:
+    """What the run has recorded so far."""
+    with engine.connect() as connection:
+        polls = connection.execute(text(_POLLS), {"dag_run_id": dag_run_id}).all()
+        changes = connection.execute(text(_CHANGES), {"dag_run_id": dag_run_id}).all()
+    return Run(
+        dag_run_id,
+        tuple(
+            RunPoll(
+                conn_id=p.conn_id,
+                region=p.region,
+                sdk_app_id=p.sdk_app_id,
+                outcome=p.outcome,
+                error_code=p.error_code,
+                error_info=p.error_info,
+                last_ok_at=p.last_ok_at,
+                names={slot: AttrName(name, type_) for slot, name, type_ in p.names or ()},
+            )
+            for p in polls
+        ),
+        tuple(
+            RunChange(
+                region=c.region,
+                sdk_app_id=c.sdk_app_id,
+                seq=c.seq,
+                slot=c.slot,
+                kind=c.kind,
+                old=None if c.old_name is None else AttrName(c.old_name, c.old_type),
+                new=None if c.new_name is None else AttrName(c.new_name, c.new_type),
+                not_before=c.not_before,
+                seen_at=c.seen_at,
+                row_hash=bytes(c.row_hash),
+            )
+            for c in changes
+        ),
+    )
+
+
+def read_finished(
+    engine: Engine, *, dag_run_id: str, first_try: int, conn_ids: Collection[str]
+) -> set[str]:
+    """Which of the connections have a final outcome in this run since its try ``first_try``."""
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text(_FINAL),
+            {
+                "dag_run_id": dag_run_id,
+                "first_try": first_try,
+                "conn_ids": list(conn_ids),
+                "outcomes": sorted(FINAL_OUTCOMES),
+            },
+        )
+        return {row.conn_id for row in rows}
+
+
+def prepare_run(engine: Engine) -> None:
+    """See to it that poll has its partitions, this month's and three more."""
+    with engine.begin() as connection:
+        connection.execute(text("select attr_audit.ensure_poll_partitions()"))
+
+
+def retire_apps(
+    engine: Engine, *, listed: Iterable[App], unresolved: Collection[str]
+) -> list[tuple[App, bool]]:
+    """Mark the apps that are no longer listed as retired, and those that returned as not.
+
+    ``unresolved``: listed connections that do not tell their app; what they last polled stays.
+    Gives the apps whose state changed, with True for retired.
+    """
+    apps = list(listed)
+    with engine.begin() as connection:
+        connection.execute(text(_LOCK_APPS))
+        rows = connection.execute(
+            text(_RETIRE_APPS),
+            {
+                "regions": [region for region, _ in apps],
+                "ids": [number for _, number in apps],
+                "unresolved": list(unresolved),
+            },
+        )
+        return [((row.region, row.sdk_app_id), row.retired) for row in rows]
+
+
+def events_by_region(run: Run) -> list[dict[str, Any]]:
+    """The asset events of a run, one per region with changes or baselines (contract: Asset).
+
+    Taken from the run's own rows, so that a retry gives the same events even if a later run has
+    recorded more.
+    """
+    events: dict[str, dict[str, Any]] = {}
+    for change in run.changes:
+        event = events.setdefault(
+            change.region,
+            {
+                "region": change.region,
+                "changes": 0,
+                "baselines": 0,
+                "dag_run_id": run.dag_run_id,
+                "chain_heads": {},
+            },
+        )
+        event["baselines" if change.kind == "baseline" else "changes"] += 1
+        event["chain_heads"][str(change.sdk_app_id)] = {
+            "seq": change.seq,
+            "hash": change.row_hash.hex(),
+        }
+    return list(events.values())

@@ -1,0 +1,166 @@
+"""One round of polling: read every app, confirm what differs, record what came of each.
+
+Knows nothing of Airflow. HTTP happens first, the database transaction after it; an app that fails
+is recorded as failed and stops no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from sqlalchemy import Engine
+
+from im_attr_audit.client import Pool, TencentImClient
+from im_attr_audit.clock import Clock
+from im_attr_audit.errors import Misconfigured, PollFailed
+from im_attr_audit.rules import Attempt, Read, needs_confirmation
+from im_attr_audit.store import Recorded, read_clock, read_known, record_attempts
+from im_attr_audit.target import Target
+
+log = logging.getLogger(__name__)
+
+#: Apps asked at the same time by one task: enough to hide the vendor's latency, and far below its
+#: limit of 100 calls a second, which counts per app.
+THREADS = 8
+#: A vendor's clock further off than this is worth a warning.
+CLOCK_TOLERANCE = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A connection that gives no target, with what is wrong; the app where it names one."""
+
+    conn_id: str
+    problem: Misconfigured
+    region: str | None = None
+    sdk_app_id: int | None = None
+
+
+def sync_apps(
+    engine: Engine,
+    targets: Sequence[Target | Broken],
+    *,
+    dag_run_id: str,
+    try_number: int | None,
+    confirm_seconds: float,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[Recorded]:
+    """Poll and record the targets, each app at most once; see `Recorded` for what is given back.
+
+    ``confirm_seconds``: how long after a first read a differing app is read again. Raises database
+    errors only; what goes wrong with an app is in its poll's outcome.
+    """
+    clock = read_clock(engine)
+    broken = [_attempt_of_broken(t, clock) for t in targets if isinstance(t, Broken)]
+    sound = [t for t in targets if isinstance(t, Target)]
+    attempts = dict(zip(sound, _read_all(sound, clock), strict=True))
+
+    answered = {
+        (t.region, t.sdk_app_id): a.reads[0].answer.names for t, a in attempts.items() if a.reads
+    }
+    known = read_known(engine, answered) if answered else {}
+    differing = [
+        t
+        for t in attempts
+        if (app := (t.region, t.sdk_app_id)) in answered
+        and needs_confirmation(known.get(app), answered[app])
+    ]
+    if differing:
+        # One wait for all of them, from the last first read on.
+        latest = max(attempts[t].requested_at for t in differing)
+        wait = confirm_seconds - (clock.earliest() - latest).total_seconds()
+        if wait > 0:
+            sleep(wait)
+        for target, second in zip(differing, _read_all(differing, clock), strict=True):
+            attempts[target] = _join(attempts[target], second)
+
+    _warn_of_clocks(attempts.values())
+    return record_attempts(
+        engine, [*broken, *attempts.values()], dag_run_id=dag_run_id, try_number=try_number
+    )
+
+
+def _read_all(targets: Sequence[Target], clock: Clock) -> list[Attempt]:
+    """One read of each, over connections of this round only."""
+    if not targets:
+        return []
+    threads = min(THREADS, len(targets))
+    with (
+        Pool(max_connections=threads) as pool,
+        ThreadPoolExecutor(threads, thread_name_prefix="im-attr-audit") as executor,
+    ):
+        return list(executor.map(lambda target: _read_one(target, pool, clock), targets))
+
+
+def _read_one(target: Target, pool: Pool, clock: Clock) -> Attempt:
+    client = TencentImClient(target, pool)
+    requested_at = clock.earliest()
+    attempt = Attempt(
+        conn_id=target.conn_id,
+        region=target.region,
+        sdk_app_id=target.sdk_app_id,
+        app_group=target.app_group,
+        api=target.api,
+        requested_at=requested_at,
+        last_requested_at=requested_at,
+        sent=1,
+    )
+    try:
+        answer = client.get_attr_names()
+    except PollFailed as failure:
+        return replace(attempt, responded_at=clock.latest(), failure=failure)
+    except Misconfigured as failure:
+        return replace(attempt, last_requested_at=None, sent=0, failure=failure)
+    responded_at = clock.latest()
+    return replace(
+        attempt, responded_at=responded_at, reads=(Read(requested_at, responded_at, answer),)
+    )
+
+
+def _join(first: Attempt, second: Attempt) -> Attempt:
+    return replace(
+        first,
+        last_requested_at=second.last_requested_at or first.last_requested_at,
+        responded_at=second.responded_at or first.responded_at,
+        sent=first.sent + second.sent,
+        reads=first.reads + second.reads,
+        failure=second.failure,
+    )
+
+
+def _attempt_of_broken(broken: Broken, clock: Clock) -> Attempt:
+    return Attempt(
+        conn_id=broken.conn_id,
+        region=broken.region,
+        sdk_app_id=broken.sdk_app_id,
+        app_group=None,
+        api=None,
+        requested_at=clock.earliest(),
+        failure=broken.problem,
+    )
+
+
+def _warn_of_clocks(attempts: Iterable[Attempt]) -> None:
+    worst: tuple[timedelta, Attempt, datetime] | None = None
+    for attempt in attempts:
+        for read in attempt.reads:
+            date = read.answer.vendor_date
+            if date is None:
+                continue
+            off = max(read.requested_at - date, date - read.responded_at)
+            if worst is None or off > worst[0]:
+                worst = (off, attempt, date)
+    if worst and worst[0] > CLOCK_TOLERANCE:
+        log.warning(
+            "The vendor's clock in %s and the database's are %.0f s apart (%s said %s): bounds of "
+            "changes are the database's. Check both clocks.",
+            worst[1].region,
+            worst[0].total_seconds(),
+            worst[1].conn_id,
+            worst[2].isoformat(),
+        )

@@ -1,0 +1,272 @@
+"""What the DAG's tasks do. Here, and only here, our errors become Airflow's.
+
+Heavy imports are inside the functions: every task process and every parse of the DAG file would
+pay for them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Asset, AssetAlias, BaseHook, Variable
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from im_attr_audit.sync import Broken
+    from im_attr_audit.target import Target
+
+log = logging.getLogger(__name__)
+
+VARIABLE = "im_attr_audit_conn_ids"
+AUDIT_DB = "im_attr_audit_db"
+CHANGES = Asset("im-attr-audit/changes")
+CHANGES_ALIAS = AssetAlias("im-attr-audit-changes")
+
+#: Apps in one mapped task. A mapping may have 1,024 instances, so this carries 250,000 apps.
+APPS_PER_TASK = 250
+
+
+def plan(conn_ids: Sequence[str] | None) -> list[dict[str, Any]]:
+    """The mapped `sync` instances: ``{"label", "conn_ids", "problems"}`` each, one region's apps.
+
+    ``conn_ids``: the DAG param, to limit one run. ``problems`` are the connections that are listed
+    in a way that forbids polling them, with the reason. An unrestricted run also retires apps that
+    are no longer listed. Raises AirflowFailException where the Variable or the param is no list of
+    connection ids.
+    """
+    from im_attr_audit.runs import prepare_run, retire_apps
+
+    listed = _listed_conn_ids()
+    wanted = set(listed if conn_ids is None else conn_ids)
+    if unknown := wanted - set(listed):
+        raise AirflowFailException(
+            f"conn_ids names {', '.join(sorted(unknown))}, which the Variable {VARIABLE} does not "
+            f"list. Add it there, or leave it out."
+        )
+
+    targets = {conn_id: _resolve(conn_id) for conn_id in dict.fromkeys(listed)}
+    problems = _doubly_listed(listed, targets)
+    engine = audit_engine()
+    try:
+        prepare_run(engine)
+        if conn_ids is None:
+            apps = {conn_id: _app(target) for conn_id, target in targets.items()}
+            for (region, sdk_app_id), retired in retire_apps(
+                engine,
+                listed=[app for app in apps.values() if app],
+                unresolved=[conn_id for conn_id, app in apps.items() if not app],
+            ):
+                log.info(
+                    "%s/%s is %s", region, sdk_app_id, "retired" if retired else "listed again"
+                )
+    finally:
+        engine.dispose()
+
+    by_region: dict[str, list[str]] = defaultdict(list)
+    for conn_id, target in targets.items():
+        if conn_id in wanted:
+            by_region[target.region or "misconfigured"].append(conn_id)
+    return [
+        instance
+        for region, ids in sorted(by_region.items())
+        for instance in _split(region, ids, problems)
+    ]
+
+
+def sync(
+    conn_ids: Sequence[str], problems: Mapping[str, str], *, dag_run_id: str, ti: Any
+) -> dict[str, int]:
+    """Poll and record one instance's apps; how many ended in which outcome.
+
+    A retry polls only what has no final outcome in this round; clearing the task begins a new one.
+    Raises AirflowException (to be retried) if any app is `unavailable` or `unstable`, else
+    AirflowFailException if any failed.
+    """
+    from im_attr_audit.errors import Misconfigured
+    from im_attr_audit.rules import FINAL_OUTCOMES, GOOD_OUTCOMES
+    from im_attr_audit.runs import read_finished, read_run
+    from im_attr_audit.sync import Broken, sync_apps
+
+    # Clearing sets max_tries to the tries there were plus the retries that are granted again.
+    first_try = ti.max_tries - (ti.task.retries or 0) + 1
+    engine = audit_engine()
+    try:
+        finished = read_finished(
+            engine, dag_run_id=dag_run_id, first_try=first_try, conn_ids=conn_ids
+        )
+        targets: list[Target | Broken] = []
+        for conn_id in conn_ids:
+            if conn_id in finished:
+                continue
+            target = _resolve(conn_id)
+            if conn_id in problems:
+                region, sdk_app_id = _app(target) or (None, None)
+                target = Broken(conn_id, Misconfigured(problems[conn_id]), region, sdk_app_id)
+            targets.append(target)
+        sync_apps(
+            engine,
+            targets,
+            dag_run_id=dag_run_id,
+            try_number=ti.try_number,
+            confirm_seconds=confirm_seconds(),
+        )
+        mine = [
+            poll for poll in read_run(engine, dag_run_id).polls if poll.conn_id in set(conn_ids)
+        ]
+    finally:
+        engine.dispose()
+
+    counts: dict[str, int] = defaultdict(int)
+    for poll in mine:
+        counts[poll.outcome] += 1
+    failed = [poll for poll in mine if poll.outcome not in GOOD_OUTCOMES]
+    for poll in failed:
+        log.error("%s: %s: %s", poll.conn_id, poll.outcome, poll.error_info)
+    if failed:
+        text = "; ".join(f"{p.conn_id} {p.outcome}" for p in failed[:20])
+        if len(failed) > 20:
+            text += f"; and {len(failed) - 20} more"
+        if any(poll.outcome not in FINAL_OUTCOMES for poll in failed):
+            raise AirflowException(f"not recorded, will be tried again: {text}")
+        raise AirflowFailException(f"not recorded: {text}")
+    return dict(counts)
+
+
+def publish(*, dag_run_id: str, outlet_events: Any) -> int:
+    """Emit one asset event per region in which this run recorded something; how many."""
+    from im_attr_audit.runs import events_by_region, read_run
+
+    engine = audit_engine()
+    try:
+        events = events_by_region(read_run(engine, dag_run_id))
+    finally:
+        engine.dispose()
+    for event in events:
+        outlet_events[CHANGES_ALIAS].add(CHANGES, extra=event)
+    return len(events)
+
+
+def report(
+    instances: Sequence[Mapping[str, Any]] | None, *, dag_run_id: str, states: Mapping[str, Any]
+) -> None:
+    """Log the run's table; raise AirflowFailException where anything failed.
+
+    ``states`` are those of the tasks before it: an instance that died without recording anything
+    is a failure too, and so is an app of which this run has no poll.
+    """
+    from im_attr_audit.report import render
+    from im_attr_audit.runs import read_run
+
+    engine = audit_engine()
+    try:
+        run = read_run(engine, dag_run_id)
+    finally:
+        engine.dispose()
+    log.info("%s", render(run))
+
+    wrong = [f"{poll.conn_id} {poll.outcome}" for poll in run.polls if poll.failed]
+    polled = {poll.conn_id for poll in run.polls}
+    expected = [conn_id for instance in instances or () for conn_id in instance["conn_ids"]]
+    wrong += [f"{conn_id} not polled" for conn_id in expected if conn_id not in polled]
+    wrong += [
+        f"task {task} {state}"
+        for task, state in sorted(states.items())
+        if state not in ("success", "skipped", "removed") and not task.startswith("report")
+    ]
+    if instances is None:
+        wrong.append("no plan: see the log of the plan task")
+    if wrong:
+        raise AirflowFailException("this run failed: " + "; ".join(wrong))
+
+
+def confirm_seconds() -> float:
+    """How long after a differing read the app is read again (contract rule 4), in seconds."""
+    name = "IM_ATTR_AUDIT_CONFIRM_SECONDS"
+    given = os.environ.get(name, "2")
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= 600:
+        raise AirflowFailException(f"{name} is {given!r}: give seconds from 0 to 600.")
+    return seconds
+
+
+def audit_engine() -> Engine:
+    """The audit database as the writer."""
+    from im_attr_audit.database import engine_of_connection
+
+    return engine_of_connection(BaseHook.get_connection(AUDIT_DB))
+
+
+def _listed_conn_ids() -> list[str]:
+    how = (
+        f"Set the Variable {VARIABLE} to a JSON list of connection ids, such as "
+        '["tencent_im_frankfurt"].'
+    )
+    try:
+        listed = Variable.get(VARIABLE, deserialize_json=True)
+    except KeyError:
+        raise AirflowFailException(f"The Variable {VARIABLE} is not set. {how}") from None
+    except ValueError:
+        raise AirflowFailException(f"The Variable {VARIABLE} is not JSON. {how}") from None
+    if not isinstance(listed, list) or not all(isinstance(i, str) and i.strip() for i in listed):
+        raise AirflowFailException(f"The Variable {VARIABLE} is not a list of texts. {how}")
+    if not listed:
+        raise AirflowFailException(f"The Variable {VARIABLE} is an empty list. {how}")
+    return listed
+
+
+def _resolve(conn_id: str) -> Target | Broken:
+    from im_attr_audit.errors import Misconfigured
+    from im_attr_audit.hook import TencentImHook
+    from im_attr_audit.sync import Broken
+
+    try:
+        return TencentImHook(tencent_im_conn_id=conn_id).get_target()
+    except Misconfigured as problem:
+        region = getattr(problem, "region", None)
+        return Broken(conn_id, problem, region, getattr(problem, "sdk_app_id", None))
+
+
+def _app(target: Target | Broken) -> tuple[str, int] | None:
+    if target.region is None or target.sdk_app_id is None:
+        return None
+    return target.region, target.sdk_app_id
+
+
+def _doubly_listed(listed: Sequence[str], targets: Mapping[str, Target | Broken]) -> dict[str, str]:
+    """Connections that name the same app, or are listed twice: neither is polled (contract)."""
+    by_app: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for conn_id in listed:
+        if app := _app(targets[conn_id]):
+            by_app[app].append(conn_id)
+    return {
+        conn_id: f"app {region}/{sdk_app_id} is listed more than once in {VARIABLE}: by "
+        f"{', '.join(conn_ids)}. Keep one of them."
+        for (region, sdk_app_id), conn_ids in by_app.items()
+        if len(conn_ids) > 1
+        for conn_id in conn_ids
+    }
+
+
+def _split(region: str, ids: list[str], problems: Mapping[str, str]) -> list[dict[str, Any]]:
+    parts = -(-len(ids) // APPS_PER_TASK)
+    size = -(-len(ids) // parts)
+    instances = []
+    for part in range(parts):
+        mine = ids[part * size : (part + 1) * size]
+        instances.append(
+            {
+                "label": region if parts == 1 else f"{region} ({part + 1} of {parts})",
+                "conn_ids": mine,
+                "problems": {conn_id: problems[conn_id] for conn_id in mine if conn_id in problems},
+            }
+        )
+    return instances

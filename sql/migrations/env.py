@@ -1,0 +1,11 @@
+"""Alembic's entry: runs the steps over the connection that im_attr_audit.migrate hands in."""
+
+from alembic import context
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    version_table_schema="attr_audit",
+    transaction_per_migration=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,87 @@
+"""What the tests share: one real Postgres for the session, a migrated database cloned per test."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from im_attr_audit.migrate import migrate
+from im_attr_audit.store import create_audit_engine
+from sqlalchemy import Engine
+from sqlalchemy.engine import make_url
+
+from launch.postgres import THROWAWAY, EmbeddedPostgres
+
+WRITER, READER, OWNER = "attr_audit_writer", "attr_audit_reader", "attr_audit_owner"
+
+
+@dataclass(frozen=True)
+class AuditDb:
+    """One migrated database of its own, and engines for the roles that use it."""
+
+    server: EmbeddedPostgres
+    name: str
+    owner: Engine
+    writer: Engine
+    reader: Engine
+
+    def url(self, role: str) -> str:
+        return self.server.url(self.name, role)
+
+    def dispose(self) -> None:
+        for engine in (self.owner, self.writer, self.reader):
+            engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A real server for the session, its data thrown away afterwards."""
+    with tempfile.TemporaryDirectory(prefix="im-attr-audit-tests-") as directory:
+        server = EmbeddedPostgres(
+            Path(directory) / "postgres", settings={**THROWAWAY, "max_connections": "200"}
+        )
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+            server.destroy()
+
+
+@pytest.fixture(scope="session")
+def template(postgres: EmbeddedPostgres) -> str:
+    """The name of a migrated database that tests clone."""
+    name = "template_attr_audit"
+    with postgres.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(f"create database {name}")
+    migrate(postgres.url(name))
+    for role in (OWNER, WRITER, READER):
+        postgres.ensure_role(role)
+    with postgres.connect() as connection, connection.cursor() as cursor:
+        # The owner logs in here so that tests can act as it; in production nobody does.
+        cursor.execute(f"alter role {OWNER} login")
+    return name
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def audit_db(postgres: EmbeddedPostgres, template: str) -> Iterator[AuditDb]:
+    """A fresh migrated audit database."""
+    name = f"attr_audit_{next(_numbers)}"
+    with postgres.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(f"create database {name} template {template} strategy file_copy")
+
+    def engine(role: str) -> Engine:
+        return create_audit_engine(make_url(postgres.url(name, role)))
+
+    db = AuditDb(postgres, name, engine(OWNER), engine(WRITER), engine(READER))
+    yield db
+    db.dispose()
+    with postgres.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(f"drop database {name} with (force)")

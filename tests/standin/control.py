@@ -122,7 +122,7 @@ class StandIn:
         command += [] if lasting else ["--ephemeral"]
         search = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
         with (state_dir / "standin.log").open("wb") as log:
-            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            process = subprocess.Popen(
                 command,
                 cwd=_ROOT,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search))},
@@ -455,10 +455,9 @@ class StandIn:
         # One connection per thread, and none taken over through a fork.
         known: tuple[int, http.client.HTTPConnection] | None = getattr(self._local, "known", None)
         if known is None or known[0] != os.getpid():
-            assert self._control.hostname is not None  # noqa: S101 - for the type checker
             known = (
                 os.getpid(),
-                http.client.HTTPConnection(self._control.hostname, self._control.port),
+                http.client.HTTPConnection(self._control.hostname or "", self._control.port),
             )
             self._local.known = known
         connection = known[1]

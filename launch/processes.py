@@ -13,8 +13,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 
 def exists(pid: int) -> bool:
@@ -59,22 +60,46 @@ def command_line(pid: int) -> str:
     return shown.stdout.strip()
 
 
-def children(parent: int | None = None) -> list[int]:
+def identity(pid: int) -> dict[str, Any] | None:
+    """What tells this process from every other that has, had or will have its number."""
+    if not exists(pid):
+        return None
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        started = f"{boot} {fields[19]}"
+    except OSError:
+        shown = subprocess.run(
+            ["/bin/ps", "-o", "lstart=", "-p", str(pid)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        started = shown.stdout.strip()
+    return {"pid": pid, "started": started} if started else None
+
+
+def is_same(known: Mapping[str, Any] | None) -> bool:
+    """Does the process of that identity still run?"""
+    return known is not None and identity(int(known["pid"])) == known
+
+
+def children(parent: int | None = None, *, zombies: bool = False) -> list[int]:
     """The direct children of a process (of this one where none is named)."""
     parent = os.getpid() if parent is None else parent
+    if not sys.platform.startswith("linux"):
+        shown = subprocess.run(
+            ["/usr/bin/pgrep", "-P", str(parent)], capture_output=True, text=True, check=False
+        )
+        return [int(line) for line in shown.stdout.split()]
     found = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = entry.read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[1]) == parent:
+        if int(fields[1]) == parent and (zombies or fields[0] not in "ZX"):
             found.append(int(entry.parent.name))
-    if not found and not sys.platform.startswith("linux"):
-        shown = subprocess.run(
-            ["/usr/bin/pgrep", "-P", str(parent)], capture_output=True, text=True, check=False
-        )
-        found = [int(line) for line in shown.stdout.split()]
     return found
 
 

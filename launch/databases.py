@@ -1,0 +1,173 @@
+"""Both databases, ready for use: Airflow's own (always embedded) and the audit's.
+
+The audit's is embedded too unless IM_ATTR_AUDIT_DATABASE_URL names a Postgres of one's own. That
+URL is the owner's: it goes no further than here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+import psycopg2.errors
+
+from launch.postgres import EmbeddedPostgres, set_password
+from launch.state import LaunchError, State, say
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+AIRFLOW = "airflow"
+AUDIT = "attr_audit"
+WRITER = "attr_audit_writer"
+READER = "attr_audit_reader"
+OLDEST, NEWEST = 15, 18
+
+
+@dataclass(frozen=True, slots=True)
+class Databases:
+    """Where they are and who may do what, in the forms their users need."""
+
+    airflow_url: str = field(repr=False)
+    writer: str = field(repr=False)  # Airflow Connections in JSON form
+    reader: str = field(repr=False)
+
+
+def prepare(state: State, server: EmbeddedPostgres, user: Mapping[str, str]) -> Databases:
+    """Make what is missing, migrate what is old; next to nothing where all is there."""
+    server.ensure_role(AIRFLOW)
+    server.ensure_database(AIRFLOW, owner=AIRFLOW)
+    url = user.get("IM_ATTR_AUDIT_DATABASE_URL", "").strip()
+    if url:
+        writer, reader = _prepare_own(state, url, user)
+    else:
+        writer, reader = _prepare_embedded(server)
+    return Databases(
+        airflow_url=server.url(AIRFLOW, AIRFLOW),
+        writer=user.get("AIRFLOW_CONN_IM_ATTR_AUDIT_DB") or writer,
+        reader=user.get("AIRFLOW_CONN_IM_ATTR_AUDIT_DB_READER") or reader,
+    )
+
+
+def _prepare_embedded(server: EmbeddedPostgres) -> tuple[str, str]:
+    from im_attr_audit.migrate import migrate
+
+    server.ensure_database(AUDIT)
+    migrate(server.url(AUDIT))
+    for role in (WRITER, READER):
+        server.ensure_role(role)
+    place = {"host": "127.0.0.1", "port": server.port, "schema": AUDIT}
+    return (
+        _connection(login=WRITER, password=server.password(WRITER), **place),
+        _connection(login=READER, password=server.password(READER), **place),
+    )
+
+
+def _prepare_own(state: State, url: str, user: Mapping[str, str]) -> tuple[str, str]:
+    from im_attr_audit.migrate import migrate
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = make_url(url)
+    except ArgumentError:  # its text would hold the URL, and that a password
+        raise LaunchError(
+            "IM_ATTR_AUDIT_DATABASE_URL cannot be read. It has the form "
+            "postgresql://user:password@host:port/database"
+        ) from None
+    place: dict[str, Any] = {
+        "host": parsed.host,
+        "port": parsed.port or 5432,
+        "dbname": parsed.database,
+        **{name: value for name, value in parsed.query.items() if isinstance(value, str)},
+    }
+    try:
+        owner = psycopg2.connect(
+            user=parsed.username, password=parsed.password, connect_timeout=15, **place
+        )
+    except (psycopg2.OperationalError, psycopg2.ProgrammingError) as error:
+        raise LaunchError(
+            f"The database of IM_ATTR_AUDIT_DATABASE_URL ({parsed.host}) cannot be reached: "
+            f"{str(error).strip()}"
+        ) from None
+    try:
+        owner.autocommit = True
+        version = owner.server_version // 10000
+        if version < OLDEST:
+            raise LaunchError(
+                f"The database of IM_ATTR_AUDIT_DATABASE_URL is PostgreSQL {version}; "
+                f"{OLDEST} to {NEWEST} are supported."
+            )
+        if version > NEWEST:
+            say(f"Note: PostgreSQL {version} is newer than what this was tested with ({NEWEST}).")
+        migrate(url)
+        passwords = {WRITER: "", READER: ""}
+        if not user.get("AIRFLOW_CONN_IM_ATTR_AUDIT_DB"):
+            for role in passwords:
+                passwords[role] = state.secret(role)
+                _let_in(owner, role, passwords[role], place)
+    finally:
+        owner.close()
+    query = {name: value for name, value in place.items() if name not in ("host", "port", "dbname")}
+    shared = {
+        "host": parsed.host,
+        "port": place["port"],
+        "schema": parsed.database,
+        "extra": {**query, "sqlalchemy_query": query} if query else {},
+    }
+    return (
+        _connection(login=WRITER, password=passwords[WRITER], **shared),
+        # Whoever gave the writer's connection alone is read with that one as well.
+        _connection(login=READER, password=passwords[READER], **shared)
+        if passwords[READER]
+        else user.get("AIRFLOW_CONN_IM_ATTR_AUDIT_DB", ""),
+    )
+
+
+def _let_in(
+    owner: psycopg2.extensions.connection, role: str, password: str, place: Mapping[str, Any]
+) -> None:
+    """Let the role log in with our password; nothing where it can already."""
+    try:
+        psycopg2.connect(user=role, password=password, connect_timeout=15, **place).close()
+    except psycopg2.OperationalError:
+        pass
+    else:
+        return
+    try:
+        set_password(owner, role, password)
+    except psycopg2.errors.InsufficientPrivilege:
+        raise LaunchError(
+            f"The login of IM_ATTR_AUDIT_DATABASE_URL may not set the password of {role}. Have it "
+            "set by whoever may, and give the connection: AIRFLOW_CONN_IM_ATTR_AUDIT_DB="
+            '\'{"conn_type": "postgres", "login": "attr_audit_writer", "password": "...", '
+            '"host": "...", "port": 5432, "schema": "..."}\''
+        ) from None
+    say(f"A new password was set for {role} on {place['host']}.")
+
+
+def url_of(connection: str) -> URL:
+    """A Connection as Airflow writes it into the environment, as JSON or as a URI."""
+    from sqlalchemy.engine import URL, make_url
+
+    if not connection.lstrip().startswith("{"):
+        return make_url(connection).set(drivername="postgresql+psycopg2")
+    fields = json.loads(connection)
+    extra = fields.get("extra") or {}
+    extra = json.loads(extra) if isinstance(extra, str) else extra
+    return URL.create(
+        "postgresql+psycopg2",
+        fields.get("login"),
+        fields.get("password"),
+        fields.get("host"),
+        fields.get("port"),
+        fields.get("schema"),
+        extra.get("sqlalchemy_query") or {},
+    )
+
+
+def _connection(**fields: Any) -> str:
+    return json.dumps({"conn_type": "postgres", **fields})

@@ -1,0 +1,122 @@
+"""The environment Airflow runs in here, and what the user says in `.env`.
+
+All of a run is told through the environment of child processes: nothing is written into Airflow's
+configuration, and no secret stands on a command line.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+
+from launch.databases import Databases
+from launch.state import ROOT, State, say, write_private
+
+LOGIN = "admin"
+CONN_IDS = "AIRFLOW_VAR_IM_ATTR_AUDIT_CONN_IDS"
+SCHEDULE = "IM_ATTR_AUDIT_SCHEDULE"
+OWNERS_URL = "IM_ATTR_AUDIT_DATABASE_URL"
+WRITER = "AIRFLOW_CONN_IM_ATTR_AUDIT_DB"
+READER = "AIRFLOW_CONN_IM_ATTR_AUDIT_DB_READER"
+
+# Of another Airflow that the user may have: they must not lead this one astray.
+_ANOTHER_AIRFLOWS = ("AIRFLOW_HOME", "AIRFLOW_CONFIG", "PYTHONPATH", "PYTHONHOME")
+
+
+def given(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What the user set: the real environment, and under it `.env`."""
+    path = ROOT / ".env"
+    if not path.is_file():
+        return dict(environ)
+    from dotenv import dotenv_values
+
+    if path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        say("Note: other users of this machine can read .env; `chmod 600 .env` keeps keys private.")
+    # Without interpolation: a key may hold a dollar sign.
+    read = dotenv_values(path, interpolate=False)
+    return {**{name: value for name, value in read.items() if value is not None}, **environ}
+
+
+def for_airflow(
+    state: State,
+    user: Mapping[str, str],
+    databases: Databases,
+    *,
+    port: int = 8080,
+    log_port: int = 8793,
+) -> dict[str, str]:
+    """Everything one of Airflow's processes is told."""
+    environment = {
+        name: value
+        for name, value in user.items()
+        if name not in _ANOTHER_AIRFLOWS and name != OWNERS_URL
+    }
+    address = f"http://localhost:{port}"
+    environment |= {
+        "AIRFLOW_HOME": str(state.airflow),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        # Each of them is a process from the first moment on.
+        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__CORE__FERNET_KEY": state.secret("fernet_key", _fernet_key),
+        "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+        "AIRFLOW__CORE__AUTH_MANAGER": (
+            "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
+        ),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{LOGIN}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": _passwords_file(state),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": databases.airflow_url,
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_SIZE": "3",
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__BASE_URL": address,
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__API__SECRET_KEY": state.secret("api_secret_key"),
+        "AIRFLOW__API_AUTH__JWT_SECRET": state.secret("jwt_secret"),
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(state.logs / "tasks"),
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(log_port),
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+        "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        # A run that was torn by a kill is not to hold up the next start for five minutes.
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "10",
+        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        WRITER: databases.writer,
+        READER: databases.reader,
+    }
+    return environment
+
+
+def conn_ids(environment: Mapping[str, str]) -> list[str]:
+    """The targets' connections, as far as they can be read."""
+    try:
+        listed = json.loads(environment.get(CONN_IDS, "[]"))
+    except ValueError:
+        return []
+    return [str(each) for each in listed] if isinstance(listed, list) else []
+
+
+def password(state: State) -> str:
+    """The password of Airflow's one login."""
+    return state.secret("login_password", lambda: secrets.token_urlsafe(12))
+
+
+def _passwords_file(state: State) -> str:
+
+    path = state.folder / "secrets" / "logins.json"
+    wanted = json.dumps({LOGIN: password(state)})
+    if not path.is_file() or path.read_text().strip() != wanted:
+        write_private(path, wanted)
+    return str(path)
+
+
+def _fernet_key() -> str:
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()

@@ -1,0 +1,261 @@
+"""`make run`: Airflow, page included, with everything it needs, until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+import urllib.error
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+
+from launch import api, components, databases, environment, metadata, network, processes, table
+from launch.components import Component, Family
+from launch.dag_runs import DAG_ID, DagRuns
+from launch.postgres import EmbeddedPostgres
+from launch.state import LaunchError, State, say, step
+from launch.targets import Targets, targets
+
+_PORT = 8080
+_LOG_PORT = 8793
+_UP_SECONDS = 300
+_PATIENCE = 10.0
+
+
+class _StopError(BaseException):
+    """Ctrl-C, SIGTERM, a closed terminal."""
+
+
+class _Signals:
+    """The first signal stops in good order, a second one at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._raise = True
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._came)
+
+    def _came(self, number: int, _: FrameType | None) -> None:
+        self.count += 1
+        if self._raise:
+            self._raise = False
+            raise _StopError(number)
+
+    def no_more(self) -> None:
+        """From now on they are counted and do not interrupt."""
+        self._raise = False
+
+
+def main() -> int:
+    state = State()
+    state.make()
+    signals = _Signals()
+    components.adopt_orphans()
+    try:
+        with contextlib.ExitStack() as everything:
+            _be_the_one(state, everything)
+            _Run(state, signals).go()
+    except _StopError:
+        pass
+    finally:
+        signals.no_more()
+    say("Stopped. The data stay; `make run` goes on with them.")
+    return 0
+
+
+def _be_the_one(state: State, everything: contextlib.ExitStack) -> None:
+    told = False
+
+    def mine() -> bool:
+        nonlocal told
+        try:
+            everything.enter_context(state.the_one())
+        except processes.BusyError:
+            running = state.recall("running")
+            if running is not None and processes.is_same(running["launcher"]):
+                raise LaunchError(
+                    f"`make run` is up in this checkout already: {running['address']} "
+                    f"(process {running['launcher']['pid']})."
+                ) from None
+            if not told:
+                say("Waiting: another command is at it in this checkout.")
+                told = True
+            return False
+        return True
+
+    if not processes.wait_until(mine, seconds=3600, interval=0.5):
+        raise LaunchError("Another command is at it in this checkout and does not end.")
+
+
+class _Run:
+    def __init__(self, state: State, signals: _Signals) -> None:
+        self._state = state
+        self._signals = signals
+        self._family = Family()
+
+    def go(self) -> None:
+        state = self._state
+        if count := components.stop_left_over(state.recall("components") or []):
+            say(f"Stopped {count} processes that an earlier `make run` had left.")
+        state.forget("components")
+        with contextlib.ExitStack() as up:
+            # Postgres goes last: everything else holds connections to it.
+            user = environment.given()
+            with step("Starting Postgres"):
+                server = up.enter_context(state.postgres().in_use())
+                ready = databases.prepare(state, server, user)
+            asked = up.enter_context(targets(state, user))
+            self._family = Family()  # Postgres and the stand-in are no part of it
+            try:
+                self._with_airflow(server, user, ready, asked)
+            finally:
+                self._signals.no_more()
+                self._stop()
+
+    def _with_airflow(
+        self,
+        server: EmbeddedPostgres,
+        user: Mapping[str, str],
+        ready: databases.Databases,
+        asked: Targets,
+    ) -> None:
+        state = self._state
+        last = state.recall("ports") or {}
+        port = network.choose(_PORT, last.get("api"))
+        if port != _PORT:
+            say(f"Port {_PORT} is in use by another program; {port} is taken instead.")
+        log_port = network.choose(last.get("log"), _LOG_PORT)
+        state.remember("ports", {"api": port, "log": log_port})
+        told = environment.for_airflow(
+            state,
+            {**user, **asked.environment, "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False"},
+            ready,
+            port=port,
+            log_port=log_port,
+        )
+        if not metadata.is_current(state, server):
+            with step("Making Airflow's tables"):
+                self._migrate(told)
+            metadata.note_current(state, server)
+        runs = DagRuns(server)
+        runs.end_torn()
+        seen = {run.run_id for run in runs.newest() if run.finished}
+        address = f"http://localhost:{port}"
+        with step("Starting Airflow"):
+            self._start(told)
+            self._wait_until_up(address, server)
+        state.remember(
+            "running",
+            {
+                "launcher": processes.identity(os.getpid()),
+                "address": address,
+                "reader": ready.reader,
+                "conn_ids": environment.conn_ids(told),
+            },
+        )
+        self._unpause(address)
+        print(
+            f"\n  The page     {address}/im-attr-audit/"
+            f"\n  Airflow      {address}/dags/{DAG_ID}"
+            f"\n  Login        {environment.LOGIN} / {environment.password(state)}"
+            "\n  Ctrl-C stops everything; the data stay.\n",
+            flush=True,
+        )
+        self._watch(server, runs, seen, ready.reader, environment.conn_ids(told), asked)
+
+    def _migrate(self, told: Mapping[str, str]) -> None:
+        component = self._component("metadata", [sys.executable, "-m", "launch.metadata"], told)
+        while component.ended is None:
+            time.sleep(0.1)
+        self._family.components.remove(component)
+        if component.ended != 0:
+            raise LaunchError(f"Airflow's tables cannot be made:\n{component.last_words()}")
+
+    def _start(self, told: Mapping[str, str]) -> None:
+        airflow = str(Path(sys.executable).parent / "airflow")
+        for name in ("api-server", "scheduler", "dag-processor"):
+            self._component(name, [airflow, name], told)
+
+    def _component(self, name: str, command: list[str], told: Mapping[str, str]) -> Component:
+        log = self._state.logs / f"{name}.log"
+        component = Component(name, command, told, log)
+        self._family.components.append(component)
+        # For the next start, should this process be killed.
+        self._state.remember("components", self._family.identities())
+        return component
+
+    def _check(self, server: EmbeddedPostgres) -> None:
+        for component in self._family.components:
+            if component.ended is not None:
+                raise LaunchError(
+                    f"Airflow's {component.name} ended (exit status {component.ended}); its last "
+                    f"words, from {component.log}:\n{component.last_words()}"
+                )
+        if not server.running:
+            raise LaunchError(f"The embedded Postgres ended; see {server.log}")
+
+    def _wait_until_up(self, address: str, server: EmbeddedPostgres) -> None:
+        def up() -> bool:
+            self._check(server)
+            with contextlib.suppress(OSError, ValueError):
+                health = api.ask(f"{address}/api/v2/monitor/health")
+                return all(
+                    health[part]["status"] == "healthy"
+                    for part in ("metadatabase", "scheduler", "dag_processor")
+                )
+            return False
+
+        if not processes.wait_until(up, seconds=_UP_SECONDS, interval=0.3):
+            raise LaunchError(
+                f"Airflow is not up after {_UP_SECONDS} s; its logs are in {self._state.logs}"
+            )
+
+    def _unpause(self, address: str) -> None:
+        """As the DAG is made unpaused, this matters to one that `make sync` had made before."""
+        dag = f"{address}/api/v2/dags/{DAG_ID}"
+        token = api.log_in(address, self._state)
+
+        def known() -> bool:
+            with contextlib.suppress(urllib.error.HTTPError):
+                if api.ask(dag, token=token)["is_paused"]:
+                    api.ask(dag, {"is_paused": False}, token, "PATCH")
+                return True
+            return False
+
+        if not processes.wait_until(known, seconds=60, interval=0.5):
+            raise LaunchError(
+                f"Airflow does not find the DAG; see {self._state.logs / 'dag-processor.log'}"
+            )
+
+    def _watch(
+        self,
+        server: EmbeddedPostgres,
+        runs: DagRuns,
+        seen: set[str],
+        reader: str,
+        conn_ids: list[str],
+        asked: Targets,
+    ) -> None:
+        begun = set(seen)
+        while True:
+            self._check(server)
+            self._family.bury()
+            for run in runs.newest():
+                if run.run_id not in begun:
+                    begun.add(run.run_id)
+                    asked.next_step()
+                if run.finished and run.run_id not in seen:
+                    seen.add(run.run_id)
+                    shown = table.of_run(reader, run.run_id, conn_ids)
+                    print(f"{shown.text}\n", flush=True)
+            time.sleep(0.5)
+
+    def _stop(self) -> None:
+        if self._family.components:
+            with step("Stopping"):
+                self._family.stop(patience=_PATIENCE, hurry=lambda: self._signals.count > 1)
+        self._state.forget("running")
+        self._state.forget("components")

@@ -1,0 +1,60 @@
+"""Whom to ask: the user's targets, or else the stand-in of the vendor that comes with the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from launch.environment import CONN_IDS, SCHEDULE
+from launch.state import State, say
+from tests.standin.control import StandIn
+from tests.standin.story import APPS, REGIONS
+
+
+@dataclass(slots=True)
+class Targets:
+    """What of the environment says whom to ask, and the stand-in if that is asked."""
+
+    environment: dict[str, str]
+    standin: StandIn | None = None
+
+    def next_step(self) -> None:
+        """Before each run the story moves on, and says what is different now."""
+        if self.standin is None:
+            return
+        before = self.standin.story()
+        story = self.standin.advance_story()
+        if before is None or before["step"] != story["step"] or story["ended_by_hand"]:
+            say(f"The stand-in's story, {story['step']} of {story['steps']}: {story['what']}.")
+
+
+@contextlib.contextmanager
+def targets(state: State, user: Mapping[str, str]) -> Iterator[Targets]:
+    """The stand-in lives as long as the block does."""
+    if user.get(CONN_IDS):
+        yield Targets({})
+        return
+    say(
+        f"No targets are set ({CONN_IDS}; see .env.example): asking the bundled stand-in of the "
+        "vendor."
+    )
+    standin = StandIn.attach(state.standin) or StandIn.start(
+        state.standin, regions=REGIONS, story=True
+    )
+    with standin:
+        environment = {
+            CONN_IDS: json.dumps([_conn_id(region) for region in APPS]),
+            # A story is told faster than names change.
+            SCHEDULE: user.get(SCHEDULE) or "* * * * *",
+            "IM_ATTR_AUDIT_RETRY_SECONDS": user.get("IM_ATTR_AUDIT_RETRY_SECONDS") or "2",
+        }
+        for region, app in APPS.items():
+            connection = json.dumps(standin.connection_json(region, app))
+            environment[f"AIRFLOW_CONN_{_conn_id(region).upper()}"] = connection
+        yield Targets(environment, standin)
+
+
+def _conn_id(region: str) -> str:
+    return f"standin_{region}"

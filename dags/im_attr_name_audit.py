@@ -55,7 +55,11 @@ A failed poll changes nothing: "we could not look" is never recorded as "nothing
 def im_attr_name_audit() -> None:
     """plan → sync (mapped) → publish → report."""
 
-    @task(execution_timeout=timedelta(minutes=10))
+    @task(
+        retries=2,
+        retry_delay=timedelta(seconds=RETRY_SECONDS),
+        execution_timeout=timedelta(minutes=10),
+    )
     def plan(params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         return tasks.plan((params or {}).get("conn_ids"))
 

@@ -82,10 +82,11 @@ select region, sdk_app_id, seq, slot, kind, old_name, new_name, old_type, new_ty
 """
 
 _FINAL = """
-select distinct conn_id
+select conn_id, outcome, error_info
   from attr_audit.poll
  where dag_run_id = :dag_run_id and try_number >= :first_try
    and conn_id = any(:conn_ids) and outcome = any(:outcomes)
+ order by poll_id
 """
 
 _LOCK_APPS = "select from attr_audit.app order by region, sdk_app_id for update"
@@ -147,8 +148,11 @@ def read_run(engine: Engine, dag_run_id: str) -> Run:
 
 def read_finished(
     engine: Engine, *, dag_run_id: str, first_try: int, conn_ids: Collection[str]
-) -> set[str]:
-    """Which of the connections have a final outcome in this run since its try ``first_try``."""
+) -> dict[str, tuple[str, str | None]]:
+    """The connections that have a final outcome in this run since its try ``first_try``.
+
+    Each with that outcome and its ``error_info``.
+    """
     with engine.connect() as connection:
         rows = connection.execute(
             text(_FINAL),
@@ -159,7 +163,7 @@ def read_finished(
                 "outcomes": sorted(FINAL_OUTCOMES),
             },
         )
-        return {row.conn_id for row in rows}
+        return {row.conn_id: (row.outcome, row.error_info) for row in rows}
 
 
 def prepare_run(engine: Engine) -> None:

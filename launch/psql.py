@@ -16,15 +16,14 @@ def main() -> int:
     state = State()
     state.make()
     with state.postgres().in_use() as server:
-        ready = databases.prepare(state, server, environment.given())
-        url = databases.url_of(ready.reader)
+        url = databases.url_of(databases.reader(state, server, environment.given()))
         passwords = state.folder / "secrets" / f"pgpass.{os.getpid()}"
         fields = (url.host, url.port or 5432, url.database, url.username, url.password)
         escaped = (str(field).replace("\\", "\\\\").replace(":", "\\:") for field in fields)
         write_private(passwords, ":".join(escaped) + "\n")
         try:
-            address = url.set(drivername="postgresql", password=None)
-            return _psql(address.render_as_string(), str(passwords))
+            place = url._replace(drivername="postgresql", password=None)
+            return _psql(place.render_as_string(), str(passwords))
         finally:
             passwords.unlink()
 

@@ -244,7 +244,7 @@ class _Run:
             self._check(server)
             self._family.bury()
             for run in runs.newest():
-                if run.run_id not in begun:
+                if run.run_id not in begun and run.state != "queued":
                     begun.add(run.run_id)
                     asked.next_step()
                 if run.finished and run.run_id not in seen:

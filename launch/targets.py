@@ -19,15 +19,17 @@ class Targets:
 
     environment: dict[str, str]
     standin: StandIn | None = None
+    state: State | None = None
 
     def next_step(self) -> None:
-        """Before each run the story moves on, and says what is different now."""
-        if self.standin is None:
+        """Before each run but the first the story moves on; what is different now is said."""
+        if self.standin is None or self.state is None:
             return
-        before = self.standin.story()
-        story = self.standin.advance_story()
-        if before is None or before["step"] != story["step"] or story["ended_by_hand"]:
+        told = self.state.recall("story")
+        story = self.standin.story() if told is None else self.standin.advance_story()
+        if story is not None and story["what"] != told:
             say(f"The stand-in's story, {story['step']} of {story['steps']}: {story['what']}.")
+        self.state.remember("story", "" if story is None else story["what"])
 
 
 @contextlib.contextmanager
@@ -53,7 +55,7 @@ def targets(state: State, user: Mapping[str, str]) -> Iterator[Targets]:
         for region, app in APPS.items():
             connection = json.dumps(standin.connection_json(region, app))
             environment[f"AIRFLOW_CONN_{_conn_id(region).upper()}"] = connection
-        yield Targets(environment, standin)
+        yield Targets(environment, standin, state)
 
 
 def _conn_id(region: str) -> str:

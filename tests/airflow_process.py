@@ -6,6 +6,8 @@ each request may change the environment that connections and Variables come from
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -84,6 +86,11 @@ class AirflowProcess:
         told = self.ask("run", environment=dict(environment), conf=conf)
         return Ended(told["run_id"], told["state"], told["tasks"], self.new_log())
 
+    def command(self, environment: Mapping[str, str | None], *arguments: str) -> tuple[int, str]:
+        """The exit code and output of `im-attr-audit` in this Airflow's environment."""
+        code, output = self.ask("cli", environment=dict(environment), arguments=arguments)
+        return code, output
+
     def describe(self) -> Any:
         """The DAG as Airflow serializes it."""
         return self.ask("describe")
@@ -110,6 +117,7 @@ def _serve(answers: Any) -> None:
     from airflow.dag_processing.dagbag import DagBag
     from airflow.serialization.serialized_objects import DagSerialization
     from airflow.utils import db
+    from im_attr_audit.cli import main
 
     db.initdb()
     for line in sys.stdin:
@@ -121,14 +129,19 @@ def _serve(answers: Any) -> None:
         try:
             if dag is None:
                 raise RuntimeError(f"the DAG cannot be read: {bag.import_errors}")
+            for name, value in asked.get("environment", {}).items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
             if asked["command"] == "describe":
                 answer = DagSerialization.serialize_dag(dag)
+            elif asked["command"] == "cli":
+                output = io.StringIO()
+                with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+                    code = main(asked["arguments"])
+                answer = [code, output.getvalue()]
             elif asked["command"] == "run":
-                for name, value in asked["environment"].items():
-                    if value is None:
-                        os.environ.pop(name, None)
-                    else:
-                        os.environ[name] = value
                 run = dag.test(run_conf=asked["conf"])
                 answer = {
                     "run_id": run.run_id,

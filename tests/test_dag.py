@@ -262,6 +262,31 @@ def test_a_variable_that_lists_nothing_fails_the_run_and_retires_nobody(
     assert audit.query("select count(*) from attr_audit.app where retired_at is not null") == [(0,)]
 
 
+def test_verify_compares_the_record_with_the_asset_events(
+    audit: Audit, postgres: EmbeddedPostgres
+) -> None:
+    with postgres.connect("airflow_of_test_dag") as connection, connection.cursor() as cursor:
+        cursor.execute("truncate asset_event cascade")  # those of other tests' records
+    audit.run()
+    audit.vendor.set_name("seoul", APPS["seoul"], 1, "town")
+    audit.run()
+    code, output = audit.airflow.command(audit.environment, "verify")
+    assert code == 0, output
+    assert "7 changes of 3 apps checked" in output
+    assert "`airflow db clean` removes older ones" in output
+    with audit.db.owner.begin() as connection:
+        for statement in (
+            "alter table attr_audit.change disable trigger all",
+            "delete from attr_audit.change where region = 'seoul' and seq = 3",
+            "update attr_audit.snapshot set name = 'city' where region = 'seoul' and slot = 1",
+            "alter table attr_audit.change enable trigger all",
+        ):
+            connection.execute(text(statement))
+    code, output = audit.airflow.command(audit.environment, "verify")
+    assert code == 1
+    assert "NOT AS RECORDED  seoul/1400000002 seq 3: rows from here to seq 3" in output
+
+
 def test_every_file_below_plugins_but_the_plugins_own_is_hidden_from_airflow() -> None:
     hidden = (Path(__file__).parents[1] / "plugins" / ".airflowignore").read_text()
     assert "im_attr_audit/" in hidden.splitlines()

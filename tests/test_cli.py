@@ -1,0 +1,78 @@
+"""The command `im-attr-audit` as a person calls it, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch.postgres import EmbeddedPostgres
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(ROOT / "plugins"), str(ROOT)])
+    return subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from im_attr_audit.cli import main; sys.exit(main())",
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": path, **environment},
+    )
+
+
+def test_migrate_migrates_and_says_the_revision_and_again_changes_nothing(
+    postgres: EmbeddedPostgres,
+) -> None:
+    with postgres.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("create database by_command")
+    for _ in range(2):
+        done = command("migrate", IM_ATTR_AUDIT_DATABASE_URL=postgres.url("by_command"))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("attr_audit is at revision ")
+
+
+@pytest.mark.parametrize("name", ["migrate", "retention"])
+def test_a_missing_url_is_told_with_what_to_do(name: str) -> None:
+    done = command(name)
+    assert done.returncode == 2
+    assert "IM_ATTR_AUDIT_DATABASE_URL is not set. Set it to the owner's URL" in done.stderr
+
+
+def test_a_url_that_leads_nowhere_is_told_without_its_password() -> None:
+    url = "postgresql://owner:the-password@127.0.0.1:1/nowhere"
+    done = command("migrate", IM_ATTR_AUDIT_DATABASE_URL=url)
+    assert done.returncode == 2
+    assert "refused" in done.stderr
+    assert "the-password" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_login_that_may_not_make_roles_is_sent_to_the_dba(postgres: EmbeddedPostgres) -> None:
+    name = "by_a_dba"
+    with postgres.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(f"create database {name}")
+    postgres.ensure_role("deployer")
+    url = postgres.url(name, "deployer")
+    done = command("migrate", IM_ATTR_AUDIT_DATABASE_URL=url)
+    assert done.returncode == 2
+    assert "im-attr-audit migrate --print-roles" in done.stderr
+
+    printed = command("migrate", "--print-roles", IM_ATTR_AUDIT_DATABASE_URL=url).stdout
+    assert "the-password" not in printed
+    with postgres.connect(name) as connection, connection.cursor() as cursor:
+        for statement in printed.split(";"):
+            # The roles are there already: other databases of this server use them.
+            if "grant" in statement:
+                cursor.execute(statement)
+    done = command("migrate", IM_ATTR_AUDIT_DATABASE_URL=url)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -283,16 +283,29 @@ class EmbeddedPostgres:
 
     def _adopt(self) -> bool:
         """A server left running (by a launcher that was killed, or by another command)."""
-        if not self.running:
-            return False
-        ready = processes.wait_until(
-            lambda: (state := self._postmaster()) is None or state.ready, seconds=_START_SECONDS
-        )
-        if not ready:
+        answered = False
+
+        def answers_or_is_gone() -> bool:
+            nonlocal answered
+            state = self._postmaster()
+            # Being there is not enough: one that was just killed is there for a moment, too.
+            answered = state is not None and state.ready and self._answers()
+            return answered or state is None
+
+        if not processes.wait_until(answers_or_is_gone, seconds=_START_SECONDS):
             raise PostgresError(
-                f"The embedded Postgres (process {self.pid}) does not get ready; see {self.log}"
+                f"The embedded Postgres (process {self.pid}) does not answer; see {self.log}"
             )
-        return self.running
+        return answered
+
+    def _answers(self) -> bool:
+        import psycopg2
+
+        try:
+            with self.connect():
+                return True
+        except (psycopg2.OperationalError, PostgresError):
+            return False
 
     # -- building ----------------------------------------------------------------------------
 
@@ -310,7 +323,7 @@ class EmbeddedPostgres:
             found = (self.data / "PG_VERSION").read_text().strip()
             if found != str(self._major):
                 raise PostgresError(
-                    f"The data in {self.data} are of PostgreSQL {found}, and this is {self._major}. "
+                    f"The data in {self.data} are of PostgreSQL {found}, this is {self._major}. "
                     "Dump them with the older version, or move them away."
                 )
             if user is not None and self.data.stat().st_uid != user.uid:
@@ -546,8 +559,6 @@ class EmbeddedPostgres:
         return port
 
     def _stop(self) -> None:
-        if not self._adopt():
-            return
         pid = self.pid
         if pid is None:
             return

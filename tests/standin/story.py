@@ -30,10 +30,10 @@ _OWN_NAMES: Final = {"china": {"2": "会员等级"}}
 # What a step does is said in absolute terms, so that a step cut short can simply be done again.
 STEPS: Final = (
     "the names as they are when they are first seen",
-    'frankfurt: slot 2 is renamed from "Membership level" to "Loyalty tier"',
-    'singapore: slot 4 "language" is added; seoul: slot 3 "signup channel" is removed',
+    'frankfurt calls slot 2 "Loyalty tier" now, no longer "Membership level"',
+    'singapore has a new slot 4, "language"; seoul has lost slot 3, "signup channel"',
     "jakarta: every call is answered with 502",
-    'jakarta: is back; slot 1 "city" was renamed to "home city" while it was away',
+    'jakarta is back; somebody called its slot 1 "home city" while it was away',
     "nothing changes any more",
 )
 _FAILING = "jakarta"

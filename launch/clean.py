@@ -30,6 +30,8 @@ def main() -> int:
             raise LaunchError(
                 "`make run` (or another command) is up in this checkout. Stop it first."
             ) from None
+    if state.folder != ROOT / ".local":  # a state beside the checkout's: the rest is not its own
+        return 0
     for name in _CACHES:
         shutil.rmtree(ROOT / name, ignore_errors=True)
     return 0

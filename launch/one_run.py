@@ -18,7 +18,7 @@ from launch.state import LaunchError, State, say
 from launch.targets import targets
 
 # Retries are for a vendor that is busy; whoever waits at a terminal is told soon instead.
-RETRY_SECONDS = "2"
+RETRY_SECONDS = "1"
 _RUN_SECONDS = 3600
 
 

@@ -348,14 +348,10 @@ class EmbeddedPostgres:
     def _build_home(self) -> None:
         """Root's place outside any home, found again through a pointer in the checkout."""
         home = self._pointed_home()
-        if home is not None and (home / "origin").is_file():
-            origin = Path((home / "origin").read_text().rstrip("\n"))
-            if origin == self.directory:
-                return
-            if self._points_to(origin) != home:  # the checkout was moved: its data come along
-                (home / "origin").write_text(f"{self.directory}\n")
-                return
-            # Else the checkout was copied: the data stay with the first, this one starts anew.
+        if home is not None:
+            # Also where the checkout was moved: its data come along.
+            (home / "origin").write_text(f"{self.directory}\n")
+            return
         base = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(self.directory.parts[-3:])).strip("-")
         try:
             ROOTS_PLACE.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -372,21 +368,34 @@ class EmbeddedPostgres:
         temporary.rename(self.directory / "place")
 
     def _pointed_home(self) -> Path | None:
-        return self._points_to(self.directory)
+        """Where our pointer leads; nowhere if we are a copy, and the place is the first one's."""
+        home = self._points_to(self.directory)
+        if home is None:
+            return None
+        origin = self._origin(home)
+        if origin not in (None, self.directory) and self._points_to(origin) == home:
+            return None
+        return home
+
+    @staticmethod
+    def _origin(home: Path) -> Path | None:
+        try:
+            return Path((home / "origin").read_text().rstrip("\n"))
+        except OSError:
+            return None
 
     def left_over(self) -> list[Path]:
         """Root's places of earlier states of this directory, which nothing points to any more."""
         if not self._as_root:
             return []
-        found = []
-        for origin in ROOTS_PLACE.glob("*/origin"):
-            with contextlib.suppress(OSError):
-                if Path(origin.read_text().rstrip("\n")) == self.directory:
-                    found.append(origin.parent)
-        return [home for home in found if home != self._pointed_home()]
+        found = (origin.parent for origin in ROOTS_PLACE.glob("*/origin"))
+        ours = [home for home in found if self._origin(home) == self.directory]
+        return [home for home in ours if home != self._pointed_home()]
 
     @staticmethod
-    def _points_to(directory: Path) -> Path | None:
+    def _points_to(directory: Path | None) -> Path | None:
+        if directory is None:
+            return None
         try:
             home = Path((directory / "place").read_text().rstrip("\n"))
         except OSError:

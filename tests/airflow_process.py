@@ -91,6 +91,10 @@ class AirflowProcess:
         code, output = self.ask("cli", environment=dict(environment), arguments=arguments)
         return code, output
 
+    def connection_form(self, connection_type: str) -> Any:
+        """What the form for a connection of this type is made from, as the UI asks for it."""
+        return self.ask("form", connection_type=connection_type)
+
     def describe(self) -> Any:
         """The DAG as Airflow serializes it."""
         return self.ask("describe")
@@ -114,6 +118,7 @@ class AirflowProcess:
 
 
 def _serve(answers: Any) -> None:
+    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
     from airflow.dag_processing.dagbag import DagBag
     from airflow.serialization.serialized_objects import DagSerialization
     from airflow.utils import db
@@ -136,6 +141,13 @@ def _serve(answers: Any) -> None:
                     os.environ[name] = value
             if asked["command"] == "describe":
                 answer = DagSerialization.serialize_dag(dag)
+            elif asked["command"] == "form":
+                [form] = (
+                    hook
+                    for hook in HookMetaService.hook_meta_data()
+                    if hook.connection_type == asked["connection_type"]
+                )
+                answer = form.model_dump(mode="json")
             elif asked["command"] == "cli":
                 output = io.StringIO()
                 with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):

@@ -287,6 +287,20 @@ def test_verify_compares_the_record_with_the_asset_events(
     assert "NOT AS RECORDED  seoul/1400000002 seq 3: rows from here to seq 3" in output
 
 
+def test_the_connection_form_has_a_region_dropdown_and_labelled_fields(
+    airflow: AirflowProcess,
+) -> None:
+    form = airflow.connection_form("tencent_im")
+    assert form["hook_name"] == "Tencent Cloud Chat app"
+    standard = form["standard_fields"]
+    assert standard["password"]["title"] == "Secret key"
+    assert standard["login"]["title"] == "Administrator identifier"
+    extra = form["extra_fields"]
+    assert "frankfurt" in extra["region"]["schema"]["enum"]
+    assert {"sdk_app_id", "app_group", "api", "ca_bundle", "timeout", "usersig_ttl"} <= set(extra)
+    assert all(field["schema"]["title"] for field in extra.values())
+
+
 def test_every_file_below_plugins_but_the_plugins_own_is_hidden_from_airflow() -> None:
     hidden = (Path(__file__).parents[1] / "plugins" / ".airflowignore").read_text()
     assert "im_attr_audit/" in hidden.splitlines()

@@ -76,6 +76,11 @@ def test_a_run_is_told_app_by_app_and_change_by_change() -> None:
     assert "no such connection" in render(run)
 
 
+def test_a_target_that_failed_is_not_said_to_be_unchanged() -> None:
+    text = render(Run("manual__1", (poll("china"), poll("seoul", "unavailable")), ()))
+    assert "Changes: none in the 1 recorded; what failed was not seen." in text
+
+
 def test_a_run_that_polled_nothing_does_not_say_that_nothing_changed() -> None:
     text = render(Run("manual__1", (), ()))
     assert "nothing was polled" in text

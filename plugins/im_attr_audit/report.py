@@ -43,6 +43,9 @@ def render(run: Run) -> str:
     if changes:
         lines += ["Changes:"]
         lines += _table(("REGION", "APP", "SLOT", "CHANGE", "BETWEEN"), list(map(_change, changes)))
+    elif failed:
+        recorded = len(run.polls) - len(failed)
+        lines += [f"Changes: none in the {recorded} recorded; what failed was not seen."]
     elif run.polls:
         lines += ["Changes: none."]
     if failed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -76,23 +77,22 @@ def same_registry_as_pip() -> dict[str, str]:
     """uv does not read pip's settings: whoever gave pip a mirror means uv, too."""
     if any(name in os.environ for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX")):
         return {}
-    python = str(VENV / "bin/python")
+    done = subprocess.run(
+        [str(VENV / "bin/python"), "-m", "pip", "config", "list"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = dict(re.findall(r"(?m)^(\S+?)='(.*)'$", done.stdout))
     found = {}
     for setting, variable in (
         ("index-url", "UV_DEFAULT_INDEX"),
         ("extra-index-url", "UV_INDEX"),
         ("cert", "SSL_CERT_FILE"),
     ):
-        for key in (f":env:.{setting}", f"install.{setting}", f"global.{setting}"):
-            done = subprocess.run(
-                [python, "-m", "pip", "config", "get", key],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode == 0 and done.stdout.strip():
-                found[variable] = " ".join(done.stdout.split())
-                break
+        for source in ("global", "install", ":env:"):  # the last one that says something wins
+            if value := said.get(f"{source}.{setting}"):
+                found[variable] = " ".join(value.replace("\\n", " ").split())
     if "UV_INDEX" in found:  # look in all of them, as pip does; the hashes say what may come
         found["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     return {name: value for name, value in found.items() if name not in os.environ}

@@ -66,7 +66,7 @@ def for_airflow(
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__FERNET_KEY": state.secret("fernet_key", _fernet_key),
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
         "AIRFLOW__CORE__AUTH_MANAGER": (
             "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
         ),
@@ -92,7 +92,16 @@ def for_airflow(
         WRITER: databases.writer,
         READER: databases.reader,
     }
-    return environment
+    return environment | past_the_proxy(environment, "localhost")
+
+
+def past_the_proxy(environment: Mapping[str, str], host: str) -> dict[str, str]:
+    """Where a proxy is set: no proxy for that host of our own, whatever else it is for."""
+    if not any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in environment):
+        return {}
+    hosts = [environment.get("no_proxy", ""), environment.get("NO_PROXY", ""), host]
+    joined = ",".join(dict.fromkeys(filter(None, hosts)))
+    return {"no_proxy": joined, "NO_PROXY": joined}
 
 
 def conn_ids(environment: Mapping[str, str]) -> list[str]:
@@ -111,7 +120,7 @@ def password(state: State) -> str:
 
 def _passwords_file(state: State) -> str:
 
-    path = state.folder / "secrets" / "logins.json"
+    path = state.secrets / "logins.json"
     wanted = json.dumps({LOGIN: password(state)})
     if not path.is_file() or path.read_text().strip() != wanted:
         write_private(path, wanted)

@@ -17,7 +17,7 @@ def main() -> int:
     state.make()
     with state.postgres().in_use() as server:
         url = databases.url_of(databases.reader(state, server, environment.given()))
-        passwords = state.folder / "secrets" / f"pgpass.{os.getpid()}"
+        passwords = state.secrets / f"pgpass.{os.getpid()}"
         fields = (url.host, url.port or 5432, url.database, url.username, url.password)
         escaped = (str(field).replace("\\", "\\\\").replace(":", "\\:") for field in fields)
         write_private(passwords, ":".join(escaped) + "\n")

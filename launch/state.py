@@ -50,9 +50,10 @@ class State:
         self.airflow = self.folder / "airflow"
         self.logs = self.folder / "logs"
         self.standin = self.folder / "standin"
+        self.secrets = self.folder / "secrets"
 
     def make(self) -> None:
-        for folder in (self.folder, self.airflow, self.logs):
+        for folder in (self.folder, self.airflow, self.logs, self.secrets):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
 
@@ -61,8 +62,7 @@ class State:
 
     def secret(self, name: str, make: Callable[[], str] = lambda: secrets.token_urlsafe(32)) -> str:
         """A generated secret in a file that only we can read; the same one ever after."""
-        path = self.folder / "secrets" / name
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self.secrets / name
         with contextlib.suppress(FileNotFoundError):
             return path.read_text().strip()
         write_private(path, make() + "\n")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from launch.environment import CONN_IDS, SCHEDULE
+from launch.environment import CONN_IDS, SCHEDULE, past_the_proxy
 from launch.state import State, say
 from tests.standin.control import StandIn
 from tests.standin.story import APPS, REGIONS
@@ -55,7 +55,7 @@ def targets(state: State, user: Mapping[str, str]) -> Iterator[Targets]:
         for region, app in APPS.items():
             connection = json.dumps(standin.connection_json(region, app))
             environment[f"AIRFLOW_CONN_{_conn_id(region).upper()}"] = connection
-        yield Targets(environment, standin, state)
+        yield Targets(environment | past_the_proxy(user, "127.0.0.1"), standin, state)
 
 
 def _conn_id(region: str) -> str:

@@ -1,0 +1,512 @@
+"""What the make targets do: set-up from the lock, secrets, one's own Postgres, psql, clean."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from launch import components, databases, environment, network, processes
+from launch.postgres import THROWAWAY, EmbeddedPostgres, free_port
+from launch.state import STATE_VARIABLE, LaunchError, State
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*command: str, given: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[State]:
+    """A state folder of the test's own, and no targets or databases of whoever runs the tests."""
+    for name in os.environ:
+        if name.startswith(("AIRFLOW_", "IM_ATTR_AUDIT_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "local"))
+    mine = State()
+    mine.make()
+    yield mine
+    mine.postgres().destroy()
+
+
+# -- the lock and the set-up ---------------------------------------------------------------------
+
+LOCKS = ("requirements.lock", "launch/bootstrap.lock")
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_has_hashes_for_everything_and_names_no_host(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    entries = re.split(r"\n(?=\S)", text.strip())
+    assert entries
+    for entry in entries:
+        assert re.match(r"[a-z0-9][a-z0-9._-]*==\S+", entry), entry
+        assert "--hash=sha256:" in entry, entry
+    assert not re.search(r"://|index|find-links|trusted-host|@ ", text)
+
+
+def test_the_locks_agree_on_uv() -> None:
+    pins = {lock: re.search(r"(?m)^uv==\S+", (ROOT / lock).read_text()) for lock in LOCKS}
+    assert len({pin.group() for pin in pins.values() if pin}) == 1
+    assert all(pins.values())
+
+
+def test_the_lock_holds_all_that_the_project_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = [
+        *project["project"]["dependencies"],
+        *(each for group in project["project"]["optional-dependencies"].values() for each in group),
+        *(each for group in project["dependency-groups"].values() for each in group),
+        *project["build-system"]["requires"],
+    ]
+    locked = set(re.findall(r"(?m)^([a-z0-9._-]+)==", (ROOT / "requirements.lock").read_text()))
+    names = {re.match(r"[A-Za-z0-9._-]+", each)[0].lower() for each in asked}  # type: ignore[index]
+    assert names <= locked
+
+
+class Checkout:
+    """A copy of what set-up needs, with stubs for Python and uv that say what they were asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "launch").mkdir(parents=True)
+        for name in ("requirements.lock", "pyproject.toml"):
+            shutil.copy(ROOT / name, folder)
+        for name in ("bootstrap.sh", "bootstrap.py", "bootstrap.lock"):
+            shutil.copy(ROOT / "launch" / name, folder / "launch")
+        self.path = folder / "bin"
+        self.path.mkdir()
+        for tool in ("sh", "cat", "cksum", "dirname", "grep"):
+            (self.path / tool).symlink_to(str(shutil.which(tool)))
+
+    def write(self, path: Path, script: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def with_venv(self) -> Checkout:
+        """As after the first two steps: an environment with nothing but uv."""
+        self.write(self.path / "python3", f'exec {sys.executable} "$@"')
+        self.write(self.folder / ".venv/bin/python", f'exec {sys.executable} "$@"')
+        (self.folder / ".venv/bin/activate").write_text(f"VIRTUAL_ENV={self.folder}/.venv\n")
+        self.write(
+            self.folder / ".venv/bin/uv",
+            f'[ "$1" = --version ] && exit 0; echo "$@" >> {self.folder}/asked; '
+            f"[ ! -e {self.folder}/broken ] || {{ echo no network; exit 1; }}",
+        )
+        return self
+
+    def set_up(self) -> subprocess.CompletedProcess[str]:
+        return run("/bin/sh", str(self.folder / "launch/bootstrap.sh"), PATH=str(self.path))
+
+    @property
+    def asked(self) -> list[str]:
+        path = self.folder / "asked"
+        return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path.resolve() / "checkout")
+
+
+def test_where_no_python_suits_it_says_which_would(checkout: Checkout) -> None:
+    checkout.write(checkout.path / "python3", "exit 1")
+    done = checkout.set_up()
+    assert done.returncode == 1
+    assert "3.11" in done.stderr
+    assert "PYTHON=" in done.stderr
+
+
+def test_where_venv_is_missing_it_says_which_package_to_install(checkout: Checkout) -> None:
+    checkout.write(
+        checkout.path / "python3",
+        f'case "$2" in *ensurepip*) exit 1;; *) exec {sys.executable} "$@";; esac',
+    )
+    done = checkout.set_up()
+    assert done.returncode == 1
+    assert "apt-get install python3-venv" in done.stderr
+    assert f"python{sys.version_info[0]}.{sys.version_info[1]}-venv" in done.stderr
+
+
+def test_set_up_that_failed_half_way_goes_on_and_is_then_silent(checkout: Checkout) -> None:
+    checkout.with_venv()
+    (checkout.folder / "broken").touch()
+    done = checkout.set_up()
+    assert done.returncode == 1
+    assert "no network" in done.stderr
+    assert not (checkout.folder / ".venv/.complete").exists()
+
+    (checkout.folder / "broken").unlink()
+    done = checkout.set_up()
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[:2] for line in checkout.asked[1:]] == [
+        ["pip", "sync"],
+        ["pip", "install"],
+    ]
+    assert "--require-hashes" in checkout.asked[1]
+
+    done = checkout.set_up()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert len(checkout.asked) == 3
+
+
+def test_a_changed_lock_is_synced_again(checkout: Checkout) -> None:
+    checkout.with_venv().set_up()
+    with (checkout.folder / "requirements.lock").open("a") as lock:
+        lock.write("# changed\n")
+    before = len(checkout.asked)
+    assert checkout.set_up().returncode == 0
+    assert len(checkout.asked) == before + 2
+
+
+def test_several_set_ups_at_once_do_it_once(checkout: Checkout) -> None:
+    checkout.with_venv()
+    command = ["/bin/sh", str(checkout.folder / "launch/bootstrap.sh")]
+    started = [
+        subprocess.Popen(
+            command, env={**os.environ, "PATH": str(checkout.path)}, stderr=subprocess.DEVNULL
+        )
+        for _ in range(4)
+    ]
+    assert [process.wait(60) for process in started] == [0, 0, 0, 0]
+    assert len(checkout.asked) == 2
+
+
+# -- secrets and the environment -----------------------------------------------------------------
+
+
+def databases_for_test() -> databases.Databases:
+    return databases.Databases("postgresql+psycopg2://airflow:x@127.0.0.1/airflow", "{}", "{}")
+
+
+def test_secrets_are_made_once_into_files_only_we_can_read(state: State) -> None:
+    told = environment.for_airflow(state, {}, databases_for_test())
+    assert told == environment.for_airflow(State(), {}, databases_for_test())
+    files = [path for path in (state.folder / "secrets").iterdir() if path.is_file()]
+    assert len(files) >= 4
+    assert all(path.stat().st_mode & 0o077 == 0 for path in [state.folder, *files])
+    assert len(told["AIRFLOW__CORE__FERNET_KEY"]) == 44
+
+
+def test_the_owners_url_and_another_airflow_do_not_reach_a_task(state: State) -> None:
+    user = {
+        "IM_ATTR_AUDIT_DATABASE_URL": "postgresql://owner:hidden@db/audit",
+        "AIRFLOW_HOME": "/another",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://another",
+        "AIRFLOW_CONN_MINE": "{}",
+    }
+    told = environment.for_airflow(state, user, databases_for_test())
+    assert "IM_ATTR_AUDIT_DATABASE_URL" not in told
+    assert "hidden" not in json.dumps(told)
+    assert told["AIRFLOW_HOME"] == str(state.airflow)
+    assert "another" not in told["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+    assert told["AIRFLOW_CONN_MINE"] == "{}"
+
+
+def test_a_proxy_is_for_the_vendor_and_not_for_our_own_machine(state: State) -> None:
+    user = {"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "intern"}
+    told = environment.for_airflow(state, user, databases_for_test())
+    assert told["NO_PROXY"] == told["no_proxy"] == "intern,localhost"
+    assert told["HTTPS_PROXY"] == "http://proxy:3128"
+
+
+def test_the_real_environment_wins_over_the_dot_env_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    env = tmp_path / ".env"
+    env.write_text("""A='{"key": "with $dollar"}'\nB=file\n""")
+    env.chmod(0o600)
+    assert environment.given({"B": "real"}) == {"A": '{"key": "with $dollar"}', "B": "real"}
+
+
+def test_a_port_that_somebody_sits_on_is_told_apart() -> None:
+    import socket
+
+    with socket.socket() as somebody:
+        somebody.bind(("127.0.0.1", 0))
+        somebody.listen()
+        taken = int(somebody.getsockname()[1])
+        assert not network.nobody_listens(taken)
+        free = free_port()
+        assert network.choose(taken, free) == free
+        assert network.choose(taken) != taken
+
+
+# -- a Postgres of one's own ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """Somebody's PostgreSQL 16 with a database for the audit."""
+    folder = tmp_path_factory.mktemp("older") / "postgres"
+    server = EmbeddedPostgres(folder, settings=THROWAWAY, major=16)
+    server.start()
+    server.ensure_database("audit")
+    yield server
+    server.destroy()
+
+
+@pytest.fixture
+def embedded(state: State) -> Iterator[EmbeddedPostgres]:
+    with state.postgres().in_use() as server:
+        yield server
+
+
+def test_ones_own_postgres_is_migrated_and_its_roles_let_in(
+    state: State, embedded: EmbeddedPostgres, older: EmbeddedPostgres
+) -> None:
+    user = {"IM_ATTR_AUDIT_DATABASE_URL": older.url("audit", driver="postgresql")}
+    ready = databases.prepare(state, embedded, user)
+    for connection, role in (
+        (ready.writer, "attr_audit_writer"),
+        (ready.reader, "attr_audit_reader"),
+    ):
+        url = databases.url_of(connection)
+        assert (url.username, url.port, url.database) == (role, older.port, "audit")
+        with psycopg2.connect(url.set(drivername="postgresql").render_as_string(False)) as opened:
+            opened.cursor().execute("select count(*) from attr_audit.current_names")
+        opened.close()
+    assert str(embedded.port) in ready.airflow_url
+    # The second time nothing is set anew: another deployment may use the roles meanwhile.
+    assert databases.prepare(state, embedded, user) == ready
+
+
+def test_a_given_writers_connection_is_used_and_no_password_changed(
+    state: State, embedded: EmbeddedPostgres, older: EmbeddedPostgres
+) -> None:
+    given = '{"conn_type": "postgres", "login": "mine", "host": "db", "schema": "audit"}'
+    older.ensure_role("attr_audit_writer")
+    user = {
+        "IM_ATTR_AUDIT_DATABASE_URL": older.url("audit"),
+        "AIRFLOW_CONN_IM_ATTR_AUDIT_DB": given,
+    }
+    ready = databases.prepare(state, embedded, user)
+    assert ready.writer == ready.reader == given
+    with older.connect("audit", "attr_audit_writer"):
+        pass
+
+
+def test_an_unreachable_or_unreadable_database_is_told_without_its_password(
+    state: State, embedded: EmbeddedPostgres
+) -> None:
+    for url in (
+        f"postgresql://owner:hidden-secret@127.0.0.1:{free_port()}/audit",
+        "postgresql//owner:hidden-secret@nowhere",
+    ):
+        with pytest.raises(LaunchError) as told:
+            databases.prepare(state, embedded, {"IM_ATTR_AUDIT_DATABASE_URL": url})
+        assert "IM_ATTR_AUDIT_DATABASE_URL" in str(told.value)
+        assert "hidden-secret" not in str(told.value)
+
+
+def test_a_server_that_is_too_old_is_refused(
+    state: State,
+    embedded: EmbeddedPostgres,
+    older: EmbeddedPostgres,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(databases, "OLDEST", 17)
+    user = {"IM_ATTR_AUDIT_DATABASE_URL": older.url("audit")}
+    with pytest.raises(LaunchError, match="PostgreSQL 16; 17 to 18"):
+        databases.prepare(state, embedded, user)
+
+
+def test_writer_and_reader_cannot_connect_to_airflows_own_database(
+    state: State, embedded: EmbeddedPostgres
+) -> None:
+    databases.prepare(state, embedded, {})
+    for role in (databases.WRITER, databases.READER):
+        with (
+            pytest.raises(psycopg2.OperationalError, match="permission denied for database"),
+            embedded.connect(databases.AIRFLOW, role),
+        ):
+            pass
+        with embedded.connect(databases.AUDIT, role):
+            pass
+
+
+@pytest.mark.parametrize(
+    "connection",
+    [
+        '{"conn_type": "postgres", "login": "u", "password": "p@:/", "host": "h", "port": 5433, '
+        '"schema": "d", "extra": {"sqlalchemy_query": {"sslmode": "require"}}}',
+        '{"conn_type": "postgres", "login": "u", "password": "p@:/", "host": "h", "port": 5433, '
+        '"schema": "d", "extra": "{\\"sqlalchemy_query\\": {\\"sslmode\\": \\"require\\"}}"}',
+        "postgres://u:p%40%3A%2F@h:5433/d?sslmode=require",
+    ],
+)
+def test_a_connection_is_read_in_every_form_airflow_takes(connection: str) -> None:
+    url = databases.url_of(connection)
+    assert (url.username, url.password, url.host, url.port) == ("u", "p@:/", "h", 5433)
+    assert (url.database, dict(url.query)) == ("d", {"sslmode": "require"})
+    assert url.drivername == "postgresql+psycopg2"
+
+
+# -- psql and clean ------------------------------------------------------------------------------
+
+
+def launch(command: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, "-m", "launch", command, given=given)
+
+
+def test_psql_prints_the_result_and_nothing_else(state: State) -> None:
+    done = launch("psql", "\\pset format unaligned\n\\t on\nselect current_user, 1 + 1;\n")
+    assert (done.returncode, done.stdout) == (0, "attr_audit_reader|2\n"), done.stderr
+    assert not state.postgres().running
+    assert not list((state.folder / "secrets").glob("pgpass*"))
+
+
+def test_psql_is_the_reader_and_tells_of_an_error(state: State) -> None:
+    for statement in ("delete from attr_audit.change;", "select nonsense;"):
+        done = launch("psql", statement)
+        assert done.returncode == 3
+        assert "ERROR" in done.stderr
+
+
+def test_psql_leaves_a_server_that_others_use(state: State, embedded: EmbeddedPostgres) -> None:
+    assert launch("psql", "select 1;").returncode == 0
+    assert embedded.running
+
+
+@pytest.mark.parametrize("answer", ["", "n\n", "what?\n"])
+def test_clean_asks_and_keeps_the_record_unless_told_so(
+    state: State, embedded: EmbeddedPostgres, answer: str
+) -> None:
+    del embedded
+    state.postgres().stop()
+    with processes.file_lock(state.folder / "unrelated"):
+        pass
+    done = launch("clean", answer)
+    assert done.returncode == 1
+    assert (state.postgres().data / "PG_VERSION").exists()
+
+
+def test_clean_deletes_everything_when_told_so(state: State) -> None:
+    server = state.postgres()
+    server.start()
+    server.stop()
+    home = server.home
+    done = launch("clean", "y\n")
+    assert done.returncode == 0, done.stderr
+    assert str(home) in done.stderr
+    assert not state.folder.exists()
+    assert not home.exists()
+
+
+def test_clean_is_refused_while_a_command_is_up(state: State) -> None:
+    with state.the_one():
+        done = launch("clean", "y\n")
+    assert done.returncode == 1
+    assert "is up in this checkout" in done.stderr
+    assert state.folder.exists()
+
+
+# -- processes -----------------------------------------------------------------------------------
+
+
+def test_an_identity_is_of_one_process_and_not_of_its_number() -> None:
+    process = subprocess.Popen(["/bin/sleep", "600"])
+    known = processes.identity(process.pid)
+    assert processes.is_same(known)
+    assert known is not None
+    assert not processes.is_same({**known, "started": "another time"})
+    process.kill()
+    process.wait()
+    assert not processes.is_same(known)
+
+
+ORPHANS = """
+import os, signal, sys, time
+from pathlib import Path
+from launch import components
+components.adopt_orphans()
+family = components.Family()
+nest = "sleep 600 & setsid sleep 600 & echo started; wait"
+family.components.append(
+    components.Component("nest", ["/bin/sh", "-c", nest], os.environ, Path(sys.argv[1]))
+)
+below = lambda: components.descendants(os.getpid())
+while len(below()) < 3:
+    time.sleep(0.02)
+if sys.argv[2] == "killed":
+    os.kill(family.components[0].pid, signal.SIGKILL)
+family.stop(patience=float(sys.argv[3]))
+print(len(below()))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="adopting orphans is Linux's")
+@pytest.mark.parametrize(("how", "patience"), [("killed", "5"), ("asked", "5"), ("asked", "0")])
+def test_of_a_component_nothing_is_left_grandchildren_included(
+    tmp_path: Path, how: str, patience: str
+) -> None:
+    done = run(sys.executable, "-c", ORPHANS, str(tmp_path / "log"), how, patience)
+    assert done.stdout.split() == ["0"], done.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
+def test_a_component_ends_when_its_launcher_is_killed(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from launch import components
+component = components.Component("c", ["/bin/sleep", "600"], os.environ, Path(sys.argv[1]))
+print(component.pid, flush=True)
+sys.stdin.read()
+"""
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "log")],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert launcher.stdout is not None
+    pid = int(launcher.stdout.readline())
+    assert processes.exists(pid)
+    launcher.kill()
+    launcher.wait()
+    assert processes.wait_until(lambda: not processes.exists(pid), seconds=10)
+
+
+def test_what_a_killed_launcher_left_is_ended_and_a_stranger_is_not() -> None:
+    left = subprocess.Popen(["/bin/sh", "-c", "sleep 600 & wait"], start_new_session=True)
+    stranger = subprocess.Popen(["/bin/sleep", "600"], start_new_session=True)
+    try:
+        assert processes.wait_until(lambda: bool(processes.children(left.pid)), seconds=10)
+        known: list[Mapping[str, object]] = [
+            processes.identity(left.pid) or {},
+            {**(processes.identity(stranger.pid) or {}), "started": "before the last boot"},
+        ]
+        below = components.descendants(left.pid)
+        assert components.stop_left_over(known) == 1
+        assert left.wait(10) == -signal.SIGTERM
+        assert not any(processes.exists(pid) for pid in below)
+        assert stranger.poll() is None
+    finally:
+        for process in (left, stranger):
+            process.kill()
+            process.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 
 from launch.postgres import THROWAWAY, EmbeddedPostgres
+
+# Printed at the end of every test run.
+pytest_plugins = ["tests.counts"]
 
 WRITER, READER, OWNER = "attr_audit_writer", "attr_audit_reader", "attr_audit_owner"
 
@@ -70,9 +74,9 @@ def template(postgres: EmbeddedPostgres) -> str:
 _numbers = itertools.count()
 
 
-@pytest.fixture
-def audit_db(postgres: EmbeddedPostgres, template: str) -> Iterator[AuditDb]:
-    """A fresh migrated audit database."""
+@contextlib.contextmanager
+def fresh_audit_db(postgres: EmbeddedPostgres, template: str) -> Iterator[AuditDb]:
+    """A fresh migrated audit database for as long as it is needed."""
     name = f"attr_audit_{next(_numbers)}"
     with postgres.connect() as connection, connection.cursor() as cursor:
         cursor.execute(f"create database {name} template {template} strategy file_copy")
@@ -81,7 +85,16 @@ def audit_db(postgres: EmbeddedPostgres, template: str) -> Iterator[AuditDb]:
         return create_audit_engine(make_url(postgres.url(name, role)))
 
     db = AuditDb(postgres, name, engine(OWNER), engine(WRITER), engine(READER))
-    yield db
-    db.dispose()
-    with postgres.connect() as connection, connection.cursor() as cursor:
-        cursor.execute(f"drop database {name} with (force)")
+    try:
+        yield db
+    finally:
+        db.dispose()
+        with postgres.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def audit_db(postgres: EmbeddedPostgres, template: str) -> Iterator[AuditDb]:
+    """A fresh migrated audit database."""
+    with fresh_audit_db(postgres, template) as db:
+        yield db

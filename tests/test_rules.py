@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -142,9 +143,16 @@ class TestARemovalOfEverything:
         assert {c.not_before for c in verdict.changes} == {START + timedelta(seconds=2)}
         assert {c.seen_at for c in verdict.changes} == {START + timedelta(seconds=900.1)}
 
-    def test_survives_a_run_that_could_not_look(self) -> None:
+    @pytest.mark.parametrize(
+        "failed",
+        [
+            polled(at=1800, failure=Unavailable("502")),
+            replace(polled(at=1800, failure=Misconfigured("no key")), api=None, app_group=None),
+        ],
+        ids=["unavailable", "misconfigured"],
+    )
+    def test_survives_a_run_that_could_not_look(self, failed: Attempt) -> None:
         known = advance(BASE, self.first, judge(BASE, self.first, "run 1"))
-        failed = polled(at=1800, failure=Unavailable("502"))
         known = advance(known, failed, judge(known, failed, "run 2"))
         assert judge(known, polled({}, {}, at=2700), "run 3").outcome == "ok"
 

@@ -104,7 +104,8 @@ def needs_confirmation(known: Known | None, names: Names) -> bool:
 def judge(known: Known, attempt: Attempt, dag_run_id: str) -> Verdict:
     """The outcome of an attempt against what is recorded (contract rules 1, 4 and 5)."""
     pending_at, pending_run = known.emptied_seen_at, known.emptied_dag_run_id
-    if attempt.api != known.api or any(read.answer.names for read in attempt.reads):
+    another_api = attempt.api not in (known.api, None)  # a broken connection tells no api
+    if another_api or any(read.answer.names for read in attempt.reads):
         # Another source, or names after all: what awaited confirmation was not confirmed.
         pending_at = pending_run = None
 

@@ -71,9 +71,12 @@ def sync_apps(
         and needs_confirmation(known.get(app), answered[app])
     ]
     if differing:
-        # One wait for all of them, from the last first read on.
-        latest = max(attempts[t].requested_at for t in differing)
-        wait = confirm_seconds - (clock.earliest() - latest).total_seconds()
+        # One wait for all of them, from the last first read on. However short it is to be, the
+        # second request must surely be later than the first answer, or bounds could cross.
+        firsts = [attempts[t].reads[0] for t in differing]
+        go_on = max(read.requested_at for read in firsts) + timedelta(seconds=confirm_seconds)
+        go_on = max(go_on, *(read.responded_at for read in firsts))
+        wait = (go_on - clock.earliest()).total_seconds()
         if wait > 0:
             sleep(wait)
         for target, second in zip(differing, _read_all(differing, clock), strict=True):

@@ -1,0 +1,48 @@
+"""Counts of what the long tests tried, printed at the end of the test run.
+
+::
+
+    count("SIGKILL of a sync", "before commit")
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+_counted: dict[str, Counter[str]] = {}
+
+
+def count(title: str, what: str, number: int = 1) -> None:
+    """Add to one line of one list."""
+    _counted.setdefault(title, Counter())[what] += number
+
+
+def counted(title: str) -> Counter[str]:
+    """What was counted under a title so far."""
+    return _counted.get(title, Counter())
+
+
+def lines() -> list[str]:
+    """Every list: its sum, then its lines by name, as many on a line as fit."""
+    told = []
+    for title, counts in _counted.items():
+        told.append(f"{title}: {sum(counts.values()):,}")
+        line = "   "
+        for what, number in sorted(counts.items()):
+            item = f" {what} {number:,};"
+            if len(line) + len(item) > 100 and line.strip():
+                told.append(line)
+                line = "   "
+            line += item
+        told.append(line.rstrip(";"))
+    return told
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the lists below pytest's own summary."""
+    if _counted:
+        terminalreporter.section("what was tried")
+        for line in lines():
+            terminalreporter.line(line)

@@ -1,0 +1,414 @@
+"""Whole histories, made up: what is recorded is what follows from what was truly answered.
+
+A Hypothesis state machine over apps, true changes, faults, retries, late and overlapping polls, a
+switched API, retired and returning apps, wrong keys and clocks; against the real stand-in and a
+real Postgres. The stand-in's log is the oracle (`tests.oracle`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, Verbosity, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from im_attr_audit.errors import Misconfigured
+from im_attr_audit.runs import retire_apps
+from im_attr_audit.sync import Broken
+from im_attr_audit.target import Target
+
+from launch.postgres import EmbeddedPostgres
+from tests.conftest import fresh_audit_db
+from tests.counts import count
+from tests.oracle import AppOracle, Expected, assert_recorded, assert_true_time, reads_of
+from tests.rig import Record, Rig, app_of, assert_chains_hold
+from tests.standin.control import LogEntry, StandIn
+
+REGIONS = ("china", "frankfurt", "seoul")
+HISTORIES = 300
+_TITLE = "histories: polls by outcome"
+
+_NAMES = ["sex", "city", "Sex", "a|b", "a", "b", "", " ", "é", "e\u0301", "会员等级", "🙂", "';--"]
+_slots = st.integers(0, 3)
+_names = st.dictionaries(_slots, st.sampled_from(_NAMES), max_size=4)
+_apps = st.integers(0, 2)
+_changes = st.one_of(
+    st.tuples(st.just("names"), _names),
+    st.tuples(st.just("name"), st.tuples(_slots, st.sampled_from([*_NAMES, None]))),
+    st.tuples(st.just("types"), st.dictionaries(_slots, st.integers(0, 1))),
+    st.tuples(st.just("names of timpush alone"), _names),
+    st.tuples(
+        st.just("how no names are said"), st.sampled_from(["object", "absent", "null", "array"])
+    ),
+    st.tuples(st.just("api of the connection"), st.sampled_from(["timpush", "all_member_push"])),
+    st.tuples(st.just("key at the vendor"), st.none()),
+    st.tuples(st.just("key in the connection"), st.none()),
+    st.tuples(st.just("the vendor's Date"), st.sampled_from([0.0, -90.0, 3600.0])),
+)
+
+_FAULTS: list[str | dict[str, Any]] = [
+    "ok",
+    "bad_gateway",
+    {"kind": "bad_gateway", "status": 503},
+    "drop",
+    {"kind": "drop", "reset": True},
+    "half",
+    {"kind": "half", "where": "headers"},
+    {"kind": "delay", "seconds": 0.002, "at": "arrival"},
+    {"kind": "delay", "seconds": 0.002, "at": "departure"},
+    {"kind": "drip", "interval": 0.0001},
+    "close_after",
+    "redirect",
+    {"kind": "oversize", "size": 1_100_000},
+    {"kind": "gzip_bomb", "size": 2_000_000},
+    {"kind": "raw", "body": b"<html>maintenance</html>"},
+    {"kind": "raw", "body": b'{"ActionStatus":"OK","ErrorCode":0,"AttrNames":{"0":1}}'},
+    {"kind": "raw", "body": b'{"ActionStatus":"OK","ErrorCode":0,"AttrNames":{"00":"a"}}'},
+    {"kind": "raw", "body": b'{"ErrorCode":70009}', "status": 503},
+    *({"kind": "code", "code": code} for code in (70001, 70009, 90045, 60026, 91000, 60007, 60008)),
+    {"kind": "answer_names", "names": {}},
+    {"kind": "answer_names", "names": {"0": "never true", "1": "city"}},
+]
+_faults: st.SearchStrategy[list[Any]] = st.lists(st.sampled_from(_FAULTS), max_size=3)
+
+
+@dataclass
+class _Actor:
+    """One call of sync_apps: its run, and the requests that it made."""
+
+    run: str
+    targets: list[Target]
+    seqs: set[int] = field(default_factory=set)
+
+
+@dataclass
+class _Held(_Actor):
+    """One that waits for an answer which the stand-in holds back."""
+
+    thread: threading.Thread | None = None
+    errors: list[BaseException] = field(default_factory=list)
+
+
+class History(RuleBasedStateMachine):
+    """One made-up history; `rig` is set before it runs."""
+
+    rig: ClassVar[Rig]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.standin = self.rig.standin
+        self.standin.reset()
+        self.standin.set_clock(lockout_after=1_000_000)
+        self.targets: list[Target] = []
+        self.current: list[Target] = []
+        self.oracles: list[AppOracle] = []
+        self.held: dict[int, tuple[int, _Held]] = {}
+        self.actors: dict[int, _Actor] = {}
+        self.judged = 0
+        self.expected: list[tuple[int, Any, Expected]] = []
+        self.run = self.rig.new_run()
+        self.sound = True
+
+    @initialize(given=st.lists(st.tuples(st.sampled_from(REGIONS), _names), min_size=3, max_size=3))
+    def begin(self, given: list[tuple[str, dict[int, str]]]) -> None:
+        """Three apps, in one to three regions."""
+        for region, names in given:
+            self.targets.append(self.rig.add_app(region, names))
+            self.oracles.append(AppOracle())
+        self.current = list(self.targets)
+
+    # What changes ---------------------------------------------------------------------------
+
+    @rule(app=_apps, change=_changes)
+    def something_changes(self, app: int, change: tuple[str, Any]) -> None:
+        what, value = change
+        target = self.targets[app]
+        place = app_of(target)
+        if what == "names":
+            self.rig.set_names(target, value)
+        elif what == "name":
+            self.standin.set_name(*place, value[0], value[1])
+        elif what == "types":
+            names = self.standin.truth(*place, api="timpush").names
+            said = {slot: type_ for slot, type_ in value.items() if slot in names}
+            self.rig.set_names(target, names, types=said, api="timpush")
+        elif what == "names of timpush alone":
+            self.rig.set_names(target, value, api="timpush")
+        elif what == "how no names are said":
+            self.standin.configure(*place, empty_as=value)
+        elif what == "api of the connection":
+            self.current[app] = replace(self.current[app], api=value)
+        elif what == "key at the vendor":
+            self.standin.rotate_key(*place)
+        elif what == "key in the connection":
+            self._mend_key(app)
+        else:
+            assert what == "the vendor's Date"
+            self.standin.set_clock(date_skew=value)
+
+    @rule(listed=st.sets(_apps))
+    def a_plan_retires_and_brings_back(self, listed: set[int]) -> None:
+        ours = {app_of(target): number for number, target in enumerate(self.targets)}
+        moved = retire_apps(
+            self.rig.engine, listed=[app_of(self.targets[i]) for i in listed], unresolved=[]
+        )
+        for app, retired in moved:
+            if app in ours:
+                assert retired == (ours[app] not in listed)
+                count("histories: what they held", "apps retired" if retired else "apps returned")
+
+    def _mend_key(self, app: int) -> None:
+        key = self.standin.key(*app_of(self.targets[app]))
+        self.current[app] = replace(self.current[app], secret_key=key)
+
+    # Polls ----------------------------------------------------------------------------------
+
+    @rule(
+        apps=st.sets(_apps, min_size=1),
+        changes=st.tuples(*[st.none() | _names] * 3),
+        faults=st.tuples(_faults, _faults, _faults),
+        overtake=st.booleans(),
+        new_run=st.booleans(),
+        broken=st.sampled_from([None, None, None, 0, 1, 2]),
+    )
+    def a_poll(
+        self,
+        apps: set[int],
+        changes: tuple[dict[int, str] | None, ...],
+        faults: tuple[list[Any], ...],
+        overtake: bool,
+        new_run: bool,
+        broken: int | None,
+    ) -> None:
+        self.sound = False
+        if overtake:
+            apps = apps | set(self.held)
+        for app, names in enumerate(changes):
+            if names is not None:
+                self.rig.set_names(self.targets[app], names)
+        for app in apps:
+            if faults[app]:
+                self.rig.fault(self.targets[app], *faults[app])
+        targets: list[Target | Broken] = [
+            self._broken(app) if app == broken else self.current[app] for app in sorted(apps)
+        ]
+        self._poll(targets, new_run=new_run)
+        for app in apps:
+            self.standin.clear_faults(app=self.targets[app].sdk_app_id)
+        self._judge()
+        self.sound = True
+
+    @precondition(lambda self: len(self.held) < 3)
+    @rule(
+        app=_apps,
+        second=st.booleans(),
+        at=st.sampled_from(["arrival", "departure"]),
+        new_run=st.booleans(),
+    )
+    def a_poll_whose_answer_is_held_back(
+        self, app: int, second: bool, at: str, new_run: bool
+    ) -> None:
+        if app in self.held:
+            return
+        self.sound = False
+        target = self.current[app]
+        first = [] if not (second and self._would_be_read_twice(app)) else ["ok"]
+        self.rig.fault(target, *first, {"kind": "hold", "at": at})
+        mark = self._mark()
+        number, actor = self._actor(new_run, [target], _Held)
+
+        def run() -> None:
+            try:
+                self.rig.sync(target, run=actor.run, try_number=number)
+            except BaseException as error:
+                actor.errors.append(error)
+
+        actor.thread = threading.Thread(target=run)
+        actor.thread.start()
+        self.held[app] = (mark, actor)
+        # The first read of a new signature may be refused and sent again before it is held.
+        self.standin.wait_held(len(self.held))
+        actor.seqs |= {entry.seq for entry in self._entries(mark, {target.sdk_app_id})}
+        count("histories: what they held", "polls held under way")
+        self.sound = True
+
+    @precondition(lambda self: self.held)
+    @rule(which=st.integers(0, 2))
+    def a_held_answer_comes(self, which: int) -> None:
+        self.sound = False
+        self._release(sorted(self.held)[which % len(self.held)])
+        self._judge()
+        self.sound = True
+
+    # How ------------------------------------------------------------------------------------
+
+    def _broken(self, app: int) -> Broken:
+        target = self.targets[app]
+        return Broken(target.conn_id, Misconfigured("no key"), target.region, target.sdk_app_id)
+
+    def _would_be_read_twice(self, app: int) -> bool:
+        """With a good key an answer comes at once, and it differs from what is known."""
+        target = self.current[app]
+        if target.secret_key != self.standin.key(*app_of(target)):
+            return False
+        truth = self.standin.truth(*app_of(target), api=target.api)
+        types = truth.types if target.api == "timpush" else {}
+        told = {slot: (name, types.get(slot)) for slot, name in truth.names.items()}
+        return self.oracles[app].differs(told)
+
+    def _actor(self, new_run: bool, targets: list[Target], kind: Any = _Actor) -> tuple[int, Any]:
+        if new_run:
+            self.run = self.rig.new_run()
+        # The number of the try tells the polls of one call from those of every other.
+        number = len(self.actors) + 1
+        self.actors[number] = kind(self.run, targets)
+        return number, self.actors[number]
+
+    def _poll(self, targets: list[Target | Broken], *, new_run: bool) -> None:
+        sent = [target for target in targets if isinstance(target, Target)]
+        number, actor = self._actor(new_run, sent)
+        mark = self._mark()
+        self.rig.sync(*targets, run=actor.run, try_number=number)
+        ids = {target.sdk_app_id for target in sent}
+        actor.seqs |= {entry.seq for entry in self._entries(mark, ids)}
+
+    def _release(self, app: int) -> None:
+        _, actor = self.held.pop(app)
+        mark = self._mark()
+        target = self.targets[app]
+        # An answer that is held back because the key was wrong is followed by a second request.
+        self.standin.release(region=target.region, app=target.sdk_app_id)
+        assert actor.thread is not None
+        actor.thread.join(30)
+        assert not actor.thread.is_alive()
+        assert not actor.errors, actor.errors
+        actor.seqs |= {entry.seq for entry in self._entries(mark, {target.sdk_app_id})}
+
+    def _mark(self) -> int:
+        entries = self.standin.log()
+        return entries[-1].seq if entries else 0
+
+    def _entries(self, after: int, ids: set[int]) -> list[LogEntry]:
+        return [entry for entry in self.standin.log(after) if entry.app_id in ids]
+
+    def _judge(self) -> None:
+        """Every poll that was recorded since, against the oracle."""
+        record = Record.read(self.rig.engine, [app_of(target) for target in self.targets])
+        log = self.standin.log()
+        places = {app_of(target): number for number, target in enumerate(self.targets)}
+        for poll in record.polls:
+            if poll.poll_id <= self.judged:
+                continue
+            self.judged = poll.poll_id
+            app = places[poll.region, poll.sdk_app_id]
+            actor = self.actors[poll.try_number]
+            entries = [e for e in log if e.seq in actor.seqs and e.app_id == poll.sdk_app_id]
+            assert actor.run == poll.dag_run_id
+            reads = reads_of(entries)
+            assert poll.reads == len(reads)
+            oracle = self.oracles[app]
+            outcome, expected = oracle.take(poll, reads, run=actor.run)
+            assert poll.outcome == outcome, (poll, reads)
+            changes = [c for c in record.changes if c.poll_id == poll.poll_id]
+            assert len(changes) == len(expected), (changes, expected)
+            for change, wanted in zip(changes, expected, strict=True):
+                assert_recorded(change, wanted)
+                self.expected.append((app, change, wanted))
+                count("histories: changes by kind", change.kind)
+            count(_TITLE, poll.outcome)
+        assert len(record.changes) == len(self.expected)
+        for number, target in enumerate(self.targets):
+            known = {slot: name for slot, (name, _) in self.oracles[number].names.items()}
+            assert record.names_of(app_of(target)) == known
+
+    def teardown(self) -> None:
+        """When everything is well again two runs suffice to know the truth."""
+        for app in list(self.held):
+            self._release(app)
+        if not (self.targets and self.sound):
+            return
+        self.standin.clear_faults()
+        self._judge()
+        for app in range(len(self.targets)):
+            self._mend_key(app)
+        for _ in range(2):
+            self._poll(list(self.current), new_run=True)
+            self._judge()
+        record = self.rig.record(*self.targets)
+        for target in self.current:
+            truth = self.standin.truth(*app_of(target), api=target.api)
+            assert record.names_of(app_of(target)) == truth.names
+        for app, target in enumerate(self.current):
+            for api in {target.api, "timpush", "all_member_push"}:
+                history = self.standin.history(*app_of(target), api=api)
+                for number, change, expected in self.expected:
+                    if number == app and expected.new_read.entry.api == api:
+                        looked = assert_true_time(change, expected, history)
+                        count("histories: what they held", "true times within bounds", looked)
+        count("histories: what they held", "histories")
+
+
+def run_histories(
+    standin: StandIn,
+    postgres: EmbeddedPostgres,
+    template: str,
+    number: int,
+    *,
+    derandomize: bool,
+    steps: int = 14,
+) -> None:
+    """So many histories; a fresh database for every hundred, whose chains are verified then."""
+    with ExitStack() as stack:
+        left = 0
+
+        def fresh_rig() -> History:
+            nonlocal left
+            if left == 0:
+                if hasattr(History, "rig"):
+                    assert_chains_hold(History.rig.engine)
+                stack.pop_all().close()
+                db = stack.enter_context(fresh_audit_db(postgres, template))
+                History.rig = Rig(standin, db.writer)
+                left = 100
+            left -= 1
+            return History()
+
+        run_state_machine_as_test(
+            fresh_rig,  # type: ignore[arg-type]  # any callable that gives a machine will do
+            settings=settings(
+                max_examples=number,
+                stateful_step_count=steps,
+                derandomize=derandomize,
+                database=None,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                verbosity=Verbosity.normal,
+                print_blob=True,
+            ),
+        )
+        assert_chains_hold(History.rig.engine)
+        del History.rig
+
+
+@pytest.fixture
+def standin(tmp_path: Path) -> Iterator[StandIn]:
+    with StandIn.start(tmp_path / "standin", regions=REGIONS, lasting=False) as running:
+        yield running
+
+
+def test_whatever_happens_the_record_is_what_was_truly_answered(
+    standin: StandIn, postgres: EmbeddedPostgres, template: str
+) -> None:
+    run_histories(standin, postgres, template, HISTORIES, derandomize=True)

@@ -1,4 +1,4 @@
-"""The real psql, as an analyst starts it: the reader's login, a file from sql/queries on its stdin."""
+"""The real psql, as an analyst starts it: the reader's login, a query's file on its stdin."""
 
 from __future__ import annotations
 

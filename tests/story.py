@@ -1,4 +1,4 @@
-"""A scripted week, recorded through the store: what the views, the queries and the docs are shown on.
+"""A scripted week, recorded through the store: what views, queries and docs are shown on.
 
 Hourly runs from Wednesday 2026-10-28 to Tuesday 2026-11-03 (UTC), the clocks of New York going back
 in the middle of it. Nothing in it is random, so every right answer can be written down.
@@ -166,10 +166,9 @@ def week(server: EmbeddedPostgres, template: str) -> str:
         record(writer, run)
     writer.dispose()
     owner = create_audit_engine(make_url(server.url(name)))
-    with owner.begin() as connection:
-        connection.execute(text(_AT_FIXED_TIMES))
-    with owner.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("analyze"))
+    with owner.begin() as transaction:
+        transaction.execute(text(_AT_FIXED_TIMES))
+        transaction.execute(text("analyze"))
     owner.dispose()
     return name
 

@@ -1,4 +1,4 @@
-"""Every query of sql/queries against the scripted week, whose right answers are written down here."""
+"""Every query of sql/queries on the scripted week, whose right answers are written down here."""
 
 from __future__ import annotations
 

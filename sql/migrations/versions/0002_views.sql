@@ -1,18 +1,20 @@
 -- What an analyst reads: views and functions over the record, for the role attr_audit_reader.
 
 -- Every span in which a slot had a name. A change closes the span of its old name, and the snapshot
--- holds the spans that are still open, so no window over the whole record is needed.
+-- holds the spans that are still open, so no window over the whole record is needed. app is joined
+-- outside the union: each part is one table then, and a condition on the view reaches its indexes.
 create view attr_audit.name_history as
-select c.region, c.sdk_app_id, a.app_group, c.slot, c.old_name as name, c.old_type as attr_type,
-       c.old_not_before as possible_from, c.old_seen_at as valid_from,
-       coalesce(c.not_before, c.prior_ok_at) as certain_to, c.seen_at as valid_to
-  from attr_audit.change c
-  join attr_audit.app a using (region, sdk_app_id)
- where c.old_name is not null
-union all
-select s.region, s.sdk_app_id, a.app_group, s.slot, s.name, s.attr_type,
-       s.not_before, s.seen_at, a.last_ok_at, null
-  from attr_audit.snapshot s
+select h.region, h.sdk_app_id, a.app_group, h.slot, h.name, h.attr_type, h.possible_from,
+       h.valid_from, coalesce(h.certain_to, a.last_ok_at) as certain_to, h.valid_to
+  from (select c.region, c.sdk_app_id, c.slot, c.old_name as name, c.old_type as attr_type,
+               c.old_not_before as possible_from, c.old_seen_at as valid_from,
+               coalesce(c.not_before, c.prior_ok_at) as certain_to, c.seen_at as valid_to
+          from attr_audit.change c
+         where c.old_name is not null
+         union all
+        select s.region, s.sdk_app_id, s.slot, s.name, s.attr_type, s.not_before, s.seen_at,
+               null::timestamptz, null::timestamptz
+          from attr_audit.snapshot s) h
   join attr_audit.app a using (region, sdk_app_id);
 
 comment on view attr_audit.name_history is
@@ -55,24 +57,26 @@ create function attr_audit.names_as_of(at timestamptz)
                    attr_type smallint, certain boolean)
     language sql stable parallel safe
 begin atomic
-    -- Spans that a later change closed: the name last seen at or before `at` is that change's old one.
-    select c.region, c.sdk_app_id, a.app_group, c.slot, c.old_name, c.old_type,
-           at <= coalesce(c.not_before, c.prior_ok_at)
-      from attr_audit.change c
-      join attr_audit.app a using (region, sdk_app_id)
-     where c.old_name is not null and c.old_seen_at <= at and c.seen_at > at
-    union all
-    -- Within the bounds of an addition: whether the slot had a name is not known.
-    select c.region, c.sdk_app_id, a.app_group, c.slot, null, null, false
-      from attr_audit.change c
-      join attr_audit.app a using (region, sdk_app_id)
-     where c.old_name is null and coalesce(c.not_before, c.prior_ok_at) < at and c.seen_at > at
-    union all
-    -- Spans that are still open.
-    select s.region, s.sdk_app_id, a.app_group, s.slot, s.name, s.attr_type, at <= a.last_ok_at
-      from attr_audit.snapshot s
-      join attr_audit.app a using (region, sdk_app_id)
-     where s.seen_at <= at;
+    select n.region, n.sdk_app_id, a.app_group, n.slot, n.name, n.attr_type,
+           at <= coalesce(n.certain_to, a.last_ok_at)
+      from (-- Spans that a later change closed: what was last seen is that change's old name.
+            select c.region, c.sdk_app_id, c.slot, c.old_name as name, c.old_type as attr_type,
+                   coalesce(c.not_before, c.prior_ok_at) as certain_to
+              from attr_audit.change c
+             where c.old_name is not null and c.old_seen_at <= at and c.seen_at > at
+             union all
+            -- Within the bounds of an addition: whether the slot had a name is not known.
+            select c.region, c.sdk_app_id, c.slot, null::text, null::smallint,
+                   coalesce(c.not_before, c.prior_ok_at)
+              from attr_audit.change c
+             where c.old_name is null and coalesce(c.not_before, c.prior_ok_at) < at
+               and c.seen_at > at
+             union all
+            -- Spans that are still open: certain as far as the app was seen.
+            select s.region, s.sdk_app_id, s.slot, s.name, s.attr_type, null::timestamptz
+              from attr_audit.snapshot s
+             where s.seen_at <= at) n
+      join attr_audit.app a using (region, sdk_app_id);
 end;
 
 comment on function attr_audit.names_as_of(timestamptz) is

@@ -1,0 +1,142 @@
+"""The page's way to the audit database: one pooled engine, short read-only transactions.
+
+Nothing but the reader's Connection is used where there is one. A Connection that was changed in
+Airflow counts within seconds; a password in it is never shown.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
+
+from im_attr_audit.database import PostgresConnection, engine_of_connection
+
+READER = "im_attr_audit_db_reader"
+WRITER = "im_attr_audit_db"
+
+#: How long a Connection is used before Airflow is asked for it again, in seconds.
+_TRUSTED_FOR = 30.0
+
+
+class CannotRead(Exception):
+    """The record cannot be read: ``code`` for programs, ``what`` and ``what_next`` for people."""
+
+    def __init__(self, code: str, what: str, what_next: str) -> None:
+        super().__init__(what)
+        self.code = code
+        self.what = what
+        self.what_next = what_next
+
+
+class Reader:
+    """Transactions on the audit database. ``lookup`` gives the Connection, or None."""
+
+    def __init__(self, lookup: Callable[[], PostgresConnection | None]) -> None:
+        self._lookup = lookup
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._identity: tuple[object, ...] = ()
+        self._looked_up_at = 0.0
+
+    @contextmanager
+    def transaction(self, *, seconds: int = 10) -> Iterator[Connection]:
+        """A read-only transaction whose statements end after so many seconds; or CannotRead."""
+        try:
+            with self._current_engine().connect() as connection:
+                # One round trip; the figure is an integer of ours.
+                connection.exec_driver_sql(
+                    "set transaction isolation level repeatable read, read only; "
+                    f"set local statement_timeout = '{int(seconds)}s'"
+                )
+                yield connection
+        except (DBAPIError, TimeoutError) as error:
+            reason = _reason(error)
+            if reason is None:
+                raise
+            self._looked_up_at = 0.0
+            # The cause would say host and user in the log of whoever raises it further.
+            raise reason from None
+
+    def _current_engine(self) -> Engine:
+        with self._lock:
+            if self._engine is not None and time.monotonic() - self._looked_up_at < _TRUSTED_FOR:
+                return self._engine
+            connection = self._lookup()
+            if connection is None:
+                raise CannotRead(
+                    "no_connection",
+                    f"Airflow has no connection {READER}, and no {WRITER} either.",
+                    f"Create the connection {READER} (type postgres, role attr_audit_reader), and "
+                    f"run `im-attr-audit migrate` on its database.",
+                )
+            identity = (
+                connection.host,
+                connection.port,
+                connection.login,
+                connection.password,
+                connection.schema,
+                repr(sorted(connection.extra_dejson.items())),
+            )
+            if self._engine is None or identity != self._identity:
+                if self._engine is not None:
+                    self._engine.dispose()
+                self._engine = engine_of_connection(connection)
+                self._identity = identity
+            self._looked_up_at = time.monotonic()
+            return self._engine
+
+    def dispose(self) -> None:
+        with self._lock:
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
+
+
+def connection_from_airflow() -> PostgresConnection | None:
+    """The reader's Connection where it exists, else the writer's."""
+    from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    for conn_id in (READER, WRITER):
+        try:
+            return BaseHook.get_connection(conn_id)
+        except AirflowNotFoundException:
+            continue
+    return None
+
+
+def _reason(error: DBAPIError | TimeoutError) -> CannotRead | None:
+    state = getattr(getattr(error, "orig", None), "pgcode", None)
+    if state in ("42P01", "3F000", "42883", "42703"):
+        return CannotRead(
+            "not_migrated",
+            "The audit database has no schema attr_audit yet, or an older one.",
+            "Run `im-attr-audit migrate` with the owner's URL in IM_ATTR_AUDIT_DATABASE_URL.",
+        )
+    if state == "42501":
+        return CannotRead(
+            "no_privilege",
+            "The role of the page's connection may not read the schema attr_audit.",
+            f"Let {READER} log in as attr_audit_reader, or run `im-attr-audit migrate`, which "
+            f"grants it what it needs.",
+        )
+    if state == "57014":
+        return CannotRead(
+            "timeout",
+            "The audit database took too long over this question, and it was given up.",
+            "Narrow it: a shorter time, one app, one group.",
+        )
+    if isinstance(error, OperationalError | InterfaceError | TimeoutError):
+        return CannotRead(
+            "database_down",
+            "The audit database cannot be reached.",
+            f"See that Postgres is up and that the connection {READER} (or {WRITER}) names the "
+            f"right host, port, database, user and password. The DAG records nothing meanwhile "
+            f"either; what is recorded stays.",
+        )
+    return None

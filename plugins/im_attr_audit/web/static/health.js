@@ -1,0 +1,89 @@
+// Health: per app the last good poll, what came of the newest and what to do; the chain's check.
+import { ago, appName, ask, h, nothingYet, notice, run, show, span, tableFrame, unreadableList, when } from "./page.js";
+
+run(async () => {
+  const health = await ask("health");
+  const empty = await nothingYet(health.apps);
+  if (empty) return show(empty);
+  const chain = h("div", { "aria-live": "polite" }, h("p", { class: "waiting" }, "Recomputing the chain of hashes …"));
+  const bad = health.apps.filter((app) => app.stale || !["ok", "late"].includes(app.last_outcome));
+  show(
+    h("section", { "aria-labelledby": "chain" }, h("h2", { id: "chain" }, "The record's chain"), chain),
+    h("section", { "aria-labelledby": "apps" }, h("h2", { id: "apps" }, "Apps"),
+      bad.length
+        ? notice("warning", `${bad.length} of ${health.apps.length} apps need a look.`, `An app is stale after ${span(health.stale_after_seconds)} without a good poll.`)
+        : notice("good", `All ${health.apps.length} apps are well.`, `An app is stale after ${span(health.stale_after_seconds)} without a good poll.`),
+      health.unreadable.length ? [notice("warning", "Connections that do not tell their app; nothing was sent.", "Mend them in Airflow under Admin, Connections."), unreadableList(health.unreadable)] : null,
+      tableFrame("Health of the apps", table(health))));
+  await verify(chain, false);
+});
+
+function table(health) {
+  const buckets = 86400 / health.strip_bucket_seconds;
+  const rank = (app) => (app.stale ? 0 : ["ok", "late"].includes(app.last_outcome) ? 2 : 1);
+  const apps = [...health.apps].sort((a, b) => rank(a) - rank(b));
+  return h("table", { class: "list health" },
+    h("caption", { class: "unseen" }, "Health of the apps, those that need a look first"),
+    h("thead", {}, h("tr", {}, ["App", "Last good poll", "Newest poll", "Failures in a row", "Polls of the last 24 hours"].map((title) => h("th", { scope: "col" }, title)))),
+    h("tbody", {}, apps.map((app) => h("tr", {},
+      h("th", { scope: "row" }, h("bdi", {}, app.region), h("span", { class: "since" }, `${app.sdk_app_id}, `, h("bdi", {}, app.app_group))),
+      h("td", {}, when(app.last_ok_at), h("span", { class: "since" }, app.last_ok_at ? ago(app.last_ok_at, health.at) : `first asked ${span(app.age_seconds)} ago`),
+        app.stale ? h("span", { class: "badge stale" }, h("span", { "aria-hidden": "true" }, "⚠ "), "stale") : null),
+      h("td", { class: "outcome" }, outcome(app), app.advice ? h("p", {}, app.advice) : null,
+        app.error_info ? h("p", { class: "since" }, h("bdi", {}, app.error_info)) : null),
+      h("td", { class: "number" }, app.consecutive_failures),
+      h("td", {}, strip(app, health, buckets))))));
+}
+
+function outcome(app) {
+  const good = ["ok", "late"].includes(app.last_outcome);
+  return h("span", { class: `badge ${good ? "good" : "bad"}` }, h("span", { "aria-hidden": "true" }, good ? "✓ " : "✕ "), app.last_outcome, app.error_code ? ` ${app.error_code}` : "");
+}
+
+/** Half an hour a cell: full for good, crossed for failed, half for both, a dot for no poll. */
+function strip(app, health, buckets) {
+  const by = new Map(app.strip.map((each) => [each.bucket, each]));
+  const width = 5;
+  const svgNs = "http://www.w3.org/2000/svg";
+  const make = (tag, attributes) => {
+    const element = document.createElementNS(svgNs, tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    return element;
+  };
+  let good = 0, failed = 0;
+  const svg = make("svg", { viewBox: `0 0 ${buckets * width} 18`, class: "strip", role: "img" });
+  for (let at = 0; at < buckets; at++) {
+    const each = by.get(at);
+    const x = at * width;
+    if (!each) {
+      svg.append(make("circle", { cx: x + 2, cy: 9, r: 0.9, class: "nothing" }));
+      continue;
+    }
+    good += each.ok;
+    failed += each.failed;
+    if (each.ok) svg.append(make("rect", { x, y: each.failed ? 9 : 2, width: 4, height: each.failed ? 7 : 14, class: "good" }));
+    if (each.failed) svg.append(make("path", { d: `M${x} 2l4 6m0 -6l-4 6`, class: "bad" }));
+  }
+  svg.setAttribute("aria-label", `${appName(app)}: ${good} good and ${failed} failed polls in the last 24 hours`);
+  return h("div", {}, svg, h("span", { class: "since" }, `${good} good, ${failed} failed`));
+}
+
+async function verify(place, again) {
+  const anew = h("button", { type: "button", onclick: () => {
+    place.replaceChildren(h("p", { class: "waiting" }, "Recomputing the chain of hashes …"));
+    verify(place, true);
+  } }, "Check again");
+  try {
+    const result = await ask("verification", { again: again || null });
+    const how = h("span", {}, `${result.rows_checked} changes in ${result.chains} chains, checked `, when(result.at, { seconds: true }), ` in ${result.took_seconds.toFixed(1)} s. `);
+    place.replaceChildren(
+      result.ok
+        ? notice("good", "Every chain holds.", how, { "data-chain": "ok" })
+        : notice("error", `${result.broken.length} chains are broken: the record was altered.`,
+          h("span", {}, how, "First bad rows: ", result.broken.map((each) => `${each.region}/${each.sdk_app_id} at ${each.first_bad_seq}`).join(", "), ". Compare with a backup and with im-attr-audit verify."), { "data-chain": "broken" }),
+      anew,
+      h("p", { class: "since" }, "A consistent rewrite, a cut tail or a dropped app is found by im-attr-audit verify against heads that were kept elsewhere."));
+  } catch (error) {
+    place.replaceChildren(notice("error", error.message, error.next), anew);
+  }
+}

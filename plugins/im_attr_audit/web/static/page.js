@@ -1,0 +1,319 @@
+// What the views share: making elements, asking the API, showing names, times and troubles.
+// Whatever comes from the record is put into the page as text, never as markup.
+
+const DAG = "im_attr_name_audit";
+
+/** An element. Attributes that are null or false are left out; children are nodes or texts. */
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+export const content = document.getElementById("content");
+export const query = new URLSearchParams(location.search);
+
+/** Replace the content and say that the page is ready. */
+export function show(...nodes) {
+  content.replaceChildren(...nodes.flat(Infinity).filter(Boolean));
+  document.getElementById("main").setAttribute("aria-busy", "false");
+}
+
+/** Tell a screen reader what has just happened. */
+export function announce(text) {
+  document.getElementById("said").textContent = text;
+}
+
+export class Trouble extends Error {
+  constructor(what, next, code) {
+    super(what);
+    this.next = next;
+    this.code = code;
+  }
+}
+
+/** Ask the API; parameters that are empty are left out. Throws Trouble. */
+export async function ask(path, parameters = {}) {
+  const given = new URLSearchParams();
+  for (const [name, value] of Object.entries(parameters)) {
+    if (value !== null && value !== undefined && value !== "") given.set(name, value);
+  }
+  const address = `api/${path}${given.size ? `?${given}` : ""}`;
+  let answer;
+  try {
+    answer = await fetch(address, { headers: { Accept: "application/json" } });
+  } catch {
+    throw new Trouble("Airflow's API server does not answer.", "See that it is up, then reload this page.", "offline");
+  }
+  if (answer.ok) return answer.json();
+  const said = await answer.json().catch(() => ({}));
+  if (answer.status === 401) {
+    throw new Trouble("You are no longer logged in to Airflow.", "Log in to Airflow, then reload this page.", "login");
+  }
+  if (answer.status === 403) {
+    throw new Trouble(`You may not read the DAG ${DAG}.`, "Ask for read access to it in Airflow.", "forbidden");
+  }
+  if (answer.status === 422) {
+    const details = Array.isArray(said.detail)
+      ? said.detail.map((each) => `${each.loc?.at(-1)}: ${each.msg}`).join("; ")
+      : said.detail;
+    throw new Trouble("The address asks for something that cannot be.", details ?? "Correct the filter.", "invalid");
+  }
+  throw new Trouble(said.what ?? said.detail ?? `The page failed (${answer.status}).`, said.next ?? "Reload this page; if it stays, see the log of Airflow's API server.", said.error ?? "failed");
+}
+
+/** Run a view: what goes wrong is shown, with what to do. */
+export async function run(view) {
+  zone();
+  try {
+    await view();
+  } catch (error) {
+    if (!(error instanceof Trouble)) console.error(error);
+    const trouble = error instanceof Trouble ? error : new Trouble("This view cannot be drawn.", String(error), "defect");
+    show(notice("error", trouble.message, trouble.next, { "data-trouble": trouble.code }));
+    announce(trouble.message);
+  }
+}
+
+/** A notice with a heading and what to do next. */
+export function notice(kind, what, next, attributes = {}) {
+  const sign = { error: "✕", warning: "⚠", info: "ℹ", good: "✓" }[kind];
+  return h("div", { class: `notice ${kind}`, ...attributes },
+    h("p", { class: "what" }, h("span", { "aria-hidden": "true", class: "sign" }, sign), ` ${what}`),
+    next ? h("p", {}, next) : null);
+}
+
+/** Where there is no app: how far it is set up, and the next step. Gives null where there is one. */
+export async function nothingYet(apps) {
+  if (apps.length) return null;
+  const setup = await ask("setup");
+  if (setup.unreadable.length) {
+    return [notice("warning", "No app has been polled: the connections cannot be used as they are.",
+      "Mend them in Airflow under Admin, Connections, then trigger the DAG.", { "data-empty": "unreadable" }),
+    unreadableList(setup.unreadable)];
+  }
+  if (setup.apps.length) {
+    return notice("info", "All apps are retired: none is listed any more.",
+      "List connections in the Variable im_attr_audit_conn_ids; Changes and As of still show what was.", { "data-empty": "retired" });
+  }
+  if (setup.targets_listed) {
+    return notice("info", "There are targets, but no poll yet.",
+      h("span", {}, "The next scheduled run makes it; or unpause or trigger ", dagLink("the DAG"), " now."), { "data-empty": "no-poll" });
+  }
+  return notice("info", "There are no targets yet.",
+    h("span", {}, "Make one connection of type tencent_im for each app (Admin, Connections), list their ids in the Variable im_attr_audit_conn_ids as JSON, such as [\"im_frankfurt\"], then unpause ", dagLink("the DAG"), "."), { "data-empty": "no-targets" });
+}
+
+export function unreadableList(unreadable) {
+  return h("ul", { class: "unreadable" }, unreadable.map((each) =>
+    h("li", {}, h("code", {}, each.conn_id), ": ", each.what ?? "misconfigured", " (", when(each.at), ")")));
+}
+
+// Links into Airflow --------------------------------------------------------------------------
+
+/** A link into Airflow. In Airflow's frame, which forbids leaving it, Airflow itself follows it. */
+export function airflowLink(path, ...children) {
+  return h("a", { href: `../${path}`, onclick: leaveTheFrame }, ...children);
+}
+
+export function dagLink(...children) {
+  return airflowLink(`dags/${DAG}`, ...children);
+}
+
+export function runLink(runId) {
+  return airflowLink(`dags/${DAG}/runs/${encodeURIComponent(runId)}`, h("bdi", {}, runId));
+}
+
+function leaveTheFrame(event) {
+  if (window.parent === window || event.defaultPrevented) return;
+  try {
+    const outer = window.parent.document;
+    const link = outer.createElement("a");
+    link.href = event.currentTarget.href;
+    outer.body.append(link);
+    event.preventDefault();
+    link.click();
+    link.remove();
+  } catch {
+    // Somebody else's frame: the link stays one.
+  }
+}
+
+// Names ---------------------------------------------------------------------------------------
+
+// What has no shape of its own, or turns the direction of the text, is shown by its number.
+const UNSEEN = /[\p{Cc}\p{Cs}\p{Co}\p{Zl}\p{Zp}\u00ad\u061c\u115f\u1160\u180e\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0]|^\s+|\s+$/gu;
+
+/** A name exactly as it is, and nothing more than text. */
+export function nameOf(name, type = null) {
+  if (name === null || name === undefined) return h("span", { class: "none" }, "no name");
+  const element = h("bdi", { class: "name" });
+  if (name === "") element.append(h("span", { class: "none" }, "(empty)"));
+  let last = 0;
+  for (const match of name.matchAll(UNSEEN)) {
+    element.append(name.slice(last, match.index));
+    for (const sign of match[0]) {
+      const number = `U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
+      element.append(h("span", { class: "sign-of" }, sign === " " ? "␣" : number));
+    }
+    last = match.index + match[0].length;
+  }
+  element.append(name.slice(last));
+  return type === null ? element : h("span", {}, element, h("span", { class: "type" }, ` type ${type}`));
+}
+
+/** The same as a plain text, for labels. */
+export function nameText(name) {
+  return name === null || name === undefined ? "no name" : name === "" ? "(empty)" : nameOf(name).textContent;
+}
+
+/** The number of a name's colour: the same name, the same colour, everywhere. */
+export function colourOf(name) {
+  let hash = 2166136261;
+  for (let at = 0; at < name.length; at++) hash = Math.imul(hash ^ name.charCodeAt(at), 16777619);
+  return (hash >>> 0) % 10;
+}
+
+export const KINDS = {
+  baseline: ["◇", "first seen"],
+  added: ["+", "added"],
+  renamed: ["→", "renamed"],
+  removed: ["−", "removed"],
+  retyped: ["#", "retyped"],
+};
+
+export function kindOf(kind) {
+  const [sign, word] = KINDS[kind] ?? ["?", kind];
+  return h("span", { class: `kind ${kind}` }, h("span", { "aria-hidden": "true" }, sign), ` ${word}`);
+}
+
+export function appName(app) {
+  return `${app.region}/${app.sdk_app_id}`;
+}
+
+// Times ---------------------------------------------------------------------------------------
+
+const DAY = { day: "numeric", month: "short" };
+const CLOCK = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+const short = new Intl.DateTimeFormat("en-GB", { ...DAY, ...CLOCK });
+const long = new Intl.DateTimeFormat("en-GB", { ...DAY, ...CLOCK, year: "numeric" });
+const exact = new Intl.DateTimeFormat("en-GB", { ...DAY, ...CLOCK, year: "numeric", second: "2-digit" });
+
+function utc(text) {
+  return text.replace("T", " ").replace(/(Z|\+00:00)$/, " UTC");
+}
+
+/** A time in the browser's zone, with UTC on hover. */
+export function when(text, { seconds = false } = {}) {
+  if (!text) return h("span", { class: "none" }, "never");
+  const at = new Date(text);
+  const format = seconds ? exact : Math.abs(Date.now() - at) > 300 * 86400e3 ? long : short;
+  return h("time", { datetime: text, title: utc(text) }, format.format(at));
+}
+
+export function longTime(text) {
+  return exact.format(new Date(text));
+}
+
+/** How long, in a word or two. */
+export function span(seconds) {
+  const units = [["d", 86400], ["h", 3600], ["min", 60]];
+  for (const [unit, size] of units) if (seconds >= 2 * size) return `${Math.floor(seconds / size)} ${unit}`;
+  return `${Math.max(0, Math.round(seconds))} s`;
+}
+
+export function ago(text, now) {
+  return text ? `${span((new Date(now) - new Date(text)) / 1000)} ago` : "never";
+}
+
+/** Between which instants it happened. */
+export function bounds(notBefore, seenAt) {
+  if (!notBefore) return h("span", {}, "seen since ", when(seenAt));
+  const [from, to] = [new Date(notBefore), new Date(seenAt)];
+  const sameDay = from.toDateString() === to.toDateString();
+  const clock = new Intl.DateTimeFormat("en-GB", CLOCK);
+  const later = sameDay && Math.abs(Date.now() - to) <= 300 * 86400e3
+    ? h("time", { datetime: seenAt, title: utc(seenAt) }, clock.format(to))
+    : when(seenAt);
+  return h("span", {}, "set ", when(notBefore), " to ", later);
+}
+
+function zone() {
+  const name = Intl.DateTimeFormat().resolvedOptions().timeZone ?? "the browser's zone";
+  document.getElementById("foot").textContent = `Times are in ${name}; hover over one for UTC.`;
+}
+
+/** datetime-local's value in the browser's zone for a UTC text, and back. */
+export function toInput(text) {
+  if (!text) return "";
+  const at = new Date(text);
+  if (Number.isNaN(+at)) return "";
+  return new Date(at - at.getTimezoneOffset() * 60e3).toISOString().slice(0, 19);
+}
+
+export function fromInput(value) {
+  if (!value) return "";
+  const at = new Date(value);
+  return Number.isNaN(+at) ? "" : at.toISOString();
+}
+
+// Forms and tables ----------------------------------------------------------------------------
+
+/** A labelled field. */
+export function field(label, control, note = null) {
+  return h("label", { class: "field" }, h("span", {}, label), control, note);
+}
+
+export function choice(name, options, chosen) {
+  const select = h("select", { name });
+  const values = options.map((option) => (Array.isArray(option) ? option : [option, option]));
+  if (chosen && !values.some(([value]) => value === chosen)) values.push([chosen, chosen]);
+  for (const [value, text] of values) {
+    const option = h("option", { value }, text);
+    option.selected = value === (chosen ?? "");
+    select.append(option);
+  }
+  return select;
+}
+
+export function timeInput(name, text) {
+  return h("input", { type: "datetime-local", step: "1", name, value: toInput(text), "data-time": true });
+}
+
+/** A filter: a plain GET form, so that every state has its address; empty fields are left out. */
+export function filterForm(fields, label, keep = {}) {
+  const form = h("form", { class: "filter", role: "search", "aria-label": label },
+    fields, Object.entries(keep).filter(([, value]) => value).map(([name, value]) => h("input", { type: "hidden", name, value })),
+    h("button", { type: "submit" }, "Show"));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const given = new URLSearchParams();
+    for (const [name, value] of new FormData(form)) {
+      const timed = form.elements[name].dataset?.time !== undefined;
+      const meant = timed ? fromInput(value) : value;
+      if (meant) given.set(name, meant);
+    }
+    location.assign(`${location.pathname}${given.size ? `?${given}` : ""}`);
+  });
+  return form;
+}
+
+/** A table that scrolls in its own frame, by keyboard too. */
+export function tableFrame(label, table) {
+  return h("div", { class: "frame", tabindex: "0", role: "region", "aria-label": label }, table);
+}
+
+/** An address of this page with some parameters changed. */
+export function here(changed) {
+  const given = new URLSearchParams(location.search);
+  for (const [name, value] of Object.entries(changed)) {
+    if (value === null || value === "") given.delete(name);
+    else given.set(name, value);
+  }
+  return `${location.pathname}${given.size ? `?${given}` : ""}`;
+}

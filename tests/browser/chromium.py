@@ -1,0 +1,69 @@
+"""Get a Chromium: from PATH, on Debian as root by apt, elsewhere by Playwright's own download."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # Where fonts are few, the same picture everywhere.
+    "--font-render-hinting=none",
+)
+# The browser, and what it shows Chinese and emoji with.
+_PACKAGES = ("chromium", "fonts-noto-cjk", "fonts-noto-color-emoji", "fonts-noto-core")
+
+
+class NoBrowserError(Exception):
+    """No Chromium can be had; the text says how to get one."""
+
+
+def find() -> str:
+    """The path of a Chromium, installed first where there is none."""
+    if found := _on_path():
+        return found
+    tried = []
+    if os.geteuid() == 0 and shutil.which("apt-get") and Path("/etc/debian_version").is_file():
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        update = ["apt-get", "update", "-qq"]
+        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *_PACKAGES]
+        if _run(update, environment) and _run(install, environment) and (found := _on_path()):
+            return found
+        tried.append("apt-get install chromium failed")
+    if _run([sys.executable, "-m", "playwright", "install", "chromium"], dict(os.environ)):
+        from playwright.sync_api import sync_playwright
+
+        with sync_playwright() as playwright:
+            path = playwright.chromium.executable_path
+        if Path(path).is_file():
+            return path
+    tried.append("`playwright install chromium` failed")
+    raise NoBrowserError(
+        f"The page's tests need a Chromium, and none can be had: {'; '.join(tried)}. Install one "
+        f"so that {' or '.join(NAMES[:2])} is on PATH (Debian: apt-get install chromium), or run "
+        f"`.venv/bin/python -m playwright install --with-deps chromium`, then test again."
+    )
+
+
+def _on_path() -> str | None:
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+def _run(command: list[str], environment: dict[str, str]) -> bool:
+    try:
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=900
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0

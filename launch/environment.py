@@ -14,7 +14,7 @@ import stat
 from collections.abc import Mapping
 
 from launch.databases import Databases
-from launch.state import ROOT, State, say, write_private
+from launch.state import ROOT, LaunchError, State, say, write_private
 
 LOGIN = "admin"
 CONN_IDS = "AIRFLOW_VAR_IM_ATTR_AUDIT_CONN_IDS"
@@ -105,12 +105,17 @@ def past_the_proxy(environment: Mapping[str, str], host: str) -> dict[str, str]:
 
 
 def conn_ids(environment: Mapping[str, str]) -> list[str]:
-    """The targets' connections, as far as they can be read."""
+    """The targets' connections. What cannot be read is told here, before anything is started."""
     try:
-        listed = json.loads(environment.get(CONN_IDS, "[]"))
+        listed = json.loads(environment[CONN_IDS])
     except ValueError:
-        return []
-    return [str(each) for each in listed] if isinstance(listed, list) else []
+        listed = None
+    if not isinstance(listed, list) or not listed or not all(isinstance(i, str) for i in listed):
+        raise LaunchError(
+            f"{CONN_IDS} is not a JSON list of connection ids. It looks like this: "
+            '["tencent_im_frankfurt", "tencent_im_china"]'
+        )
+    return listed
 
 
 def password(state: State) -> str:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from launch.environment import CONN_IDS, SCHEDULE, past_the_proxy
+from launch.environment import CONN_IDS, SCHEDULE, conn_ids, past_the_proxy
 from launch.state import State, say
 from tests.standin.control import StandIn
 from tests.standin.story import APPS, REGIONS
@@ -36,6 +36,7 @@ class Targets:
 def targets(state: State, user: Mapping[str, str]) -> Iterator[Targets]:
     """The stand-in lives as long as the block does."""
     if user.get(CONN_IDS):
+        conn_ids(user)
         yield Targets({})
         return
     say(

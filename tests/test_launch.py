@@ -19,6 +19,7 @@ import pytest
 from launch import components, databases, environment, network, processes
 from launch.postgres import THROWAWAY, EmbeddedPostgres, free_port
 from launch.state import STATE_VARIABLE, LaunchError, State
+from launch.targets import targets
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -253,6 +254,17 @@ def test_a_port_that_somebody_sits_on_is_told_apart() -> None:
         free = free_port()
         assert network.choose(taken, free) == free
         assert network.choose(taken) != taken
+
+
+@pytest.mark.parametrize("listed", ["not json", "{}", "[]", "[1]", '"one"'])
+def test_an_illegible_list_of_targets_is_told_before_anything_is_asked(
+    state: State, listed: str
+) -> None:
+    with (
+        pytest.raises(LaunchError, match="not a JSON list of connection ids"),
+        targets(state, {environment.CONN_IDS: listed}),
+    ):
+        pass
 
 
 # -- a Postgres of one's own ---------------------------------------------------------------------

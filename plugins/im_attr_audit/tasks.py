@@ -10,6 +10,7 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetAlias, BaseHook, Variable
@@ -154,7 +155,7 @@ def publish(*, dag_run_id: str, outlet_events: Any) -> int:
 def report(
     instances: Sequence[Mapping[str, Any]] | None, *, dag_run_id: str, states: Mapping[str, Any]
 ) -> None:
-    """Log the run's table; raise AirflowFailException where anything failed.
+    """Log the run's table and send the messages; raise AirflowFailException where anything failed.
 
     ``states`` are those of the tasks before it: an instance that died without recording anything
     is a failure too, and so is an app of which this run has no poll.
@@ -165,9 +166,10 @@ def report(
     engine = audit_engine()
     try:
         run = read_run(engine, dag_run_id)
+        log.info("%s", render(run))
+        unnoted = _tell(engine, dag_run_id)
     finally:
         engine.dispose()
-    log.info("%s", render(run))
 
     wrong = [f"{poll.conn_id} {poll.outcome}" for poll in run.polls if poll.failed]
     polled = {poll.conn_id for poll in run.polls}
@@ -180,20 +182,49 @@ def report(
     ]
     if instances is None:
         wrong.append("no plan: see the log of the plan task")
+    wrong += unnoted
     if wrong:
         raise AirflowFailException("this run failed: " + "; ".join(wrong))
 
 
+def _tell(engine: Engine, dag_run_id: str) -> list[str]:
+    """Decide who is not seen any more, and send what waits; what of it went wrong with *us*.
+
+    A messenger that is down is no failure of the run: its messages wait.
+    """
+    from im_attr_audit.alerts import note_gaps
+    from im_attr_audit.notify import send_waiting
+
+    try:
+        note_gaps(engine, dag_run_id=dag_run_id, stale_after=timedelta(seconds=stale_after()))
+        send_waiting(engine)
+    except AirflowFailException as error:
+        return [str(error)]
+    except Exception as error:
+        # Whatever it is, it must not hide what else this run has to say.
+        log.exception("Messages could not be read or marked.")
+        return [f"messages could not be read or marked ({type(error).__name__})"]
+    return []
+
+
 def confirm_seconds() -> float:
     """How long after a differing read the app is read again (contract rule 4), in seconds."""
-    name = "IM_ATTR_AUDIT_CONFIRM_SECONDS"
-    given = os.environ.get(name, "2")
+    return _seconds("IM_ATTR_AUDIT_CONFIRM_SECONDS", 2, least=0, most=600)
+
+
+def stale_after() -> float:
+    """How long an app may go unseen before somebody is told, in seconds."""
+    return _seconds("IM_ATTR_AUDIT_STALE_AFTER_SECONDS", 3600, least=1, most=366 * 86400)
+
+
+def _seconds(name: str, default: int, *, least: int, most: int) -> float:
+    given = os.environ.get(name, str(default))
     try:
         seconds = float(given)
     except ValueError:
         seconds = -1
-    if not 0 <= seconds <= 600:
-        raise AirflowFailException(f"{name} is {given!r}: give seconds from 0 to 600.")
+    if not least <= seconds <= most:
+        raise AirflowFailException(f"{name} is {given!r}: give seconds from {least} to {most}.")
     return seconds
 
 

@@ -600,6 +600,6 @@ def test_runs_of_the_dag_tell_that_an_app_is_not_seen_and_that_it_is_back(
 def test_a_limit_that_is_none_is_refused_by_name(
     given: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("IM_ATTR_AUDIT_STALE_AFTER_SECONDS", given)
-    with pytest.raises(AirflowFailException, match="IM_ATTR_AUDIT_STALE_AFTER_SECONDS is"):
+    monkeypatch.setenv("IM_ATTR_AUDIT_STALE_AFTER", given)
+    with pytest.raises(AirflowFailException, match="IM_ATTR_AUDIT_STALE_AFTER is"):
         stale_after()

@@ -214,7 +214,7 @@ def confirm_seconds() -> float:
 
 def stale_after() -> float:
     """How long an app may go unseen before somebody is told, in seconds."""
-    return _seconds("IM_ATTR_AUDIT_STALE_AFTER_SECONDS", 3600, least=1, most=366 * 86400)
+    return _seconds("IM_ATTR_AUDIT_STALE_AFTER", 3600, least=1, most=366 * 86400)
 
 
 def _seconds(name: str, default: int, *, least: int, most: int) -> float:

@@ -203,8 +203,9 @@ def _record(
 ) -> list[Recorded]:
     answered = {app: a.reads[-1].answer.names for a in attempts if (app := _app(a)) and a.reads}
     apps = {app: a for a in attempts if (app := _app(a))}
-    known = _select_known(connection, apps, answered, lock=True)
-    if missing := {app: a for app, a in apps.items() if app not in known}:
+    if apps:
+        # New apps first, then all locks in one go and in one order: whoever inserts while holding
+        # locks, or locks in two goes, can wait in a circle with others who meet the same new app.
         rows = [
             {
                 "region": app[0],
@@ -215,10 +216,10 @@ def _record(
                 "requested_at": a.requested_at,
                 "outcome": a.failure.outcome if a.failure else "ok",
             }
-            for app, a in missing.items()
+            for app, a in apps.items()
         ]
         connection.execute(text(_INSERT_APPS), {"rows": _json(rows)})
-        known |= _select_known(connection, missing, answered, lock=True)
+    known = _select_known(connection, apps, answered, lock=True)
 
     before = dict(known)
     verdicts: list[Verdict] = []

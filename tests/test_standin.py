@@ -358,6 +358,21 @@ def test_only_tls_1_2_and_newer_is_spoken(standin: StandIn) -> None:
         context.wrap_socket(raw, server_hostname="localhost")
 
 
+def test_under_a_name_it_serves_other_hosts_and_its_certificate_says_so(tmp_path: Path) -> None:
+    with StandIn.start(tmp_path) as at_home:
+        assert at_home.base_url("china") == f"https://127.0.0.1:{at_home.ports['china']}"
+    with StandIn.start(tmp_path, name="standin") as named:
+        named.add_app("china", 1400000001, {})
+        told = named.connection_json("china", 1400000001)
+        assert (told["host"], told["port"]) == ("standin", named.ports["china"])
+        context = ssl.create_default_context(cafile=named.ca_bundle)
+        with (
+            socket.create_connection(("127.0.0.1", named.ports["china"])) as raw,
+            context.wrap_socket(raw, server_hostname="standin"),
+        ):
+            pass
+
+
 # Faults --------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
             story=asked.story,
             lasting=not asked.ephemeral,
             die_with_parent=asked.die_with_parent,
+            name=asked.host_name,
         )
     try:
         lines = _change_or_show(asked)
@@ -64,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--regions", default="", help="labels, separated by commas")
     parser.add_argument("--story", action="store_true", help="six regions and the scripted story")
     parser.add_argument("--ephemeral", action="store_true", help="keep nothing for the next start")
+    parser.add_argument(
+        "--name", dest="host_name", help="serve other hosts too, which know it by this name"
+    )
     parser.add_argument(
         "--die-with-parent", action="store_true", help="end when standard input does"
     )

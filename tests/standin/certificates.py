@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import ssl
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,22 +35,29 @@ class Certificates:
         return context
 
 
-def ensure_certificates(state_dir: Path) -> Certificates:
-    """The certificates in ``state_dir``; new ones where there are none or they soon expire."""
+def ensure_certificates(state_dir: Path, hosts: Sequence[str] = ()) -> Certificates:
+    """The certificates in ``state_dir``; new ones where there are none or they soon expire.
+
+    They are for loopback, and for those of ``hosts`` that are names.
+    """
     paths = Certificates(
         state_dir / "ca.pem", state_dir / "server.pem", state_dir / "server-key.pem"
     )
     # The expiry is kept beside them, so that an ordinary start needs no X.509 library.
     note = state_dir / "certificates.json"
-    valid_until = (read_json(note) or {}).get("valid_until", 0)
+    noted = read_json(note) or {}
+    valid_until = noted.get("valid_until", 0)
+    names = sorted({host for host in hosts if not host[:1].isdigit()})
     complete = all(path.exists() for path in (paths.ca, paths.certificate, paths.key))
-    if not complete or valid_until - time.time() < _RENEW_BEFORE.total_seconds():
-        expires = _make(paths)
-        write_private(note, json.dumps({"valid_until": int(expires.timestamp())}))
+    soon = valid_until - time.time() < _RENEW_BEFORE.total_seconds()
+    if not complete or soon or noted.get("names", []) != names:
+        expires = _make(paths, names)
+        told = {"valid_until": int(expires.timestamp()), "names": names}
+        write_private(note, json.dumps(told))
     return paths
 
 
-def _make(paths: Certificates) -> datetime:
+def _make(paths: Certificates, names: Sequence[str]) -> datetime:
     import ipaddress
 
     from cryptography import x509
@@ -109,6 +117,7 @@ def _make(paths: Certificates) -> datetime:
         x509.DNSName("localhost"),
         x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
         x509.IPAddress(ipaddress.ip_address("::1")),
+        *(x509.DNSName(name) for name in names),
     ]
     server = (
         builder(named("im-attr-audit stand-in"), server_key.public_key())

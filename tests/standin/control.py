@@ -95,6 +95,7 @@ class StandIn:
         self._token: str = announcement["token"]
         self._control = urlsplit(str(announcement["control"]))
         self._local = threading.local()
+        self.host: str = announcement["host"]
         self.ports: dict[str, int] = dict(announcement["ports"])
         self.ca_bundle: str = announcement["ca"]
         self.pid: int = announcement["pid"]
@@ -108,18 +109,21 @@ class StandIn:
         story: bool = False,
         lasting: bool = True,
         new_session: bool = True,
+        name: str | None = None,
         timeout: float = 30.0,
     ) -> StandIn:
         """Start one on ``state_dir`` and wait until it serves.
 
         It ends with ``stop()`` or with this process, however that ends. ``lasting=False`` keeps
         nothing for a later start and is faster. ``new_session``: a Ctrl-C does not reach it.
+        ``name``: it serves other hosts too, under this name.
         """
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         command = [sys.executable, "-m", "tests.standin", "--die-with-parent"]
         command += ["--state", str(state_dir.resolve()), "--regions", ",".join(regions)]
         command += ["--story"] if story else []
         command += [] if lasting else ["--ephemeral"]
+        command += ["--name", name] if name else []
         search = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
         with (state_dir / "standin.log").open("wb") as log:
             process = subprocess.Popen(
@@ -180,8 +184,8 @@ class StandIn:
     # Where it is ---------------------------------------------------------------------------------
 
     def base_url(self, region: str) -> str:
-        """``https://127.0.0.1:port`` of a region."""
-        return f"https://127.0.0.1:{self.ports[region]}"
+        """``https://host:port`` of a region."""
+        return f"https://{self.host}:{self.ports[region]}"
 
     def key(self, region: str, app_id: int) -> str:
         """The app's current secret key."""
@@ -205,7 +209,7 @@ class StandIn:
             "conn_type": "tencent_im",
             "login": told["login"],
             "password": told["password"],
-            "host": "127.0.0.1",
+            "host": self.host,
             "port": told["port"],
             "extra": {name: value for name, value in fields.items() if value is not None},
         }

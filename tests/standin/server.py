@@ -100,9 +100,20 @@ def _good(
 class StandInServer:
     """Everything the process owns."""
 
-    def __init__(self, state_dir: Path, *, regions: Sequence[str], story: bool, lasting: bool):
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        regions: Sequence[str],
+        story: bool,
+        lasting: bool,
+        name: str | None = None,
+    ):
         self.state_dir = state_dir
         self.lasting = lasting
+        # Under a name it is there for other hosts too; the control port stays on loopback.
+        self.host = name or _LOOPBACK
+        self.address = "0.0.0.0" if name else _LOOPBACK
         self.world = World.load(state_dir) if lasting else World()
         self.story = Story(state_dir) if story else None
         self.regions = list(dict.fromkeys([*(REGIONS if story else ()), *regions]))
@@ -134,13 +145,14 @@ class StandInServer:
         if die_with_parent:
             threading.Thread(target=self._watch_parent, args=(loop,), daemon=True).start()
         loop.set_exception_handler(_report_without_secrets)
-        tls = ensure_certificates(self.state_dir)
+        tls = ensure_certificates(self.state_dir, [self.host])
         context = tls.server_context()
         servers = []
         for region in self.regions:
             server = await self._listen(
                 lambda region=region: VendorConnection(self, region),  # type: ignore[misc]
                 region,
+                self.address,
                 ssl=context,
                 ssl_handshake_timeout=10,
                 # An idle client does not answer a goodbye: do not wait for it.
@@ -148,7 +160,7 @@ class StandInServer:
             )
             servers.append(server)
             self.ports[region] = server.sockets[0].getsockname()[1]
-        servers.append(await self._listen(lambda: ControlConnection(self), " control"))
+        servers.append(await self._listen(lambda: ControlConnection(self), " control", _LOOPBACK))
         control_port = servers[-1].sockets[0].getsockname()[1]
         self.world.ports.update({**self.ports, " control": control_port})
         if self.story:
@@ -158,6 +170,7 @@ class StandInServer:
         self.save()
         announcement = {
             "pid": os.getpid(),
+            "host": self.host,
             "ports": self.ports,
             "ca": str(tls.ca),
             "control": f"http://{_LOOPBACK}:{control_port}",
@@ -166,7 +179,7 @@ class StandInServer:
         }
         write_private(self.state_dir / "standin.json", json.dumps(announcement))
         told = ", ".join(f"{region} {port}" for region, port in self.ports.items())
-        sys.stdout.write(f"ready: stand-in of the vendor on {_LOOPBACK}: {told}\n")
+        sys.stdout.write(f"ready: stand-in of the vendor on {self.host}: {told}\n")
         sys.stdout.flush()
         await self.stopping.wait()
         for server in servers:
@@ -177,17 +190,17 @@ class StandInServer:
         (self.state_dir / "standin.json").unlink(missing_ok=True)
 
     async def _listen(
-        self, factory: Callable[[], Connection], name: str, **options: Any
+        self, factory: Callable[[], Connection], name: str, address: str, **options: Any
     ) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         last = self.world.ports.get(name, 0)
         try:
-            return await loop.create_server(factory, _LOOPBACK, last, backlog=512, **options)
+            return await loop.create_server(factory, address, last, backlog=512, **options)
         except OSError:
             if not last:
                 raise
         # Somebody else has taken last time's port meanwhile.
-        return await loop.create_server(factory, _LOOPBACK, 0, backlog=512, **options)
+        return await loop.create_server(factory, address, 0, backlog=512, **options)
 
     def _watch_parent(self, loop: asyncio.AbstractEventLoop) -> None:
         while os.read(0, 4096):
@@ -727,8 +740,12 @@ def serve(
     story: bool = False,
     lasting: bool = True,
     die_with_parent: bool = False,
+    name: str | None = None,
 ) -> int:
-    """Run the stand-in in this process until it is told to stop; the exit status."""
+    """Run the stand-in in this process until it is told to stop; the exit status.
+
+    ``name``: serve other hosts too, under this name; else loopback alone.
+    """
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = StateLock(state_dir)
     if not lock.acquire(patience=2.0):
@@ -736,7 +753,9 @@ def serve(
         return 1
     # Left by one that was killed: nobody is to find us under its address.
     (state_dir / "standin.json").unlink(missing_ok=True)
-    server = StandInServer(state_dir.resolve(), regions=regions, story=story, lasting=lasting)
+    server = StandInServer(
+        state_dir.resolve(), regions=regions, story=story, lasting=lasting, name=name
+    )
     try:
         asyncio.run(server.run(die_with_parent=die_with_parent))
     finally:

@@ -1,0 +1,148 @@
+"""The stand-in of the vendor with its story, for `docker compose --profile demo up`.
+
+It gives Airflow a connection for each of its six apps and, where none is set, the Variable that
+lists them, as a user would in the UI. After every run of the DAG the story moves on one step, so
+that the next run finds something. Standard library only.
+"""
+
+# ruff: noqa: T201 - it speaks to the container's log
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tests.standin.control import StandIn
+from tests.standin.story import APPS, REGIONS
+
+NAME = "standin"
+STATE = Path("/opt/airflow/standin")
+SHARED = Path("/opt/airflow/demo")  # the workers read it
+READY = Path("/tmp/ready")  # noqa: S108 - the container's own
+DAG_ID = "im_attr_name_audit"
+VARIABLE = "im_attr_audit_conn_ids"
+API = os.environ.get("AIRFLOW_URL", "http://api-server:8080")
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class Airflow:
+    """Airflow's public interface, as the administrator; logs in anew when the token ends."""
+
+    def __init__(self) -> None:
+        self._token = ""
+
+    def ask(self, path: str, body: Any = None, method: str = "") -> Any:
+        """The answer; None where there is no such thing."""
+        for _ in range(2):
+            if not self._token:
+                login = {"username": "admin", "password": os.environ["AIRFLOW_ADMIN_PASSWORD"]}
+                self._token = self._send("/auth/token", login, "POST")["access_token"]
+            try:
+                return self._send(path, body, method)
+            except urllib.error.HTTPError as error:
+                if error.code == 404:
+                    return None
+                if error.code != 401:
+                    raise
+                self._token = ""
+        raise RuntimeError("Airflow does not take the token that it has just given")
+
+    def _send(self, path: str, body: Any, method: str) -> Any:
+        request = urllib.request.Request(  # noqa: S310 - our own address
+            API + path,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"}
+            | ({"Authorization": f"Bearer {self._token}"} if self._token else {}),
+            method=method or ("GET" if body is None else "POST"),
+        )
+        with _DIRECTLY.open(request, timeout=60) as answer:
+            return json.load(answer)
+
+
+def introduce(airflow: Airflow, standin: StandIn) -> None:
+    """Six connections, and the Variable unless somebody has set it."""
+    ids = []
+    for region, app in APPS.items():
+        conn_id = f"standin_{region}"
+        ids.append(conn_id)
+        told = standin.connection_json(region, app, ca_bundle=str(SHARED / "ca.pem"))
+        wanted = {"connection_id": conn_id, **told, "extra": json.dumps(told["extra"])}
+        path = f"/api/v2/connections/{conn_id}"
+        if airflow.ask(path) is None:
+            airflow.ask("/api/v2/connections", wanted)
+        else:
+            airflow.ask(path, wanted, "PATCH")
+    if airflow.ask(f"/api/v2/variables/{VARIABLE}") is None:
+        airflow.ask("/api/v2/variables", {"key": VARIABLE, "value": json.dumps(ids)})
+    else:
+        say(f"The Variable {VARIABLE} is set already and stays as it is.")
+    say(f"Airflow knows the stand-in's apps: {', '.join(ids)}.")
+
+
+def narrate(airflow: Airflow, standin: StandIn) -> None:
+    """For ever: one step on after each run that has ended."""
+    seen = ended(airflow)
+    said = tell(standin, "")
+    while True:
+        time.sleep(3)
+        try:
+            runs = ended(airflow)
+        except (OSError, ValueError):
+            continue  # the API server is away; it will be back
+        for _ in runs - seen:
+            standin.advance_story()
+            said = tell(standin, said)
+        seen = runs
+
+
+def ended(airflow: Airflow) -> set[str]:
+    """The newest runs that have ended."""
+    path = f"/api/v2/dags/{DAG_ID}/dagRuns?order_by=-run_after&limit=50"
+    runs = airflow.ask(path) or {"dag_runs": []}
+    return {run["dag_run_id"] for run in runs["dag_runs"] if run["state"] in ("success", "failed")}
+
+
+def tell(standin: StandIn, said: str) -> str:
+    """Say where the story stands, if that is new."""
+    story = standin.story()
+    if story is None or story["what"] == said:
+        return said
+    say(f"The story, {story['step']} of {story['steps']}: {story['what']}.")
+    return str(story["what"])
+
+
+def say(text: str) -> None:
+    """To the container's log."""
+    print(text, flush=True)
+
+
+def check() -> int:
+    """Health: the stand-in answers, and Airflow knows it."""
+    standin = StandIn.attach(STATE)
+    return 0 if standin and standin.story() and READY.exists() else 1
+
+
+def main() -> int:
+    """Until the container is stopped."""
+    READY.unlink(missing_ok=True)
+    with StandIn.start(STATE, regions=REGIONS, story=True, name=NAME) as standin:
+        shutil.copyfile(standin.ca_bundle, SHARED / "ca.pem")
+        airflow = Airflow()
+        try:
+            introduce(airflow, standin)
+        except urllib.error.HTTPError as error:
+            say(f"Airflow answers {error.code} to {error.url}: was admin's password changed?")
+            return 1
+        READY.touch()
+        narrate(airflow, standin)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(check() if sys.argv[1:] == ["--check"] else main())

@@ -1,0 +1,30 @@
+# Run by the postgres image on an empty data folder, and never again: two databases that do not
+# know each other, and a login for each of those who come. The passwords stay in the environment:
+# none is ever on a command line.
+psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --username="${POSTGRES_USER:-postgres}" \
+    --dbname=postgres <<'SQL'
+\getenv airflow AIRFLOW_DB_PASSWORD
+\getenv migrator AUDIT_MIGRATOR_PASSWORD
+\getenv writer AUDIT_WRITER_PASSWORD
+\getenv reader AUDIT_READER_PASSWORD
+
+-- Whoever may not connect by name may not connect at all.
+revoke connect on database postgres, template1 from public;
+
+-- Airflow's own tables.
+create role airflow login password :'airflow';
+create database airflow owner airflow template template0 encoding 'UTF8';
+revoke connect, temporary on database airflow from public;
+
+-- The record. Its owner logs in nowhere; who migrates acts as it, and only the container `init`
+-- has that password.
+create role attr_audit_owner nologin;
+create role attr_audit_writer login password :'writer';
+create role attr_audit_reader login password :'reader';
+create role attr_audit_migrator login password :'migrator';
+grant attr_audit_owner to attr_audit_migrator;
+create database attr_audit template template0 encoding 'UTF8';
+revoke connect on database attr_audit from public;
+grant connect, create on database attr_audit to attr_audit_owner;
+grant connect on database attr_audit to attr_audit_writer, attr_audit_reader, attr_audit_migrator;
+SQL

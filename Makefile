@@ -43,5 +43,6 @@ lock: setup
 	@.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate --all-extras --group local --group dev \
 	    $(UPGRADE) pyproject.toml --output-file requirements.lock
-	@sed -n '/^uv==/,/[0-9a-f]$$/p' requirements.lock > launch/bootstrap.lock
+	@sed -n -e '/^setuptools==/,/[0-9a-f]$$/p' -e '/^uv==/,/[0-9a-f]$$/p' requirements.lock \
+	    > launch/bootstrap.lock
 	@sh launch/bootstrap.sh

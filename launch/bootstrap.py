@@ -112,7 +112,7 @@ def set_up(wanted: str) -> None:
             shutil.rmtree(VENV)
         step(f"Making .venv with Python {version}", [sys.executable, "-m", "venv", str(VENV)])
         step(
-            "Installing uv",
+            "Installing uv and setuptools",
             [
                 *(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
                 *("--no-deps", "--require-hashes", "-r", "launch/bootstrap.lock"),
@@ -123,7 +123,11 @@ def set_up(wanted: str) -> None:
     count = sum(1 for line in LOCK.read_text().splitlines() if "==" in line)
     step(
         f"Installing what requirements.lock lists ({count} packages)",
-        [uv, "pip", "sync", "--quiet", "--require-hashes", "--python", python, str(LOCK)],
+        [
+            *(uv, "pip", "sync", "--quiet", "--require-hashes", "--python", python),
+            # The vendor's own package is there as source only: what builds it is ours, by hash.
+            *("--no-build-isolation", str(LOCK)),
+        ],
         environment,
     )
     step(

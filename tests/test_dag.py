@@ -249,16 +249,25 @@ def test_an_app_no_longer_listed_is_retired_and_returns(audit: Audit) -> None:
     assert audit.query("select count(*) from attr_audit.change where not is_baseline") == [(0,)]
 
 
-@pytest.mark.parametrize("value", [None, "not json", '{"a": 1}', "[]", "[1]"])
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (None, "is not set"),
+        ("not json", "is not JSON"),
+        ('{"a": 1}', "is not a list of texts"),
+        ("[]", "is an empty list"),
+        ("[1]", "is not a list of texts"),
+    ],
+)
 def test_a_variable_that_lists_nothing_fails_the_run_and_retires_nobody(
-    audit: Audit, value: str | None
+    audit: Audit, value: str | None, problem: str
 ) -> None:
     if value is None:
         audit.run()
     audit.environment["AIRFLOW_VAR_IM_ATTR_AUDIT_CONN_IDS"] = value
     run = audit.run()
     assert run.state == "failed"
-    assert "im_attr_audit_conn_ids" in run.log
+    assert f"The Variable im_attr_audit_conn_ids {problem}. Set the Variable" in run.log
     assert audit.query("select count(*) from attr_audit.app where retired_at is not null") == [(0,)]
 
 

@@ -6,6 +6,7 @@ pay for them.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections import defaultdict
@@ -240,10 +241,12 @@ def _listed_conn_ids() -> list[str]:
         f"Set the Variable {VARIABLE} to a JSON list of connection ids, such as "
         '["tencent_im_frankfurt"].'
     )
+    # Read as text: what Airflow says of one that is no JSON is that it is not there.
+    given = Variable.get(VARIABLE, default=None)
+    if given is None:
+        raise AirflowFailException(f"The Variable {VARIABLE} is not set. {how}")
     try:
-        listed = Variable.get(VARIABLE, deserialize_json=True)
-    except KeyError:
-        raise AirflowFailException(f"The Variable {VARIABLE} is not set. {how}") from None
+        listed = json.loads(given)
     except ValueError:
         raise AirflowFailException(f"The Variable {VARIABLE} is not JSON. {how}") from None
     if not isinstance(listed, list) or not all(isinstance(i, str) and i.strip() for i in listed):

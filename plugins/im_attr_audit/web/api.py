@@ -272,8 +272,8 @@ def api(reader: Reader, targets_listed: Callable[[], bool | None]) -> APIRouter:
     def as_of(at: Time = None, compare: Time = None) -> Response:
         with reader.transaction() as connection:
             database_now = queries.read_now(connection)
-            first = at or database_now
             apps = queries.read_apps(connection, stale_after(), retired=True)
+            first = at or _last_certain(apps) or database_now
             rows = [queries.read(connection, queries.NAMES_AS_OF, at=first)]
             if compare is not None:
                 rows.append(queries.read(connection, queries.NAMES_AS_OF, at=compare))
@@ -431,9 +431,7 @@ def _choose(
     app: str | None,
     after: str | None,
 ) -> tuple[Rows, str | None]:
-    """The apps of one timeline and the key of the next; without a filter the first group's."""
-    if region is None and group is None and app is None:
-        group = next((each["app_group"] for each in apps if not each["retired"]), None)
+    """The apps of one timeline, and the key of the next ones."""
     chosen = [
         each
         for each in apps
@@ -449,6 +447,12 @@ def _choose(
         return chosen, None
     chosen = chosen[:APPS_IN_A_TIMELINE]
     return chosen, f"{chosen[-1]['region']}/{chosen[-1]['sdk_app_id']}"
+
+
+def _last_certain(apps: Rows) -> datetime | None:
+    """The last instant at which every app that is not stale was still seen."""
+    fresh = [app["last_ok_at"] for app in apps if not app["stale"] and not app["retired"]]
+    return min((at for at in fresh if at is not None), default=None)
 
 
 def _groups_then(apps: Rows, times: list[datetime], answers: list[Rows]) -> list[models.GroupThen]:

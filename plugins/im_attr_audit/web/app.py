@@ -121,10 +121,11 @@ def make_app(
 
     @app.exception_handler(StarletteHTTPException)
     async def refused(request: Request, refusal: StarletteHTTPException) -> Response:
-        view = request.url.path.rpartition("/")[2] or "now"
+        mounted = request.scope.get("root_path", "")
+        view = request.url.path.removeprefix(mounted).strip("/") or "now"
         if refusal.status_code == 401 and view in VIEWS and request.method == "GET":
             # A shared link leads through Airflow's login and back.
-            root = request.scope.get("root_path", "").removesuffix("/im-attr-audit")
+            root = mounted.rpartition("/")[0]
             there = request.url.path + (f"?{request.url.query}" if request.url.query else "")
             return Response(
                 status_code=303, headers={"Location": f"{root}/auth/login?next={quote(there)}"}

@@ -21,8 +21,8 @@ run(async () => {
 
 function state(cell) {
   if (!cell.known) return h("span", { class: "none" }, "not known yet");
-  if (cell.name === null) return h("span", {}, h("span", { class: "none" }, cell.certain ? "no name" : "perhaps no name"), cell.certain ? null : unsure());
-  return h("span", {}, nameOf(cell.name, cell.attr_type), cell.certain ? null : unsure());
+  if (cell.name === null) return h("span", {}, h("span", { class: "none" }, cell.certain ? "no name" : "perhaps no name"), cell.certain ? null : [" ", unsure()]);
+  return h("span", {}, nameOf(cell.name, cell.attr_type), cell.certain ? null : [" ", unsure()]);
 }
 
 function unsure() {

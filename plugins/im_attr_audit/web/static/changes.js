@@ -53,7 +53,7 @@ function table(page) {
       h("td", {}, nameOf(change.new_name, change.new_type)),
       h("td", {}, change.dag_run_id ? runLink(change.dag_run_id) : h("span", { class: "none" }, "none")),
       h("td", {}, h("button", {
-        type: "button", class: "hash", "aria-label": `Details of change ${change.seq} of ${appName(change)}`,
+        type: "button", class: "hash", "aria-label": `${change.row_hash.slice(0, 10)}: details of change ${change.seq} of ${appName(change)}`,
         onclick: () => changeDialog(appName(change), change.seq),
       }, change.row_hash.slice(0, 10))))))));
 }

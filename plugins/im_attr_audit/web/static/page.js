@@ -265,8 +265,9 @@ export function fromInput(value) {
 // Forms and tables ----------------------------------------------------------------------------
 
 /** A labelled field. */
-export function field(label, control, note = null) {
-  return h("label", { class: "field" }, h("span", {}, label), control, note);
+export function field(label, control) {
+  control.id = `field-${control.name}`;
+  return h("div", { class: "field" }, h("label", { for: control.id }, label), control);
 }
 
 export function choice(name, options, chosen) {

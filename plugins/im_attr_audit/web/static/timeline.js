@@ -17,7 +17,7 @@ run(async () => {
   show(form(chosen, setup.apps), windows(data),
     data.drawn_from ? notice("warning", `Too many changes to draw: whole only from ${longTime(data.drawn_from)} on.`, "Choose a shorter time, one app or one slot.") : null,
     data.failed_from ? notice("warning", `Too many failed polls to mark: marked only from ${longTime(data.failed_from)} on.`, "Choose a shorter time or one app.") : null,
-    !data.apps.length ? notice("info", "No app is like that.", h("a", { href: "timeline" }, "Show the first group"), { "data-empty": "no-app" })
+    !data.apps.length ? notice("info", "No app is like that.", h("a", { href: "timeline" }, "Show all apps"), { "data-empty": "no-app" })
       : [controls(() => timeline), place, legend(),
         data.more ? h("p", { class: "pager" }, h("span", {}, `The first ${data.apps.length} apps.`), h("a", { href: here({ after: data.more }) }, "Next apps")) : null,
         list(data)]);
@@ -115,6 +115,7 @@ function draw(place, data, lanes) {
     else return;
     event.preventDefault();
   });
+  timeline.on("changed", () => { place.dataset.drawn = "yes"; });
   timeline.on("rangechanged", ({ byUser, start, end }) => {
     if (byUser) announce(`From ${longTime(start.toISOString())} to ${longTime(end.toISOString())}`);
   });
@@ -132,7 +133,7 @@ function without([begin, end], gaps) {
 
 function laneLabel(lane) {
   return lane.slot === null
-    ? h("span", { class: "lane app" }, h("bdi", {}, lane.app.region), h("small", {}, ` ${lane.app.sdk_app_id}`))
+    ? h("span", { class: "lane app" }, h("bdi", {}, lane.app.region), h("small", {}, ` ${lane.app.sdk_app_id}, `, h("bdi", {}, lane.app.app_group)))
     : h("span", { class: "lane" }, `slot ${lane.slot}`);
 }
 
@@ -163,7 +164,7 @@ function legend() {
   return h("p", { class: "legend since" },
     h("span", { class: "swatch span c3" }, "name"), " seen with this name; ",
     Object.values(KINDS).map(([sign, word]) => [h("span", { class: "swatch mark" }, sign), ` ${word}; `]),
-    h("span", { class: "swatch cross" }, "✕"), " failed poll; ", h("span", { class: "swatch gap" }, " "), " no good poll for too long: what happened there is not known. ",
+    h("span", { class: "swatch cross" }, "✕"), " failed poll; ", h("span", { class: "swatch gap" }, "\u00a0"), " no good poll for too long: what happened there is not known. ",
     "Ctrl and wheel, or + and −, zoom; drag, or the arrow keys, pan.");
 }
 

@@ -1,0 +1,114 @@
+"""One Airflow, one browser and a handful of databases for all tests of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from launch.postgres import EmbeddedPostgres
+from tests.browser import chromium
+from tests.browser.stage import Stage, stage
+
+TIMEOUT = 20_000
+PAGE = "/im-attr-audit/"
+
+
+@pytest.fixture(scope="session")
+def staged(
+    postgres: EmbeddedPostgres, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    with stage(postgres, tmp_path_factory.mktemp("page"), template) as made:
+        yield made
+
+
+@pytest.fixture
+def story(staged: Stage) -> Stage:
+    """The page sees the made-up product's history."""
+    staged.shown.show("story")
+    return staged
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=chromium.find(), args=list(chromium.ARGUMENTS)
+        )
+        yield started
+        started.close()
+
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(staged: Stage, browser: Browser) -> Iterator[OpenPage]:
+    """Open an address as a login; what the page complains of fails the test.
+
+    ``quiet`` false: something will be said on the console, by Airflow or for a reason.
+    """
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def open_(
+        path: str,
+        login: str | None = "viewer",
+        *,
+        theme: str = "light",
+        width: int = 1280,
+        quiet: bool = True,
+    ) -> Page:
+        context = browser.new_context(
+            base_url=staged.airflow.address,
+            timezone_id="Europe/Berlin",
+            viewport={"width": width, "height": 900},
+        )
+        contexts.append(context)
+        context.set_default_timeout(TIMEOUT)
+        if login:
+            context.add_cookies(
+                [{"name": "_token", "value": token(staged, login), "url": staged.airflow.address}]
+            )
+        context.add_init_script(
+            f"if (!localStorage.getItem('theme')) localStorage.setItem('theme', '{theme}')"
+        )
+        page = context.new_page()
+        page.on(
+            "pageerror",
+            # Airflow's own pages may have troubles of their own.
+            lambda error: complaints.append(str(error)) if PAGE in str(error.stack) else None,
+        )
+        if quiet:
+            page.on(
+                "console",
+                lambda said: complaints.append(said.text) if said.type == "error" else None,
+            )
+        page.goto(path)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+_tokens: dict[tuple[str, str], str] = {}
+
+
+def token(staged: Stage, login: str) -> str:
+    key = (staged.airflow.address, login)
+    if key not in _tokens:
+        _tokens[key] = staged.airflow.token(login)
+    return _tokens[key]
+
+
+def ready(page: Page) -> Page:
+    """Wait until a view is drawn."""
+    page.wait_for_selector("main[aria-busy=false]")
+    return page
+
+
+AXE = Path(__file__).parent / "vendor" / "axe.min.js"

@@ -1,0 +1,406 @@
+"""The page in a real browser before a real Airflow with FAB."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Frame, Page, expect
+
+from tests.browser.conftest import AXE, OpenPage, ready, token
+from tests.browser.stage import Stage
+from tests.browser.story import APPS, HOSTILE
+
+PAGE = "/im-attr-audit/"
+VIEWS = {
+    "": "Now",
+    "timeline": "Timeline",
+    "changes": "Changes",
+    "as-of": "As of",
+    "health": "Health",
+}
+API = (
+    "now", "setup", "changes", "changes/download", "run?run=x", "timeline", "as-of", "health",
+    "verification", "change?region=frankfurt&sdk_app_id=20900004&seq=1",
+)  # fmt: skip
+
+
+# Who may look ----------------------------------------------------------------------------------
+
+
+def test_an_anonymous_visitor_gets_nothing_but_the_health_word(story: Stage) -> None:
+    get = story.airflow.get
+    for path in (*(f"api/{path}" for path in API), "static/x/page.js", "nothing", "openapi.json"):
+        status, body, _ = get(f"{PAGE}{path}")
+        assert status in (401, 404), path
+        assert b"sex" not in body
+    for view in VIEWS:
+        status, body, headers = get(f"{PAGE}{view}?region=seoul")
+        assert (status, body) == (303, b"")
+        there = quote(f"{PAGE}{view}?region=seoul")
+        assert headers["location"] == f"/auth/login?next={there}"
+    assert get(f"{PAGE}healthz")[0] in (200, 503)
+    assert re.fullmatch(rb"[a-z]+", get(f"{PAGE}healthz")[1])
+
+
+def test_who_may_log_in_but_not_read_the_dag_gets_nothing(story: Stage) -> None:
+    stranger = token(story, "somebody")
+    for path in (*(f"api/{path}" for path in API), *VIEWS, "static/x/page.js"):
+        status, body, _ = story.airflow.get(f"{PAGE}{path}", stranger)
+        assert status == 403, path
+        assert b"sex" not in body
+
+
+def test_a_viewer_reads_every_answer(story: Stage) -> None:
+    viewer = token(story, "viewer")
+    for path in API:
+        status, body, headers = story.airflow.get(f"{PAGE}api/{path}", viewer)
+        assert status == 200, (path, body)
+        assert "script-src 'self'" in headers["content-security-policy"]
+        assert "frame-ancestors 'self'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_nothing_can_be_written(story: Stage) -> None:
+    import urllib.error
+    import urllib.request
+
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        request = urllib.request.Request(
+            f"{story.airflow.address}{PAGE}api/now", method=method,
+            headers={"Authorization": f"Bearer {token(story, 'admin')}"},
+        )  # fmt: skip
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            urllib.request.urlopen(request)
+        assert refusal.value.code == 405
+
+
+def test_a_shared_link_leads_through_the_login_and_back(story: Stage, open_page: OpenPage) -> None:
+    page = open_page(f"{PAGE}changes?kind=renamed", None, quiet=False)
+    page.get_by_label("Username").fill("viewer")
+    page.get_by_label("Password").fill("viewer")
+    page.get_by_role("button", name=re.compile("sign in", re.IGNORECASE)).click()
+    page.wait_for_url(f"**{PAGE}changes?kind=renamed")
+    expect(ready(page).locator("tbody tr")).to_have_count(3)
+
+
+# What the views show ---------------------------------------------------------------------------
+
+
+def test_now_shows_names_disagreement_and_staleness(story: Stage, open_page: OpenPage) -> None:
+    page = ready(open_page(PAGE))
+    shop = page.get_by_role("region", name="Names of shop").get_by_role("table")
+    heads = shop.get_by_role("columnheader").all_inner_texts()
+    assert [head.split()[0] for head in heads] == list(APPS)
+    stale = shop.get_by_role("columnheader", name="silicon_valley")
+    expect(stale).to_contain_text("stale: seen 5 h ago")
+    tier = shop.get_by_role("row", name=re.compile("Slot 2"))
+    expect(tier.get_by_role("cell").nth(3)).to_contain_text("Loyalty tier 2")
+    expect(tier.get_by_role("cell").nth(3)).to_contain_text("differs")
+    expect(tier.get_by_role("cell").nth(3)).to_contain_text(re.compile(r"set .* to "))
+    expect(tier.get_by_role("cell").nth(4)).to_contain_text("as of 5 h ago")
+    expect(tier.get_by_role("cell").nth(1)).not_to_contain_text("differs")
+    expect(page.get_by_text("3 slots on which the apps disagree")).to_be_visible()
+    expect(
+        page.get_by_text("Slot 4: no name in 4 apps; language in singapore, seoul")
+    ).to_be_visible()
+    at = tier.locator("time").first
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)? UTC", at.get_attribute("title") or ""
+    )
+
+
+def test_the_timeline_draws_lanes_changes_gaps_and_failures(
+    story: Stage, open_page: OpenPage
+) -> None:
+    page = ready(open_page(f"{PAGE}timeline?group=shop"))
+    page.wait_for_selector(".timeline[data-drawn]")
+    assert page.locator(".vis-labelset .vis-label").count() == 6 + 26
+    assert page.locator(".vis-item.failed").count() == 8 + 7
+    assert page.locator(".vis-item.gap:not(.vis-background)").count() == 6 + 1 + 1
+    mark = page.get_by_role("button", name=re.compile(
+        "frankfurt.20900004 slot 2 renamed: Loyalty tier to Loyalty tier 2"))  # fmt: skip
+    mark.click()
+    dialog = page.get_by_role("dialog", name="Change 6 of frankfurt/20900004")
+    for text in ("Loyalty tier 2", "Not before", "Seen at", story.runs["renamed_again"]):
+        expect(dialog).to_contain_text(text)
+    assert re.search(r"\b[0-9a-f]{64}\b", dialog.inner_text())
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    before = page.locator(".vis-item.span").first.bounding_box()
+    page.get_by_role("button", name="Zoom in").click()
+    page.get_by_role("button", name="Earlier").click()
+    page.wait_for_function(
+        "before => document.querySelector('.vis-item.span').getBoundingClientRect().x != before",
+        arg=before and before["x"],
+    )
+
+
+def test_changes_are_filtered_paged_and_addressed(story: Stage, open_page: OpenPage) -> None:
+    page = ready(open_page(f"{PAGE}changes"))
+    assert page.locator("tbody tr").count() == 36
+    first = page.locator("tbody tr").first
+    expect(first).to_contain_text("renamed")
+    expect(first).to_contain_text("Loyalty tier 2")
+    page.get_by_label("Kind", exact=True).select_option("added")
+    page.get_by_label("Name contains").fill("LANG")
+    page.get_by_role("button", name="Show", exact=True).click()
+    page.wait_for_url(f"**{PAGE}changes?kind=added&name=LANG")
+    expect(ready(page).locator("tbody tr")).to_have_count(2)
+    page.reload()
+    expect(ready(page).locator("tbody tr")).to_have_count(2)
+    page.go_back()
+    expect(ready(page).locator("tbody tr")).to_have_count(36)
+    page.goto(f"{PAGE}changes?app=frankfurt/20900004&seq=6")
+    expect(page.get_by_role("dialog")).to_contain_text("Loyalty tier 2")
+
+
+def test_pages_by_key_give_every_change_once(story: Stage) -> None:
+    viewer = token(story, "viewer")
+    seen: list[int] = []
+    before = ""
+    while True:
+        path = f"{PAGE}api/changes?limit=7" + (f"&before={before}" if before else "")
+        answer = json.loads(story.airflow.get(path, viewer)[1])
+        seen += [change["change_id"] for change in answer["changes"]]
+        before = answer["before"]
+        if not before:
+            break
+    assert len(seen) == len(set(seen)) == 36
+
+
+def test_a_download_holds_exactly_what_is_filtered(story: Stage, open_page: OpenPage) -> None:
+    page = ready(open_page(f"{PAGE}changes?kind=baseline&group=shop"))
+    for kind in ("CSV", "JSON"):
+        with page.expect_download() as waiting:
+            page.get_by_role("link", name=kind).click()
+        text = waiting.value.path().read_text(encoding="utf-8-sig")
+        assert "not for verification" in text
+        if kind == "CSV":
+            rows = list(csv.DictReader(io.StringIO(text.split("\n", 1)[1])))
+        else:
+            rows = json.loads(text)["changes"]
+        assert len(rows) == 24
+        assert {row["kind"] for row in rows} == {"baseline"}
+
+
+def test_as_of_tells_what_was_and_how_sure(story: Stage, open_page: OpenPage) -> None:
+    def at(event: str, minutes: int) -> str:
+        from datetime import datetime, timedelta
+
+        instant = datetime.fromisoformat(story.runs[event].removeprefix("manual__"))
+        return quote((instant + timedelta(minutes=minutes)).isoformat())
+
+    page = ready(open_page(f"{PAGE}as-of?at={at('renamed', 60)}"))
+    tier = page.get_by_role("region", name=re.compile("Names of shop")).get_by_role(
+        "row", name=re.compile("Slot 2"))  # fmt: skip
+    expect(tier.get_by_role("cell").nth(3)).to_have_text("Loyalty tier")
+    page.goto(f"{PAGE}as-of?at={at('renamed', -5)}")
+    expect(ready(page).locator("td.unsure")).to_have_count(1)
+    expect(page.locator("td.unsure")).to_contain_text("Membership level")
+    expect(page.locator("td.unsure")).to_contain_text("not certain")
+    page.goto(f"{PAGE}as-of?at={at('baseline', -60)}")
+    expect(ready(page).get_by_text("Nothing was known at that instant")).to_be_visible()
+    page.goto(f"{PAGE}as-of?at={at('baseline', 60)}&compare={at('renamed_again', 10)}")
+    rows = ready(page).locator("tbody tr")
+    expect(rows).to_have_count(5)
+    expect(page.locator("tbody")).to_contain_text("home city")
+    page.get_by_role("link", name=re.compile("Show also")).click()
+    expect(ready(page).locator("tbody tr")).to_have_count(6 * 5 + 4)
+
+
+def test_health_explains_what_is_wrong_and_what_to_do(story: Stage, open_page: OpenPage) -> None:
+    page = ready(open_page(f"{PAGE}health"))
+    first = page.get_by_role("row", name=re.compile("silicon_valley"))
+    expect(first).to_contain_text("rejected 70009")
+    expect(first).to_contain_text("the key is another app's")
+    expect(first).to_contain_text("Check the connection's password")
+    expect(first.get_by_role("cell").nth(2)).to_have_text("7")
+    expect(first.get_by_role("img")).to_have_attribute(
+        "aria-label", re.compile(r"\d+ good and 7 failed polls"))  # fmt: skip
+    expect(page.get_by_text("Every chain holds.")).to_be_visible()
+    expect(page.get_by_text(re.compile(r"36 changes in 8 chains, checked "))).to_be_visible()
+
+
+# In Airflow ------------------------------------------------------------------------------------
+
+
+def frame_of(page: Page) -> Frame:
+    page.wait_for_selector("iframe")
+    handle = page.query_selector("iframe")
+    frame = handle and handle.content_frame()
+    assert frame is not None
+    frame.wait_for_selector("main[aria-busy=false]")
+    return frame
+
+
+def test_it_is_under_browse_and_its_views_are_in_the_address(
+    story: Stage, open_page: OpenPage
+) -> None:
+    page = open_page("/", "admin", quiet=False)
+    page.get_by_role("button", name="Browse").click()
+    page.get_by_role("menuitem", name="Attribute names").click()
+    page.wait_for_url("**/plugin/attribute-names**")
+    frame = frame_of(page)
+    frame.get_by_role("link", name="Changes", exact=True).click()
+    page.wait_for_url("**/plugin/attribute-names/im-attr-audit/changes")
+    frame_of(page).get_by_label("Kind", exact=True).select_option("removed")
+    frame_of(page).get_by_role("button", name="Show", exact=True).click()
+    page.wait_for_url("**/plugin/attribute-names/im-attr-audit/changes?kind=removed")
+    page.go_back()
+    page.wait_for_url("**/plugin/attribute-names/im-attr-audit/changes")
+    page.go_forward()
+    page.wait_for_url("**/plugin/attribute-names/im-attr-audit/changes?kind=removed")
+    page.reload()
+    expect(frame_of(page).locator("tbody tr")).to_have_count(1)
+    # A link into Airflow leaves the frame.
+    frame_of(page).get_by_role("link", name=story.runs["removed"]).first.click()
+    page.wait_for_url(f"**/dags/im_attr_name_audit/runs/{quote(story.runs['removed'])}**")
+    expect(page.locator("iframe")).to_have_count(0)
+
+
+def test_it_is_a_tab_of_the_dag_and_of_a_run(story: Stage, open_page: OpenPage) -> None:
+    run_id = story.runs["removed"]
+    admin = token(story, "admin")
+    story.airflow.post(
+        "/api/v2/dags/im_attr_name_audit/dagRuns",
+        {"dag_run_id": run_id, "logical_date": None}, admin,
+    )  # fmt: skip
+    page = open_page("/dags/im_attr_name_audit", "admin", quiet=False)
+    page.get_by_role("link", name="Attribute names").click()
+    expect(frame_of(page).get_by_role("heading", name="Now")).to_be_visible()
+    page.goto(f"/dags/im_attr_name_audit/runs/{quote(run_id, safe='')}")
+    page.get_by_role("link", name="Attribute names").click()
+    frame = frame_of(page)
+    expect(frame.locator("tbody tr")).to_have_count(1)
+    expect(frame.locator("#content")).to_contain_text("What the run")
+    expect(frame.locator("tbody")).to_contain_text("signup channel")
+
+
+def test_the_theme_follows_airflow_live(story: Stage, open_page: OpenPage) -> None:
+    page = open_page("/plugin/attribute-names", "admin", quiet=False)
+    frame = frame_of(page)
+    assert frame.evaluate("document.documentElement.dataset.theme") == "light"
+    page.evaluate("localStorage.setItem('theme', 'dark')")
+    frame.wait_for_function("document.documentElement.dataset.theme == 'dark'")
+    assert (
+        frame.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        != "rgb(255, 255, 255)"
+    )
+    page.emulate_media(color_scheme="light")
+    page.evaluate("localStorage.setItem('theme', 'system')")
+    frame.wait_for_function("document.documentElement.dataset.theme == 'light'")
+    page.emulate_media(color_scheme="dark")
+    frame.wait_for_function("document.documentElement.dataset.theme == 'dark'")
+
+
+# For everybody, everywhere ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("view", [*VIEWS, "as-of?compare=2026-01-01T00:00:00Z&all=yes"])
+def test_axe_finds_nothing(story: Stage, open_page: OpenPage, view: str, theme: str) -> None:
+    page = ready(open_page(f"{PAGE}{view}", theme=theme))
+    if view == "timeline":
+        page.wait_for_selector(".timeline[data-drawn]")
+        page.locator("summary").click()
+    # Past the policy, as a developer's tool is.
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run()")
+    assert [
+        (each["id"], each["help"], [node["html"][:200] for node in each["nodes"][:3]])
+        for each in found["violations"]
+    ] == []
+
+
+@pytest.mark.parametrize("width", [360, 1920])
+def test_nothing_sticks_out_sideways(story: Stage, open_page: OpenPage, width: int) -> None:
+    page = open_page(PAGE, width=width)
+    for view in VIEWS:
+        page.goto(f"{PAGE}{view}")
+        ready(page)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width, view
+
+
+def test_the_keyboard_alone_is_enough(story: Stage, open_page: OpenPage) -> None:
+    page = ready(open_page(f"{PAGE}changes"))
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    for _ in range(2):
+        page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Timeline")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".timeline[data-drawn]")
+    mark = page.get_by_role("button", name=re.compile("Loyalty tier to Loyalty tier 2"))
+    mark.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_contain_text("Loyalty tier 2")
+    page.keyboard.press("Escape")
+    expect(mark).to_be_focused()
+    left = page.locator(".vis-item.span").first.bounding_box()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function(
+        "before => document.querySelector('.vis-item.span').getBoundingClientRect().x != before",
+        arg=left and left["x"],
+    )
+
+
+def test_hostile_names_stay_inert_and_readable(staged: Stage, open_page: OpenPage) -> None:
+    staged.shown.show("hostile")
+    page = open_page(PAGE)
+    for view in VIEWS:
+        page.goto(f"{PAGE}{view}")
+        ready(page)
+        if view == "timeline":
+            page.wait_for_selector(".timeline[data-drawn]")
+        assert page.evaluate("window.owned === undefined"), view
+        assert page.locator("#content script, #content img").count() == 0, view
+        assert page.locator("#content i, #content b").count() == 0, view
+        if view in ("", "changes"):
+            for name in (HOSTILE[0], HOSTILE[1], HOSTILE[2], HOSTILE[4], HOSTILE[8]):
+                expect(page.locator("#content")).to_contain_text(str(name))
+            for sign in ("U+202E", "(empty)", "␣", "U+200B", "U+0009", "U+001B"):
+                expect(page.locator("#content")).to_contain_text(sign)
+        if view != "health":
+            expect(page.locator("#content")).to_contain_text("<i>group</i>")
+    with page.expect_download() as waiting:
+        page.goto(f"{PAGE}changes")
+        ready(page).get_by_role("link", name="CSV").click()
+    text = waiting.value.path().read_text(encoding="utf-8-sig")
+    cells = [cell for row in csv.reader(io.StringIO(text)) for cell in row]
+    assert "'=HYPERLINK(0)" in cells
+    assert not [cell for cell in cells if cell[:1] in ("=", "+", "-", "@", "\t", "\r")]
+
+
+# When there is nothing -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_an_empty_database_says_what_to_do(staged: Stage, open_page: OpenPage, view: str) -> None:
+    staged.shown.show("empty")
+    page = ready(open_page(f"{PAGE}{view}"))
+    expect(page.locator("[data-empty=no-targets]")).to_contain_text("im_attr_audit_conn_ids")
+
+
+@pytest.mark.parametrize(
+    ("database", "code", "said"),
+    [("bare", "not_migrated", "im-attr-audit migrate"), (None, "database_down", "Postgres is up")],
+)
+def test_without_a_database_every_view_says_so(
+    staged: Stage, open_page: OpenPage, database: str | None, code: str, said: str
+) -> None:
+    staged.shown.show(database)
+    page = open_page(PAGE, quiet=False)
+    for view in VIEWS:
+        page.goto(f"{PAGE}{view}")
+        ready(page)
+        expect(page.locator(f"[data-trouble={code}]")).to_contain_text(said)
+    status, body, _ = staged.airflow.get(f"{PAGE}api/now", token(staged, "viewer"))
+    assert (status, json.loads(body)["error"]) == (503, code)
+    assert b"127.0.0.1" not in body
+    assert b"attr_audit_reader " not in body

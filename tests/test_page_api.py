@@ -1,0 +1,376 @@
+"""The page's application by itself, and what it costs whoever does not look at it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from fastapi.testclient import TestClient
+from im_attr_audit.errors import Rejected
+from im_attr_audit.names import AttrName
+from im_attr_audit.store import record_attempts
+from im_attr_audit.web import api, app
+from im_attr_audit.web.app import make_app
+from im_attr_audit.web.models import Problem
+from im_attr_audit.web.reader import Reader
+from sqlalchemy import text
+
+from launch.postgres import free_port
+from tests.browser.story import HOSTILE
+from tests.conftest import READER, AuditDb
+from tests.history import NamesLike, polled
+
+ROOT = Path(__file__).parents[1]
+
+
+class Connection:
+    """As much of an Airflow Connection as is read."""
+
+    def __init__(self, db: AuditDb, role: str = READER) -> None:
+        self.host: str | None = "127.0.0.1"
+        self.port: int | None = db.server.port
+        self.login: str | None = role
+        self.password: str | None = db.server.password(role)
+        self.schema: str | None = db.name
+        self.extra_dejson: dict[str, object] = {}
+
+
+def let_in() -> None:
+    """A guard that lets everybody in."""
+
+
+def application(connection: Connection | None, *, seconds: float = 0.0) -> FastAPI:
+    reader = Reader(lambda: connection)
+    return make_app(reader, let_in, lambda: True, api.HealthCheck(reader, seconds=seconds))
+
+
+@pytest.fixture
+def client(audit_db: AuditDb) -> Iterator[TestClient]:
+    with TestClient(application(Connection(audit_db))) as made:
+        yield made
+
+
+def now(db: AuditDb) -> datetime:
+    with db.reader.connect() as connection:
+        at = connection.execute(text("select now()")).scalar_one()
+    assert isinstance(at, datetime)
+    return at
+
+
+def poll(db: AuditDb, names: NamesLike, ago: float, **more: object) -> None:
+    at = now(db) - timedelta(seconds=ago)
+    attempt = polled(names, names, at=at, **more)  # type: ignore[arg-type]
+    record_attempts(db.writer, [attempt], dag_run_id=f"run-{ago}", try_number=1)
+
+
+# The word for whoever watches from outside -----------------------------------------------------
+
+
+def test_the_health_word_is_ok_while_every_app_was_seen(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    poll(audit_db, {0: "sex"}, 60)
+    answer = client.get("/healthz")
+    assert (answer.status_code, answer.text) == (200, "ok")
+
+
+def test_the_health_word_tells_of_an_app_not_seen_for_too_long(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    poll(audit_db, {0: "sex"}, 60)
+    poll(audit_db, {0: "sex"}, 4000, sdk_app_id=2)
+    answer = client.get("/healthz")
+    assert (answer.status_code, answer.text) == (503, "stale")
+
+
+def test_an_app_that_was_never_seen_counts_too(audit_db: AuditDb, client: TestClient) -> None:
+    for ago in (4000, 30):
+        refused = polled(
+            at=now(audit_db) - timedelta(seconds=ago),
+            failure=Rejected("no", http_status=200, error_code=70009),
+        )
+        record_attempts(audit_db.writer, [refused], dag_run_id=f"r{ago}", try_number=1)
+    assert client.get("/healthz").text == "stale"
+
+
+def test_a_connection_that_never_told_its_app_counts_too(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    poll(audit_db, {0: "sex"}, 60)
+
+    def misconfigured(ago: float) -> None:
+        with audit_db.owner.begin() as connection:
+            connection.execute(
+                text(
+                    "insert into attr_audit.poll (conn_id, requested_at, outcome, error_info) "
+                    "values ('im_nowhere', now() - :ago, 'misconfigured', 'no region')"
+                ),
+                {"ago": timedelta(seconds=ago)},
+            )
+
+    misconfigured(3000)
+    misconfigured(2000)
+    assert client.get("/healthz").text == "ok"
+    misconfigured(4000)
+    misconfigured(10)
+    assert client.get("/healthz").text == "stale"
+    listed = client.get("/api/setup").json()["unreadable"]
+    assert [(each["conn_id"], each["what"]) for each in listed] == [("im_nowhere", "no region")]
+    poll(audit_db, {0: "sex"}, 1, sdk_app_id=9, conn_id="im_nowhere")
+    assert client.get("/healthz").text == "ok"
+
+
+def test_the_health_word_says_when_there_is_nothing_to_watch(client: TestClient) -> None:
+    answer = client.get("/healthz")
+    assert (answer.status_code, answer.text) == (503, "empty")
+
+
+def test_the_health_word_says_when_the_schema_or_the_database_is_missing(
+    audit_db: AuditDb,
+) -> None:
+    bare, gone = Connection(audit_db), Connection(audit_db)
+    bare.schema, bare.login, bare.password = "postgres", "postgres", None
+    bare.password = audit_db.server.password("postgres")
+    gone.port = free_port()
+    for connection, word in ((bare, "unmigrated"), (gone, "down"), (None, "down")):
+        answer = TestClient(application(connection)).get("/healthz")
+        assert (answer.status_code, answer.text) == (503, word)
+
+
+def test_the_health_word_is_looked_up_at_most_every_ten_seconds(audit_db: AuditDb) -> None:
+    at = 100.0
+    check = api.HealthCheck(Reader(lambda: Connection(audit_db)), clock=lambda: at)
+    assert check.word() == "empty"
+    poll(audit_db, {0: "sex"}, 60)
+    at = 109.9
+    assert check.word() == "empty"
+    at = 110.0
+    assert check.word() == "ok"
+
+
+def test_the_limit_can_be_set(
+    audit_db: AuditDb, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poll(audit_db, {0: "sex"}, 400)
+    assert client.get("/healthz").text == "ok"
+    monkeypatch.setenv("IM_ATTR_AUDIT_STALE_AFTER", "300")
+    assert client.get("/healthz").text == "stale"
+    assert client.get("/api/now").json()["groups"][0]["apps"][0]["stale"] is True
+    monkeypatch.setenv("IM_ATTR_AUDIT_STALE_AFTER", "soon")
+    assert client.get("/healthz").text == "ok"
+
+
+# Answers ---------------------------------------------------------------------------------------
+
+
+def test_every_route_but_the_health_word_is_behind_the_guard() -> None:
+    def guard() -> None: ...
+
+    made = make_app(Reader(lambda: None), guard, lambda: True)
+    open_routes = [
+        route.path
+        for route in made.routes
+        if isinstance(route, APIRoute)
+        and guard not in [each.call for each in route.dependant.dependencies]
+    ]
+    assert open_routes == ["/healthz"]
+    assert {method for r in made.routes if isinstance(r, APIRoute) for method in r.methods} == {
+        "GET"
+    }
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "changes?name=%00", "changes?region=a%00", "changes?slot=1000", "changes?slot=x",
+        "changes?kind=other", "changes?since=2026-01-01T00:00:00", "changes?since=soon",
+        "changes?before=1", "changes?before=99999999999999999.1", "changes?limit=0",
+        "changes?app=frankfurt", "changes?app=a/99999999999999999999", "changes?run=%00",
+        "changes?region=seoul&app=frankfurt/1", "timeline?until=2020-01-01T00:00:00Z&since=2021-01-01T00:00:00Z",
+        "change?region=a&sdk_app_id=1&seq=0", "as-of?at=never", "changes/download?format=xlsx",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked_is_refused_with_a_reason(client: TestClient, asked: str) -> None:
+    answer = client.get(f"/api/{asked}")
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "changes?name=%25_%5C%27", "changes?region=%27%3B--", "changes?since=0001-01-01T00:00:00Z",
+        "changes?until=9999-12-31T23:59:59Z", "as-of?at=0001-01-01T00:00:00%2B14:00",
+        "as-of?at=9999-12-31T23:59:59-12:00", "timeline?since=0001-01-02T00:00:00Z",
+        "timeline?until=9999-12-31T00:00:00Z", "changes?before=-1.1", "changes?slot=&name=",
+    ],
+)  # fmt: skip
+def test_odd_questions_get_an_answer(audit_db: AuditDb, client: TestClient, asked: str) -> None:
+    poll(audit_db, {0: "sex"}, 60)
+    answer = client.get(f"/api/{asked}")
+    assert answer.status_code in (200, 422), answer.text
+
+
+def test_a_part_of_a_name_is_found_as_it_is_written(audit_db: AuditDb, client: TestClient) -> None:
+    poll(audit_db, {0: "100%", 1: "a_b", 2: "aXb", 3: "back\\slash"}, 60)
+    for part, found in (("%", ["100%"]), ("A_B", ["a_b"]), ("\\", ["back\\slash"])):
+        changes = client.get("/api/changes", params={"name": part}).json()["changes"]
+        assert [change["new_name"] for change in changes] == found
+
+
+def test_a_csv_is_safe_in_a_spreadsheet_and_whole(audit_db: AuditDb, client: TestClient) -> None:
+    names = {n: AttrName(name).name for n, name in enumerate(
+        ("=1+1", "+1", "-1", "@a", "\ta", "\ra", " =1", "＝1", "'quoted", 'a"b,c', "plain"))}  # fmt: skip  # noqa: RUF001
+    poll(audit_db, names, 60)
+    answer = client.get("/api/changes/download")
+    assert 'filename="attribute-name-changes.csv"' in answer.headers["content-disposition"]
+    note, *rows = list(csv.reader(io.StringIO(answer.text.lstrip("\ufeff"), newline="")))
+    assert "not for verification" in note[0]
+    written = {int(row[6]): row[9] for row in rows[1:]}
+    assert {slot: name.removeprefix("'") for slot, name in written.items()} == {
+        slot: name.removeprefix("'") for slot, name in names.items()
+    }
+    for name in written.values():
+        assert name.lstrip()[:1] not in ("=", "+", "-", "@", "＝"), name  # noqa: RUF001
+        assert name[:1] not in ("\t", "\r", "\n")
+
+
+def test_a_long_download_is_streamed_whole(audit_db: AuditDb, client: TestClient) -> None:
+    for ago in range(40, 0, -1):
+        poll(audit_db, {slot: f"name {slot} {ago}" for slot in range(40)}, ago * 5)
+    kept = client.get("/api/changes/download?format=json").json()["changes"]
+    assert len(kept) == 1600
+    assert [change["seq"] for change in kept] == list(range(1600, 0, -1))
+    assert client.get("/api/changes/download").text.count("\n") == 1602
+
+
+def test_hostile_names_come_as_they_are(audit_db: AuditDb, client: TestClient) -> None:
+    poll(audit_db, HOSTILE, 60)
+    answer = client.get("/api/now")
+    assert answer.headers["content-type"] == "application/json"
+    (group,) = answer.json()["groups"]
+    assert {slot["slot"]: slot["cells"][0]["name"] for slot in group["slots"]} == HOSTILE
+
+
+def test_an_altered_row_is_told_when_the_chains_are_checked_again(
+    audit_db: AuditDb, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poll(audit_db, {0: "sex", 1: "city"}, 60)
+    assert client.get("/api/verification").json()["ok"] is True
+    with audit_db.server.connect(audit_db.name) as connection, connection.cursor() as cursor:
+        cursor.execute("set session_replication_role = replica")
+        cursor.execute("update attr_audit.change set new_name = 'town' where seq = 2")
+    assert client.get("/api/verification").json()["ok"] is True, "the last result is kept a while"
+    clock = api.time.monotonic
+    monkeypatch.setattr(api.time, "monotonic", lambda: clock() + 6)
+    again = client.get("/api/verification?again=true").json()
+    assert again["ok"] is False
+    assert [broken["first_bad_seq"] for broken in again["broken"]] == [2]
+
+
+def test_the_page_can_only_read_even_as_the_owner(audit_db: AuditDb) -> None:
+    reader = Reader(lambda: Connection(audit_db, "attr_audit_writer"))
+    with pytest.raises(Exception, match="read-only"), reader.transaction() as connection:
+        connection.execute(text("update attr_audit.app set api = 'x'"))
+
+
+def test_a_question_that_takes_too_long_is_given_up(audit_db: AuditDb) -> None:
+    made = application(Connection(audit_db))
+
+    @made.get("/slow")
+    def slow() -> None:
+        with made.state.reader.transaction(seconds=1) as connection:
+            connection.execute(text("select pg_sleep(30)"))
+
+    made.state.reader = Reader(lambda: Connection(audit_db))
+    answer = TestClient(made).get("/slow")
+    assert (answer.status_code, answer.json()["error"]) == (503, "timeout")
+
+
+def test_a_trouble_tells_neither_host_nor_user_nor_password(audit_db: AuditDb) -> None:
+    connection = Connection(audit_db)
+    connection.password = "not-the-password"
+    answer = TestClient(application(connection)).get("/api/now")
+    assert (answer.status_code, Problem(**answer.json()).error) == (503, "database_down")
+    for hidden in ("not-the-password", "127.0.0.1", str(connection.port), connection.login or ""):
+        assert hidden not in answer.text.replace("role attr_audit_reader", "")
+
+
+def test_a_connection_that_was_mended_counts_at_once(audit_db: AuditDb) -> None:
+    connection = Connection(audit_db)
+    right, connection.password = connection.password, "wrong"
+    client = TestClient(application(connection))
+    assert client.get("/api/now").status_code == 503
+    connection.password = right
+    assert client.get("/api/now").status_code == 200
+
+
+def test_files_outside_the_static_folder_cannot_be_had(client: TestClient) -> None:
+    version = app.static_version()
+    assert client.get(f"/static/{version}/page.js").status_code == 200
+    for path in ("../app.py", "..%2Fapp.py", "%2e%2e/app.py", "/etc/passwd", "vendor"):
+        assert client.get(f"/static/{version}/{path}").status_code == 404
+
+
+def test_no_page_has_script_or_style_in_line(client: TestClient) -> None:
+    for view in app.VIEWS:
+        page = client.get("/" if view == "now" else f"/{view}")
+        assert page.status_code == 200
+        assert "<script>" not in page.text
+        assert "style=" not in page.text
+        assert " on" not in page.text.replace(" one", "").replace(" only", "")
+        assert "http" not in page.text
+
+
+# What it costs others --------------------------------------------------------------------------
+
+LOAD_AS_A_TASK_DOES = """
+import json, sys
+import airflow.sdk.execution_time.task_runner
+import airflow.sdk.plugins_manager as plugins
+before = set(sys.modules)
+plugins.integrate_macros_plugins()
+loaded = plugins._get_plugins()[0]
+print(json.dumps([sorted(set(sys.modules) - before), [plugin.name for plugin in loaded]]))
+"""
+
+
+def test_a_task_process_that_loads_the_plugin_loads_nothing_of_the_page(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_AS_A_TASK_DOES],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    new, plugins = json.loads(done.stdout.splitlines()[-1])
+    assert "im_attr_audit" in plugins
+    assert "im_attr_audit_plugin" in new
+    heavy = ("fastapi", "starlette", "pydantic", "sqlalchemy", "airflow.api_fastapi", "flask")
+    assert [name for name in new if name.startswith((*heavy, "im_attr_audit.web"))] == []
+
+
+def test_airflow_starts_although_the_page_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "im_attr_audit.web.app", None)
+    monkeypatch.syspath_prepend(str(ROOT / "plugins"))
+    from im_attr_audit_plugin import ImAttrAuditPlugin
+
+    assert ImAttrAuditPlugin().fastapi_apps == []
+
+
+def test_times_are_compared_in_one_zone() -> None:
+    assert api._epoch_us(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)) == 1_000_000
+    assert api._key("1000000.7") == (datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC), 7)

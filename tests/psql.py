@@ -26,10 +26,8 @@ def psql(
             *(part for item in variables.items() for part in ("-v", "=".join(item))),
             *options,
         ],
-        input=script,
+        input=script.encode(),  # as bytes: names may hold line ends of any kind
         capture_output=True,
-        text=True,
-        encoding="utf-8",
         check=False,
         env={
             "PATH": os.defpath,
@@ -41,9 +39,8 @@ def psql(
             "PGTZ": "UTC",
         },
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
+    assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
+    return done.stdout.decode()
 
 
 def rows(

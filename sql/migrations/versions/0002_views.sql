@@ -18,7 +18,7 @@ select h.region, h.sdk_app_id, a.app_group, h.slot, h.name, h.attr_type, h.possi
   join attr_audit.app a using (region, sdk_app_id);
 
 comment on view attr_audit.name_history is
-    'Every span in which a slot had a name: it began between possible_from and valid_from, and ended between certain_to and valid_to.';
+    'Every span in which a slot had a name, of retired apps too: it began between possible_from and valid_from, and ended between certain_to and valid_to. A type that became known or changed begins a new span of the same name.';
 comment on column attr_audit.name_history.region is 'The app''s region.';
 comment on column attr_audit.name_history.sdk_app_id is 'The app''s number.';
 comment on column attr_audit.name_history.app_group is 'Apps that are meant to carry the same names.';
@@ -28,7 +28,7 @@ comment on column attr_audit.name_history.attr_type is 'timpush only: 0 IM UserI
 comment on column attr_audit.name_history.possible_from is
     'The earliest instant at which it can have begun; null for a baseline: it was there at first sight.';
 comment on column attr_audit.name_history.valid_from is 'When it was first seen.';
-comment on column attr_audit.name_history.certain_to is 'When it was last seen.';
+comment on column attr_audit.name_history.certain_to is 'When the request of the last read that saw it was sent.';
 comment on column attr_audit.name_history.valid_to is 'When something else was first seen; null: still so.';
 
 create view attr_audit.current_names as
@@ -80,7 +80,7 @@ begin atomic
 end;
 
 comment on function attr_audit.names_as_of(timestamptz) is
-    'The names last seen at or before the instant. certain is false between the bounds of the slot''s next change and after the app''s last_ok_at; a slot within the bounds of its addition has name null. No rows for an app before its first good poll. Certain means that the polls on both sides agree: a change there and back between two polls cannot be seen.';
+    'The names last seen at or before the instant, of retired apps too. certain is false strictly between the bounds of the slot''s next change (of a baseline: after the app''s prior_ok_at) and after the app''s last_ok_at; on a bound itself it is true. A slot within the bounds of its addition is a row with name null, not certain. No rows for an app before its first good poll. Certain means that the polls on both sides agree: a change there and back between two polls cannot be seen.';
 
 create view attr_audit.drift as
 select a.app_group, s.slot, count(distinct n.name) as distinct_names,
@@ -97,11 +97,11 @@ select a.app_group, s.slot, count(distinct n.name) as distinct_names,
 having count(distinct n.name) > 1 or count(n.name) < count(*);
 
 comment on view attr_audit.drift is
-    'Slots whose apps, meant to carry the same names, disagree; only apps with a good poll, without retired ones.';
+    'Slots whose apps, meant to carry the same names, disagree now; only apps with a good poll, without retired ones. Names are compared exactly; types are not compared.';
 comment on column attr_audit.drift.app_group is 'Apps that are meant to carry the same names.';
 comment on column attr_audit.drift.slot is 'The attribute''s number.';
 comment on column attr_audit.drift.distinct_names is
-    'How many different names the slot has; 1 where some apps have that name and the others none.';
+    'How many different names the slot has, no name not counted: 1 where some apps have that name and the others none.';
 comment on column attr_audit.drift.names is
     '"region/sdk_app_id" to name; null: the app was asked and has no name in this slot.';
 
@@ -156,7 +156,7 @@ begin atomic
 end;
 
 comment on function attr_audit.coverage_gaps(interval) is
-    'Where our knowledge has gaps: consecutive good polls of an app more than longer_than apart, and how many polls failed in between; gap_to null: still open. As far back as poll is kept.';
+    'Where our knowledge has gaps: consecutive good polls of an app more than longer_than apart, from the request of the last read of one (gap_from) to the first request of the next (gap_to; null: still open, also of a retired app), and how many polls failed in between. As far back as poll is kept. An app that was never seen has no gap: see freshness.';
 
 create view attr_audit.daily_changes as
 select (c.seen_at at time zone 'UTC')::date as day, c.region, a.app_group, c.kind, count(*) as changes

@@ -1,0 +1,176 @@
+"""Writes the generated parts of docs/data-model.md: `python -m tests.data_model`.
+
+Tables come from the migrated database's own comments, outputs from the real psql as the reader, in
+the scripted week of tests/story.py. A test does the same and compares.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from launch.postgres import THROWAWAY, EmbeddedPostgres
+from tests import story
+from tests.psql import QUERIES, psql
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "data-model.md"
+COMMAND = "python -m tests.data_model"
+
+#: The end of the scripted week plays the part of now; every query in the order of the page.
+NOW = "2026-11-04 00:00Z"
+SHOWN: dict[str, dict[str, str]] = {
+    "slot_everywhere_now": {},
+    "slot_on_a_date": {"at": "2026-10-29 09:30Z"},
+    "changes_last_week": {"until": NOW},
+    "who_saw_it_first": {},
+    "regions_that_disagree": {},
+    "names_ever_used": {},
+    "how_long_names_lived": {"region": "seoul"},
+    "apps_not_seen": {"at": NOW},
+    "failed_polls_per_day": {"until": NOW},
+    "gaps_in_knowledge": {"at": NOW},
+    "names_no_longer_there": {"names": '["Membership level", "city", "birthdate"]'},
+    "export_for_auditor": {},
+}
+
+_MARKED = re.compile(
+    r"(?P<begin><!-- generated: (?P<what>\w+)(?P<rest>.*?)-->\n).*?(?P<end><!-- end -->)", re.DOTALL
+)
+
+
+class Page:
+    """The page's generated parts, from one database."""
+
+    def __init__(self, server: EmbeddedPostgres, week: str) -> None:
+        self._server = server
+        self._week = week
+
+    def regenerate(self, page: str) -> str:
+        """The page with every generated part as it is now."""
+
+        def anew(marked: re.Match[str]) -> str:
+            part = getattr(self, marked["what"])(marked["rest"].strip())
+            return f"{marked['begin']}{part.strip()}\n{marked['end']}"
+
+        return _MARKED.sub(anew, page)
+
+    # What a marker may name; each takes the rest of the marker.
+
+    def relation(self, name: str) -> str:
+        """A table's or view's comment, columns and constraints."""
+        [[comment]] = self._rows(
+            "select obj_description(:'name'::regclass, 'pg_class')", name=f"attr_audit.{name}"
+        )
+        columns = self._rows(_COLUMNS, name=f"attr_audit.{name}")
+        constraints = self._rows(_CONSTRAINTS, name=f"attr_audit.{name}")
+        lines = [f"### {name}", "", comment, "", "| column | type | |", "|---|---|---|"]
+        lines += [f"| `{n}` | {type_} | {_cell(said)} |" for n, type_, said in columns]
+        if constraints:
+            lines += ["", "What the database holds it to:", ""]
+            lines += [f"- `{n}`: `{definition}`" for n, definition in constraints]
+        return "\n".join(lines)
+
+    def function(self, name: str) -> str:
+        """A function's comment and columns."""
+        [[arguments, comment]] = self._rows(_FUNCTION, name=name)
+        columns = self._rows(_RESULT, name=name)
+        lines = [f"### {name}()", "", comment, "", f"Takes: {arguments or 'nothing'}.", ""]
+        lines += ["| column | type |", "|---|---|"]
+        lines += [f"| `{column}` | {type_} |" for column, type_ in columns]
+        return "\n".join(lines)
+
+    def example(self, statement: str) -> str:
+        """A statement and what psql prints for it."""
+        return f"```sql\n{statement}\n```\n\n```text\n{self._printed(statement)}\n```"
+
+    def queries(self, _: str) -> str:
+        """Every query with its question and its output."""
+        return "\n\n".join(self._query(name, variables) for name, variables in SHOWN.items())
+
+    def _query(self, name: str, variables: dict[str, str]) -> str:
+        script = (QUERIES / f"{name}.sql").read_text(encoding="utf-8")
+        question = script.splitlines()[0].removeprefix("-- ")
+        printed = self._printed(script, **variables)
+        if name == "export_for_auditor":
+            lines = printed.splitlines()
+            printed = "\n".join([*lines[:3], f"… {len(lines) - 3} more rows"])
+        given = "".join(f" -v {key}={_shell(value)}" for key, value in variables.items())
+        return (
+            f"### {question}\n\n[{name}.sql](../sql/queries/{name}.sql)"
+            f"{f', with `{given.strip()}`' if given else ''}\n\n```text\n{printed}\n```"
+        )
+
+    def _printed(self, script: str, **variables: str) -> str:
+        printed = psql(self._server, self._week, script, **variables)
+        return "\n".join(line.rstrip() for line in printed.rstrip().splitlines())
+
+    def _rows(self, statement: str, **variables: str) -> list[list[str]]:
+        separated = ("-At", "-F", "\x1f", "-R", "\x1e")
+        printed = psql(self._server, self._week, statement, *separated, **variables)
+        rows = printed.removesuffix("\n").split("\x1e")
+        return [row.split("\x1f") for row in rows if row]
+
+
+_COLUMNS = """
+select a.attname, format_type(a.atttypid, a.atttypmod) || case when a.attnotnull then '' when
+       c.relkind = 'v' then '' else ', null' end, col_description(a.attrelid, a.attnum)
+  from pg_attribute a
+  join pg_class c on c.oid = a.attrelid
+ where a.attrelid = :'name'::regclass and a.attnum > 0 and not a.attisdropped
+ order by a.attnum
+"""
+
+# Not the not-null constraints, which PostgreSQL 18 lists and older ones do not.
+_CONSTRAINTS = """
+select conname, pg_get_constraintdef(oid)
+  from pg_constraint
+ where conrelid = :'name'::regclass and contype <> 'n'
+ order by contype desc, conname
+"""
+
+_FUNCTION = """
+select pg_get_function_arguments(oid), obj_description(oid, 'pg_proc')
+  from pg_proc
+ where proname = :'name' and pronamespace = 'attr_audit'::regnamespace
+"""
+
+_RESULT = """
+select t.name, format_type(t.type, null)
+  from pg_proc p
+ cross join unnest(p.proargnames, p.proallargtypes, p.proargmodes) with ordinality
+       as t (name, type, mode, number)
+ where p.proname = :'name' and p.pronamespace = 'attr_audit'::regnamespace and t.mode = 't'
+ order by t.number
+"""
+
+
+def _cell(comment: str) -> str:
+    return comment.replace("|", "\\|")
+
+
+def _shell(value: str) -> str:
+    return value if re.fullmatch(r"[\w.-]+", value) else f"'{value}'"
+
+
+def main() -> None:
+    """Write the page anew."""
+    from im_attr_audit.migrate import migrate
+
+    with tempfile.TemporaryDirectory(prefix="im-attr-audit-docs-") as directory:
+        server = EmbeddedPostgres(Path(directory) / "postgres", settings=THROWAWAY)
+        server.start()
+        try:
+            server.ensure_database("migrated")
+            migrate(server.url("migrated"))
+            for role in ("attr_audit_owner", "attr_audit_writer", "attr_audit_reader"):
+                server.ensure_role(role)
+            week = story.week(server, "migrated")
+            page = PAGE.read_text(encoding="utf-8")
+            PAGE.write_text(Page(server, week).regenerate(page), encoding="utf-8")
+        finally:
+            server.destroy()
+
+
+if __name__ == "__main__":
+    main()

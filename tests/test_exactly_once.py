@@ -1,0 +1,230 @@
+"""Tries and rounds: what was recorded is not asked for again, and is recorded once.
+
+Through the task's own function, with a task instance as Airflow's scheduler would hand it over.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from im_attr_audit import tasks
+from im_attr_audit.target import Target
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+
+from tests.conftest import WRITER, AuditDb
+from tests.rig import Rig, app_of, assert_changes_are_true
+from tests.standin.control import StandIn
+
+REGIONS = ("china", "frankfurt", "seoul")
+RETRIES = 3
+
+
+@pytest.fixture(scope="module")
+def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
+    directory = tmp_path_factory.mktemp("standin")
+    with StandIn.start(directory, regions=REGIONS, lasting=False) as running:
+        yield running
+
+
+class Task:
+    """One mapped `sync` of three apps, tried, retried and cleared as Airflow would."""
+
+    def __init__(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rig, self.monkeypatch = rig, monkeypatch
+        self.targets = [rig.add_app(region, {0: "sex", 1: "city"}) for region in REGIONS]
+        for target in self.targets:
+            self.connect(target)
+        self.run = rig.new_run()
+        self.tries = 0
+        self.max_tries = RETRIES
+
+    def connect(self, target: Target, **changed: Any) -> None:
+        told = self.rig.standin.connection_json(*app_of(target)) | changed
+        self.monkeypatch.setenv(f"AIRFLOW_CONN_{target.conn_id.upper()}", json.dumps(told))
+
+    def attempt(self, problems: dict[str, str] | None = None) -> dict[str, int]:
+        """The next try."""
+        self.tries += 1
+        ti = SimpleNamespace(
+            try_number=self.tries,
+            max_tries=self.max_tries,
+            task=SimpleNamespace(retries=RETRIES),
+        )
+        conn_ids = [target.conn_id for target in self.targets]
+        return tasks.sync(conn_ids, problems or {}, dag_run_id=self.run, ti=ti)
+
+    def clear(self) -> None:
+        """What clearing does to a task instance: as many retries again."""
+        self.max_tries = self.tries + RETRIES
+
+    def polls(self) -> list[list[tuple[int, str]]]:
+        """For each app the tries and outcomes of this run's polls."""
+        record = self.rig.record(*self.targets)
+        return [
+            [
+                (p.try_number, p.outcome)
+                for p in record.polls_of(app_of(target))
+                if p.dag_run_id == self.run
+            ]
+            for target in self.targets
+        ]
+
+    def changes_are_true(self) -> bool:
+        for target in self.targets:
+            changes = self.rig.record(target).changes
+            assert_changes_are_true(changes, self.rig.history(target))
+        return True
+
+
+@pytest.fixture
+def task(standin: StandIn, audit_db: AuditDb, monkeypatch: pytest.MonkeyPatch) -> Task:
+    server = audit_db.server
+    connection = {
+        "conn_type": "postgres",
+        "host": "127.0.0.1",
+        "port": server.port,
+        "login": WRITER,
+        "password": server.password(WRITER),
+        "schema": audit_db.name,
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_IM_ATTR_AUDIT_DB", json.dumps(connection))
+    monkeypatch.setenv("IM_ATTR_AUDIT_CONFIRM_SECONDS", "0")
+    standin.reset()
+    return Task(Rig(standin, audit_db.writer), monkeypatch)
+
+
+def test_a_retry_of_a_task_whose_commit_had_happened_asks_nobody_again(task: Task) -> None:
+    assert task.attempt() == {"ok": 3}
+    asked = len(task.rig.standin.log())
+    assert task.attempt() == {"ok": 3}
+    assert len(task.rig.standin.log()) == asked
+    assert task.polls() == [[(1, "ok")]] * 3
+    assert task.changes_are_true()
+
+
+def test_a_commit_whose_answer_was_lost_is_neither_lost_nor_made_twice(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = tasks.audit_engine
+
+    def engine_that_loses_the_answer() -> Any:
+        engine: Any = make()
+        commit = engine.dialect.do_commit
+
+        def commit_and_lose(connection: Any) -> None:
+            commit(connection)
+            connection.close()
+            raise OperationalError("commit", None, Exception("connection lost"))
+
+        engine.dialect.do_commit = commit_and_lose
+        return engine
+
+    monkeypatch.setattr(tasks, "audit_engine", engine_that_loses_the_answer)
+    with pytest.raises(OperationalError):
+        task.attempt()
+    monkeypatch.setattr(tasks, "audit_engine", make)
+    asked = len(task.rig.standin.log())
+    assert task.attempt() == {"ok": 3}
+    assert len(task.rig.standin.log()) == asked
+    assert task.polls() == [[(1, "ok")]] * 3
+    assert task.changes_are_true()
+
+
+def test_a_commit_that_did_not_happen_is_made_by_the_retry(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = tasks.audit_engine
+
+    def engine_that_loses_its_server() -> Any:
+        engine = make()
+
+        @event.listens_for(engine, "before_cursor_execute")
+        def lose(_c: Any, cursor: Any, statement: str, *_: Any) -> None:
+            if "insert into attr_audit.change " in statement:
+                cursor.connection.close()
+
+        return engine
+
+    monkeypatch.setattr(tasks, "audit_engine", engine_that_loses_its_server)
+    with pytest.raises(Exception, match="closed"):
+        task.attempt()
+    monkeypatch.setattr(tasks, "audit_engine", make)
+    assert task.polls() == [[], [], []]
+    assert task.attempt() == {"ok": 3}
+    assert task.polls() == [[(2, "ok")]] * 3
+    assert task.changes_are_true()
+
+
+def test_a_retry_asks_only_apps_without_a_final_outcome(task: Task) -> None:
+    china, frankfurt, _ = task.targets
+    task.rig.fault(china, "bad_gateway", {"kind": "answer_names", "names": {"0": "glitch"}})
+    task.connect(frankfurt, password="a wrong key")
+    with pytest.raises(AirflowException, match="will be tried again") as first:
+        task.attempt()
+    assert not isinstance(first.value, AirflowFailException)
+    with pytest.raises(AirflowException, match="will be tried again"):
+        task.attempt()
+    with pytest.raises(AirflowFailException, match=f"{frankfurt.conn_id} rejected"):
+        task.attempt()
+    assert task.polls() == [
+        [(1, "unavailable"), (2, "unstable"), (3, "ok")],
+        [(1, "rejected")],
+        [(1, "ok")],
+    ]
+
+
+def test_clearing_a_task_asks_them_all_again(task: Task) -> None:
+    frankfurt = task.targets[1]
+    task.connect(frankfurt, password="a wrong key")
+    with pytest.raises(AirflowFailException):
+        task.attempt()
+    task.connect(frankfurt)
+    task.clear()
+    assert task.attempt() == {"ok": 3}
+    assert task.polls() == [
+        [(1, "ok"), (2, "ok")],
+        [(1, "rejected"), (2, "ok")],
+        [(1, "ok"), (2, "ok")],
+    ]
+    task.rig.fault(task.targets[0], "drop")
+    task.clear()
+    with pytest.raises(AirflowException):
+        task.attempt()
+    assert task.attempt() == {"ok": 3}
+    assert [len(polls) for polls in task.polls()] == [4, 3, 3]
+    assert task.changes_are_true()
+
+
+def test_a_late_poll_is_final_and_fails_nobody(task: Task) -> None:
+    task.attempt()
+    china = task.targets[0]
+    # A run that began before that one had ended, and is recorded after it.
+    task.rig.fault(china, "hold")
+    task.clear()
+    came: list[dict[str, int]] = []
+    thread = threading.Thread(target=lambda: came.append(task.attempt()))
+    thread.start()
+    task.rig.standin.wait_held(1)
+    assert task.rig.outcomes(china) == ["ok"]
+    task.rig.standin.release()
+    thread.join(30)
+    assert came == [{"late": 1, "ok": 2}]
+    assert task.attempt() == {"late": 1, "ok": 2}
+    assert task.changes_are_true()
+
+
+def test_a_doubly_listed_app_is_asked_by_neither_and_says_why(task: Task) -> None:
+    china = task.targets[0]
+    asked = len(task.rig.standin.log())
+    with pytest.raises(AirflowFailException, match="misconfigured"):
+        task.attempt({china.conn_id: "is listed more than once"})
+    entries = task.rig.standin.log()[asked:]
+    assert china.sdk_app_id not in {entry.app_id for entry in entries}
+    assert task.polls() == [[(1, "misconfigured")], [(1, "ok")], [(1, "ok")]]

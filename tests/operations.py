@@ -1,0 +1,44 @@
+"""The parts of docs/operations.md that are written by a program: `python -m tests.operations`."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+from im_attr_audit.codes import CODES, Code
+
+GUIDE = Path(__file__).resolve().parents[1] / "docs" / "operations.md"
+_GENERATED = re.compile(r"(<!-- generated: codes -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def codes_table() -> str:
+    """Every code of the vendor's, those that say the same in one row."""
+    rows = ["| code | means | what happens | what to do |", "|---|---|---|---|"]
+    for _, group in itertools.groupby(CODES.values(), key=_words):
+        alike = list(group)
+        first = alike[0]
+        happens = f"{first.action.value} → `{first.outcome}`"
+        rows.append(f"| {_numbers(alike)} | {first.meaning} | {happens} | {first.advice} |")
+    return "\n".join(rows) + "\n"
+
+
+def written(guide: str) -> str:
+    """The guide with its generated parts as they ought to be."""
+    table = codes_table()
+    return _GENERATED.sub(lambda found: found[1] + table + found[2], guide)
+
+
+def _words(code: Code) -> tuple[str, str, str, str]:
+    return code.meaning, code.action.value, code.outcome, code.advice
+
+
+def _numbers(codes: list[Code]) -> str:
+    numbers = [code.code for code in codes]
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers))
+
+
+if __name__ == "__main__":
+    GUIDE.write_text(written(GUIDE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,436 @@
+"""The compose stack from nothing to nothing: up, runs on three workers, each part killed in a run.
+
+``python -m tests.cluster.drill`` on a machine with docker compose. It works in a copy of the
+checkout under a project name of its own, on ports of its own, so that neither an `.env` nor a
+stack that is up is touched; it removes everything again. What it prints goes into docs/compose.md.
+Exit status 0 only if all that was expected came about.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.cookiejar
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+DAG = "im_attr_name_audit"
+PROJECT = "im-attr-audit-drill"
+PORT, DB_PORT = 18080, 15433
+SETTINGS = f"""\
+COMPOSE_PROJECT_NAME={PROJECT}
+AIRFLOW_PORT={PORT}
+AUDIT_DB_PORT={DB_PORT}
+IM_ATTR_AUDIT_SCHEDULE='* * * * *'
+IM_ATTR_AUDIT_RETRY_SECONDS=5
+"""
+# Answers so slow that there is time to kill something while they are waited for.
+SLOW = """
+import sys
+from pathlib import Path
+from tests.standin.control import StandIn
+StandIn.attach(Path("/opt/airflow/standin")).set_latency(float(sys.argv[1]))
+"""
+CONNECT = """
+import json, os, psycopg2
+known = json.loads(os.environ["AIRFLOW_CONN_IM_ATTR_AUDIT_DB"])
+for name in ("attr_audit", "airflow", "postgres"):
+    try:
+        psycopg2.connect(host=known["host"], user=known["login"], password=known["password"],
+                         dbname=name).close()
+        print(name, "connected")
+    except psycopg2.OperationalError as error:
+        print(name, str(error).strip().splitlines()[-1].strip())
+"""
+
+
+class NotDoneError(Exception):
+    """A command did not end as it should; the text says how."""
+
+
+class Drill:
+    """A copy of the checkout, and what is done in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.began = time.monotonic()
+
+    # Saying and doing ----------------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+
+    def chapter(self, title: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - self.began), 60)
+        self.say(f"\n# {minutes}:{seconds:02d}  {title}")
+
+    def do(
+        self,
+        command: str,
+        *,
+        shown: str | None = None,
+        fails: bool = False,
+        quiet: bool = False,
+        last: int = 12,
+    ) -> str:
+        """Run it as if it had been typed; print it with the last lines of what it says."""
+        began = time.monotonic()
+        done = subprocess.run(
+            ["sh", "-c", command],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        took = time.monotonic() - began
+        output = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", done.stdout).strip("\n")
+        if not quiet:
+            self.say(f"$ {shown or command}")
+            lines = output.splitlines()
+            if len(lines) > last:
+                lines = ["…", *lines[-last:]]
+            for line in lines:
+                self.say(line.rstrip())
+            if took > 5:
+                self.say(f"[{took:.0f} s]")
+        if (done.returncode != 0) != fails:
+            raise NotDoneError(f"{command}: exit status {done.returncode}\n{output[-6000:]}")
+        return output
+
+    def sql(self, database: str, query: str, *, show: bool = False) -> str:
+        """Ask Postgres; ``show``: as a reader would."""
+        how = "-P pager=off" if show else "-qtA"
+        asked = f'docker compose exec -T postgres psql -U postgres -d {database} {how} -c "{query}"'
+        return self.do(asked, quiet=not show, last=40)
+
+    def wait(self, what: str, condition: Callable[[], Any], seconds: float = 600) -> Any:
+        """Wait for it; the first answer that is true."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with contextlib.suppress(OSError, NotDoneError):
+                if found := condition():
+                    return found
+            if time.monotonic() > deadline:
+                raise NotDoneError(f"waited {seconds:.0f} s in vain: {what}")
+            time.sleep(1)
+
+    # Runs ----------------------------------------------------------------------------------------
+
+    def runs(self) -> list[tuple[str, str]]:
+        """(run_id, state), in order."""
+        told = self.sql("airflow", "select run_id, state from dag_run order by id")
+        return [(run, state) for run, _, state in (row.partition("|") for row in told.split())]
+
+    def next_run(self, after: str | None) -> str:
+        """The run that follows that one."""
+
+        def begun() -> str:
+            ids = [run for run, _ in self.runs()]
+            later = ids[ids.index(after) + 1 :] if after else ids
+            return later[0] if later else ""
+
+        return str(self.wait("the next run", begun))
+
+    def ended(self, run: str) -> str:
+        """Wait for its end; how it ended."""
+
+        def over() -> str:
+            state = dict(self.runs()).get(run, "")
+            return state if state in ("success", "failed") else ""
+
+        return str(self.wait(f"the end of {run}", over, 1200))
+
+    def newest(self) -> str:
+        """The newest run, once it has ended."""
+        run = self.runs()[-1][0]
+        self.ended(run)
+        return run
+
+    def tasks(self, run: str) -> None:
+        """Show what ran where, and how often."""
+        self.sql(
+            "airflow",
+            "select coalesce(rendered_map_index, task_id) as task, state, try_number as try, "
+            "hostname as worker, round(extract(epoch from end_date - start_date)) as seconds "
+            f"from task_instance where run_id = '{run}' order by start_date",
+            show=True,
+        )
+
+    # The story -----------------------------------------------------------------------------------
+
+    def go(self) -> None:
+        self.from_nothing()
+        self.page()
+        self.little_knowledge()
+        self.three_workers()
+        for number, part in enumerate(("worker", "redis", "postgres", "api-server"), 1):
+            self.killed(part, number)
+        self.down_and_up()
+        self.say("\nAll of it came about as expected.")
+
+    def from_nothing(self) -> None:
+        self.chapter("Without secrets nothing starts")
+        self.do("docker compose up --wait", fails=True)
+        self.do("sh compose/make-env.sh")
+        env = self.folder / ".env"
+        env.write_text(env.read_text() + SETTINGS)
+        self.chapter("From nothing")
+        self.do("docker compose up --wait", last=10)
+        self.do("docker compose --profile demo up --wait", last=1)
+        self.do("docker compose ps --format 'table {{.Service}}\t{{.Status}}\t{{.Ports}}'", last=20)
+        self.chapter("The first run")
+        unpause = f"docker compose exec -T api-server airflow dags unpause {DAG}"
+        self.do(unpause, quiet=True)
+        self.say(f"$ {unpause}")
+        run = self.next_run(None)
+        self.expect(self.ended(run) == "success", "the first run is green")
+        self.tasks(run)
+        self.sql(
+            "attr_audit",
+            "select region, count(*) as names from attr_audit.current_names group by 1 order by 1",
+            show=True,
+        )
+
+    def page(self) -> None:
+        self.chapter("The page, behind FAB's login")
+        jar = http.cookiejar.CookieJar()
+        browser = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(jar)
+        )
+
+        def get(path: str, form: dict[str, str] | None = None) -> tuple[int, str, str]:
+            body = urllib.parse.urlencode(form).encode() if form else None
+            try:
+                with browser.open(f"http://localhost:{PORT}{path}", body, timeout=60) as answer:
+                    return answer.status, answer.geturl(), answer.read().decode()
+            except urllib.error.HTTPError as error:
+                return error.code, error.geturl(), ""
+
+        def show(path: str, came: tuple[int, str, str]) -> None:
+            title = re.search(r"<title>(.*?)</title>", came[2], re.S)
+            where = urllib.parse.urlsplit(came[1]).path
+            said = f"  “{title[1].strip()}”" if title else f"  {came[2][:40]}"
+            self.say(f"GET {path} → {came[0]} {where}{said if came[2] else ''}")
+
+        for path in ("/im-attr-audit/healthz", "/api/v2/dags", "/im-attr-audit/"):
+            came = get(path)
+            show(path, came)
+        login = came
+        self.expect("/auth/login" in login[1], "who is not logged in is sent to the login")
+        token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', login[2])
+        password = self.setting("AIRFLOW_ADMIN_PASSWORD")
+        form = {
+            "username": "admin",
+            "password": password,
+            "csrf_token": token[1] if token else "",
+        }
+        get("/auth/login/?next=/im-attr-audit/", form)
+        self.say("logged in as admin")
+        came = get("/im-attr-audit/")
+        show("/im-attr-audit/", came)
+        self.expect(came[0] == 200 and "/auth/" not in came[1], "the page opens after the login")
+
+    def setting(self, name: str) -> str:
+        found = re.search(rf"(?m)^{name}=(.*)$", (self.folder / ".env").read_text())
+        return found[1] if found else ""
+
+    def little_knowledge(self) -> None:
+        self.chapter("What a worker may not")
+        reach = self.do(
+            f"docker compose exec -T worker python - <<'END'\n{CONNECT}\nEND",
+            shown="docker compose exec worker python …      # connect as attr_audit_writer to each",
+        )
+        self.expect(reach.count("CONNECT privilege") == 2, "the worker reaches the record alone")
+        names = self.do("docker compose exec -T worker env", quiet=True)
+        secrets = {
+            name: self.setting(name)
+            for name in (
+                "POSTGRES_PASSWORD",
+                "AIRFLOW_DB_PASSWORD",
+                "AUDIT_MIGRATOR_PASSWORD",
+                "AUDIT_READER_PASSWORD",
+                "AIRFLOW_FERNET_KEY",
+                "AIRFLOW_JWT_SECRET",
+                "AIRFLOW_ADMIN_PASSWORD",
+            )
+        }
+        known = [name for name, value in secrets.items() if value in names]
+        self.expect(not known, f"not in a worker's environment: {', '.join(secrets)}")
+        self.do("docker compose exec -T worker id", shown="docker compose exec worker id")
+
+    def three_workers(self) -> None:
+        self.chapter("Three workers")
+        self.do("docker compose --profile demo up --wait --scale worker=3", last=1)
+        before = self.newest()
+        run = self.next_run(before)
+        self.expect(self.ended(run) in ("success", "failed"), "the next run ended")
+        self.tasks(run)
+        hosts = self.sql(
+            "airflow", f"select count(distinct hostname) from task_instance where run_id = '{run}'"
+        )
+        self.expect(hosts == "3", "all three took work")
+        self.do(
+            "docker compose exec -T standin python -m tests.standin "
+            "--state /opt/airflow/standin set china 3 'signup'",
+            shown="docker compose exec standin python -m tests.standin … set china 3 'signup'",
+            last=1,
+        )
+        self.say("(a change by hand ends the story; from here on all names are ours)")
+
+    def killed(self, part: str, number: int) -> None:
+        self.chapter(f"{part} killed in a run, and brought back")
+        name = f"killed {number}: {part}"
+        # Between two runs, so that both changes are the next run's to see.
+        self.newest()
+        for region in ("frankfurt", "jakarta"):
+            self.do(
+                "docker compose exec -T standin python -m tests.standin "
+                f"--state /opt/airflow/standin set {region} 2 '{name}'",
+                quiet=True,
+            )
+            self.say(f"{region} calls slot 2 “{name}” now")
+        self.latency(6)
+        run = str(self.wait("all regions being asked", self.all_being_asked))
+        if part == "worker":
+            self.do(f"docker kill {PROJECT}-worker-2", shown="docker kill …-worker-2")
+        else:
+            self.do(f"docker compose kill {part}", last=1)
+        self.latency(0)
+        time.sleep(5)
+        self.do("docker compose --profile demo up --wait --scale worker=3", last=1)
+        state = self.ended(run)
+        self.say(f"the run that was hit: {state}")
+        self.tasks(run)
+        following = self.next_run(run)
+        state = self.ended(following)
+        self.expect(state == "success", f"the next run is green ({following})")
+        found = self.sql(
+            "attr_audit",
+            "select region, slot, old_name, new_name, not_before < seen_at as bounded, dag_run_id "
+            f"from attr_audit.change where new_name = '{name}' order by region",
+            show=True,
+        )
+        self.expect("(2 rows)" in found, "both changes are recorded, once each")
+        said = self.do("docker compose exec -T api-server im-attr-audit verify 2>&1", last=3)
+        self.expect("The record is as it was recorded." in said, "the record is right")
+        self.same_as_the_vendor()
+
+    def all_being_asked(self) -> str:
+        """The run whose every region is being synced at present."""
+        return self.sql(
+            "airflow",
+            "select run_id from task_instance where task_id = 'sync' and state = 'running' "
+            "group by 1 having count(*) = 6",
+        )
+
+    def latency(self, seconds: float) -> None:
+        self.do(
+            f"docker compose exec -T standin python - {seconds} <<'END'\n{SLOW}\nEND", quiet=True
+        )
+
+    def same_as_the_vendor(self) -> None:
+        """Every name in the record is what the stand-in answers, and the other way round."""
+        told = self.do(
+            "docker compose exec -T standin python -m tests.standin "
+            "--state /opt/airflow/standin show",
+            quiet=True,
+        )
+        vendor, region = set(), ""
+        for line in told.splitlines():
+            if app := re.match(r"(\w+) / \d+ ", line):
+                region = app[1]
+            elif slot := re.match(r"\s+(\d+)  '(.*)'$", line):
+                vendor.add((region, int(slot[1]), slot[2]))
+        rows = self.sql(
+            "attr_audit",
+            "select json_agg(json_build_array(region, slot, name)) from attr_audit.current_names",
+        )
+        record = {(region, slot, name) for region, slot, name in json.loads(rows)}
+        self.expect(record == vendor, f"the record's {len(record)} names are the vendor's")
+
+    def down_and_up(self) -> None:
+        self.chapter("Down, and up again: everything is still there")
+        count = self.sql("attr_audit", "select count(*) from attr_audit.change")
+        self.do("docker compose --profile demo down", last=1)
+        self.do("docker compose --profile demo up --wait", last=1)
+        again = self.sql("attr_audit", "select count(*) from attr_audit.change")
+        self.expect(int(again) >= int(count) > 0, f"{count} changes before, {again} after")
+        run = self.newest()
+        self.expect(self.ended(self.next_run(run)) == "success", "the next run is green")
+        self.do("docker compose exec -T api-server im-attr-audit verify 2>&1", last=3)
+
+    def expect(self, so: bool, what: str) -> None:
+        self.say(f"{'✓' if so else '✗ NOT SO:'} {what}")
+        if not so:
+            raise NotDoneError(what)
+
+    def why(self) -> None:
+        """After a failure: what there is to know about it."""
+        with contextlib.suppress(NotDoneError, IndexError):
+            self.tasks(self.runs()[-1][0])
+        for command in (
+            "docker compose exec -T api-server sh -c "
+            "'grep -rhi \\\"error\\\" /opt/airflow/logs/dag_id=* | tail -n 20 | cut -c 1-2000'",
+            "docker compose logs --tail 40 scheduler worker",
+        ):
+            with contextlib.suppress(NotDoneError):
+                self.do(command, last=100)
+
+    def clean_up(self) -> None:
+        self.chapter("Nothing is left")
+        if (self.folder / ".env").exists():
+            self.do("docker compose --profile demo down -v --timeout 10", last=1)
+
+
+def copy_of_the_checkout(folder: Path) -> None:
+    """What git knows or would add: no .env, no .local."""
+    told = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, told.stdout.decode().split("\0")):
+        source, target = ROOT / name, folder / name
+        if source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+
+
+def main() -> int:
+    """The drill; the exit status."""
+    for name in ("COMPOSE_PROJECT_NAME", "COMPOSE_FILE", "COMPOSE_PROFILES"):
+        os.environ.pop(name, None)
+    with tempfile.TemporaryDirectory(prefix="im-attr-audit-drill-") as scratch:
+        folder = Path(scratch)
+        copy_of_the_checkout(folder)
+        drill = Drill(folder)
+        try:
+            drill.go()
+        except NotDoneError as error:
+            drill.say(f"\nNot as expected: {error}")
+            drill.why()
+            return 1
+        finally:
+            drill.clean_up()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

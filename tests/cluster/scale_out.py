@@ -1,0 +1,424 @@
+"""One region of 1,000 apps on Celery: split over workers, one of them killed, one of them added.
+
+`make test-cluster`. A scheduler, an API server, a DAG processor and the workers as processes of
+their own, as on machines of their own: a worker has its own AIRFLOW_HOME and no way into Airflow's
+database. Redis is the machine's (`apt-get install redis-server`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from launch import api
+from launch.components import descendants
+from launch.postgres import EmbeddedPostgres
+from tests.conftest import WRITER, AuditDb, fresh_audit_db
+from tests.standin.control import NewApp, StandIn
+
+ROOT = Path(__file__).resolve().parents[2]
+DAG = "im_attr_name_audit"
+REGION = "china"
+APPS = range(1400000001, 1400001001)
+NAMES = {0: "sex", 1: "city", 2: "level", 3: "channel"}
+METADATA = "airflow_of_the_cluster"
+LATENCY = 0.05
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One mapped task as it ended."""
+
+    label: str
+    state: str
+    tries: int
+    host: str
+    began: float
+    ended: float
+
+
+def eventually(what: str, condition: Callable[[], Any], seconds: float = 300) -> Any:
+    """The first answer that is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds:.0f} s for {what}")
+        time.sleep(0.25)
+    return found
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+class Cluster:
+    """The processes, and what is asked of them."""
+
+    def __init__(
+        self, folder: Path, postgres: EmbeddedPostgres, db: AuditDb, vendor: StandIn
+    ) -> None:
+        self.folder, self.postgres, self.db, self.vendor = folder, postgres, db, vendor
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        redis_port, api_port = free_port(), free_port()
+        self.address = f"http://127.0.0.1:{api_port}"
+        redis = f"redis://127.0.0.1:{redis_port}"
+        self.shared = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "IM_ATTR"))},
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "plugins"), str(ROOT)]),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+            "AIRFLOW__CORE__HOSTNAME_CALLABLE": "tests.cluster.host.name",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.address}/execution/",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(api_port),
+            "AIRFLOW__API__BASE_URL": self.address,
+            "AIRFLOW__CELERY__BROKER_URL": f"{redis}/0",
+            "AIRFLOW__CELERY__RESULT_BACKEND": f"{redis}/1",
+            "AIRFLOW__CELERY__OPERATION_TIMEOUT": "15",
+            "AIRFLOW__CELERY__WORKER_CONCURRENCY": "1",
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+            "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+            # A killed worker is noticed after 20 seconds here, for the test's sake.
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            # Runs when it is asked to, and never by itself: the last tick is before its start_date.
+            "IM_ATTR_AUDIT_SCHEDULE": "0 0 29 2 *",
+            "IM_ATTR_AUDIT_RETRY_SECONDS": "1",
+            "IM_ATTR_AUDIT_CONFIRM_SECONDS": "0.5",
+        }
+        self.control = {
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.url(METADATA),
+            "AIRFLOW__API_AUTH__JWT_SECRET": "a secret of the cluster's control, not its workers'",
+            "AIRFLOW__API__SECRET_KEY": "the key by which logs are asked for, unused in this test",
+        }
+        self.worker = {
+            "AIRFLOW_CONN_IM_ATTR_AUDIT_DB": json.dumps(
+                {
+                    "conn_type": "postgres",
+                    "host": "127.0.0.1",
+                    "port": postgres.port,
+                    "login": WRITER,
+                    "password": postgres.password(WRITER),
+                    "schema": db.name,
+                }
+            ),
+            "AIRFLOW_VAR_IM_ATTR_AUDIT_CONN_IDS": json.dumps([f"app_{app}" for app in APPS]),
+        }
+        for app in APPS:
+            told = json.dumps(vendor.connection_json(REGION, app))
+            self.worker[f"AIRFLOW_CONN_APP_{app}"] = told
+        self._spawn(
+            "redis",
+            ["redis-server", "--port", str(redis_port), "--bind", "127.0.0.1", "--save", ""],
+            {},
+        )
+
+    # Processes -----------------------------------------------------------------------------------
+
+    def _spawn(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
+        home = self.folder / name
+        home.mkdir(exist_ok=True)
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                command,
+                cwd=home,
+                env={
+                    **self.shared,
+                    "AIRFLOW_HOME": str(home),
+                    "IM_ATTR_AUDIT_TEST_HOST": name,
+                    **environment,
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def start(self) -> None:
+        """Everything but workers."""
+        airflow = str(Path(sys.executable).parent / "airflow")
+        self._spawn(
+            "migrate", [sys.executable, "-m", "launch.metadata"], self.control | self._simple()
+        )
+        assert self.processes.pop("migrate").wait(180) == 0, self.log("migrate")
+        for name in ("api-server", "scheduler", "dag-processor"):
+            self._spawn(name, [airflow, name], self.control | self._simple())
+        eventually("Airflow", self._healthy)
+        eventually("the DAG", lambda: self.metadata("select 1 from dag where dag_id = %s", DAG))
+
+    @staticmethod
+    def _simple() -> dict[str, str]:
+        return {
+            "AIRFLOW__CORE__AUTH_MANAGER": (
+                "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
+            )
+        }
+
+    def _healthy(self) -> bool:
+        self.check()
+        with contextlib.suppress(OSError, ValueError):
+            told = api.ask(f"{self.address}/api/v2/monitor/health")
+            # The tasks' interface is loaded when it is first asked.
+            api.ask(f"{self.address}/execution/health")
+            parts = ("metadatabase", "scheduler", "dag_processor")
+            return all(told[part]["status"] == "healthy" for part in parts)
+        return False
+
+    def check(self) -> None:
+        for name, process in self.processes.items():
+            assert process.poll() is None, f"{name} ended:\n{self.log(name)}"
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(errors="replace")[-4000:]
+
+    def start_worker(self, name: str) -> None:
+        """A worker for one task at a time, and wait until it takes tasks."""
+        airflow = str(Path(sys.executable).parent / "airflow")
+        words = ["celery", "worker", "--skip-serve-logs", "--celery-hostname", f"{name}@%h"]
+        self._spawn(name, [airflow, *words], self.worker)
+
+        def ready() -> bool:
+            self.check()
+            return f"{name}@" in self.log(name) and " ready." in self.log(name)
+
+        eventually(f"worker {name}", ready)
+
+    def kill(self, name: str) -> None:
+        """As if the machine were gone: the worker and every process of it, by SIGKILL."""
+        process = self.processes.pop(name)
+        for pid in (process.pid, *descendants(process.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait(30)
+
+    def stop(self, name: str) -> None:
+        process = self.processes.pop(name)
+        below = descendants(process.pid)
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for pid in below:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def stop_all(self) -> None:
+        for name in reversed(list(self.processes)):
+            self.stop(name)
+
+    # Runs ----------------------------------------------------------------------------------------
+
+    def metadata(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self.postgres.connect(METADATA) as connection, connection.cursor() as cursor:
+            cursor.execute(query, values)
+            return list(cursor.fetchall())
+
+    def record(self, query: str) -> list[tuple[Any, ...]]:
+        with self.db.reader.connect() as connection:
+            return [tuple(row) for row in connection.execute(text(query))]
+
+    def trigger(self) -> str:
+        """A new run."""
+        token = api.ask(f"{self.address}/auth/token")["access_token"]
+        url = f"{self.address}/api/v2/dags/{DAG}/dagRuns"
+        return str(api.ask(url, {"logical_date": None}, token)["dag_run_id"])
+
+    def parts(self, run: str) -> list[Part]:
+        """The mapped tasks of a run."""
+        rows = self.metadata(
+            "select rendered_map_index, state, try_number, hostname, "
+            "extract(epoch from start_date), extract(epoch from end_date) from task_instance "
+            "where run_id = %s and task_id = 'sync' and map_index >= 0 order by map_index",
+            run,
+        )
+        return [
+            Part(r[0] or "", r[1] or "", r[2], r[3] or "", float(r[4] or 0), float(r[5] or 0))
+            for r in rows
+        ]
+
+    def ended(self, run: str) -> str:
+        """Wait for the end of a run; how it ended."""
+
+        def over() -> str:
+            self.check()
+            [(state,)] = self.metadata("select state from dag_run where run_id = %s", run)
+            return state if state in ("success", "failed") else ""
+
+        return str(eventually(f"the end of {run}", over))
+
+    def run(self) -> list[Part]:
+        """One run, which must be green."""
+        run = self.trigger()
+        assert self.ended(run) == "success", self.log("scheduler")
+        return self.parts(run)
+
+    def rename(self, name: str) -> None:
+        """Slot 2 of every app."""
+        for app in APPS:
+            self.vendor.set_name(REGION, app, 2, name)
+
+    def must_be_right(self) -> None:
+        """The record is what the vendor says, without a gap, and follows from its changes."""
+        names = self.vendor.truth(REGION, APPS[0]).names
+        rows = self.record("select sdk_app_id, slot, name from attr_audit.snapshot")
+        wanted = {(app, slot, name) for app in APPS for slot, name in names.items()}
+        assert len(rows) == len(wanted)
+        assert set(rows) == wanted
+        assert self.record(
+            "select count(*), bool_and(ok), sum(rows_checked) from attr_audit.verify_chain()"
+        ) == [(len(APPS), True, self.record("select count(*) from attr_audit.change")[0][0])]
+        assert self.record(
+            "select count(*) from (select from attr_audit.change group by region, sdk_app_id "
+            "having max(seq) <> count(*)) as gaps"
+        ) == [(0,)]
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    postgres: EmbeddedPostgres, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    if not shutil.which("redis-server"):
+        pytest.fail("There is no redis-server here: apt-get install redis-server", pytrace=False)
+    with postgres.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(f"create database {METADATA}")
+    folder = tmp_path_factory.mktemp("cluster")
+    with (
+        fresh_audit_db(postgres, template) as db,
+        StandIn.start(folder / "standin", regions=[REGION], lasting=False) as vendor,
+    ):
+        vendor.add_apps(NewApp(REGION, app, NAMES) for app in APPS)
+        vendor.set_latency(LATENCY)
+        it = Cluster(folder, postgres, db, vendor)
+        try:
+            it.start()
+            yield it
+        finally:
+            it.stop_all()
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Print it, whatever pytest does with output: these lines are the transcript."""
+
+    def line(words: str) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f"\n  {words}")
+            sys.stdout.flush()
+
+    return line
+
+
+def span(parts: list[Part]) -> float:
+    """From the first part's beginning to the last part's end."""
+    return max(part.ended for part in parts) - min(part.began for part in parts)
+
+
+def told(parts: list[Part]) -> str:
+    return ", ".join(f"{p.label} on {p.host} in {p.ended - p.began:.1f} s" for p in parts)
+
+
+def test_a_region_of_a_thousand_apps_is_split_over_the_workers(
+    cluster: Cluster, say: Callable[[str], None]
+) -> None:
+    cluster.start_worker("worker-1")
+    cluster.start_worker("worker-2")
+    parts = cluster.run()
+    say(f"first sight of {len(APPS)} apps: {told(parts)}")
+    assert [part.label for part in parts] == [f"{REGION} ({n} of 4)" for n in (1, 2, 3, 4)]
+    assert {part.host for part in parts} == {"worker-1", "worker-2"}
+    assert cluster.record("select count(*), count(distinct sdk_app_id) from attr_audit.poll") == [
+        (len(APPS), len(APPS))
+    ]
+    cluster.must_be_right()
+
+
+def test_a_worker_more_shortens_the_run(cluster: Cluster, say: Callable[[str], None]) -> None:
+    seconds = {}
+    for workers in (2, 1):
+        rounds = [cluster.run() for _ in range(3)]
+        seconds[workers] = min(map(span, rounds))
+        hosts = Counter(part.host for parts in rounds for part in parts)
+        every = ", ".join(f"{span(parts):.1f}" for parts in rounds)
+        say(
+            f"{workers} worker{'s' * (workers > 1)}: {seconds[workers]:.1f} s for {len(APPS)} apps "
+            f"(best of {every}; parts taken: {dict(sorted(hosts.items()))})"
+        )
+        assert len(hosts) == workers
+        if workers == 2:
+            cluster.stop("worker-2")
+    say(f"the second worker saves {1 - seconds[2] / seconds[1]:.0%}")
+    assert seconds[2] < 0.8 * seconds[1]
+
+
+def test_a_worker_killed_in_the_middle_of_a_region_loses_nothing_and_doubles_nothing(
+    cluster: Cluster, say: Callable[[str], None]
+) -> None:
+    cluster.start_worker("worker-3")
+    cluster.rename("tier")
+    [(polls_before,)] = cluster.record("select count(*) from attr_audit.poll")
+    # So slow that there is a middle: ten seconds for a part's first read.
+    cluster.vendor.set_latency(0.3)
+    asked = cluster.vendor.stats()["requests"].get(REGION, 0)
+    run = cluster.trigger()
+    eventually(
+        "both workers in the middle of a part",
+        lambda: (
+            {p.host for p in cluster.parts(run) if p.state == "running"} == {"worker-1", "worker-3"}
+            and cluster.vendor.stats()["requests"][REGION] - asked > 300
+        ),
+    )
+    [hit] = [p for p in cluster.parts(run) if p.state == "running" and p.host == "worker-3"]
+    cluster.kill("worker-3")
+    requests = cluster.vendor.stats()["requests"][REGION] - asked
+    say(f"killed worker-3 in {hit.label}, after {requests} of {2 * len(APPS)} reads")
+    cluster.vendor.set_latency(LATENCY)
+    assert cluster.ended(run) == "success"
+    parts = cluster.parts(run)
+    say(f"the run was green all the same: {told(parts)}")
+    assert {p.label: p.tries for p in parts} == {
+        p.label: 2 if p.label == hit.label else 1 for p in parts
+    }
+    assert {p.host for p in parts if p.label == hit.label} == {"worker-1"}
+
+    renamed = "from attr_audit.change where not is_baseline"
+    assert cluster.record(f"select count(*), count(distinct sdk_app_id) {renamed}") == [
+        (len(APPS), len(APPS))
+    ]
+    assert cluster.record(
+        f"select distinct slot, kind, old_name, new_name, dag_run_id {renamed}"
+    ) == [(2, "renamed", "level", "tier", run)]
+    [(polls,)] = cluster.record("select count(*) from attr_audit.poll")
+    assert polls - polls_before == len(APPS)
+    cluster.must_be_right()
+    say(f"{len(APPS)} renames recorded, each once; {len(APPS)} chains without a gap")
+
+    after = cluster.run()
+    say(f"the next run is green and finds nothing new: {told(after)}")
+    assert cluster.record(f"select count(*) {renamed}") == [(len(APPS),)]
+    cluster.must_be_right()

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import Response, StreamingResponse
 from pydantic import AwareDatetime, BaseModel
+from pydantic_core import to_json
 
 from im_attr_audit import codes
 from im_attr_audit.regions import REGION_HOSTS
@@ -67,38 +68,36 @@ def api(reader: Reader, targets_listed: Callable[[], bool | None]) -> APIRouter:
         with reader.transaction() as connection:
             at = queries.read_now(connection)
             apps = sorted(queries.read_apps(connection, limit, retired=False), key=region_order)
-            cells: dict[App, dict[int, models.Cell]] = defaultdict(dict)
-            for row in queries.read(connection, queries.CURRENT):
-                cells[row["region"], row["sdk_app_id"]][row["slot"]] = models.Cell.model_construct(
-                    name=row["name"],
-                    attr_type=row["attr_type"],
-                    not_before=row["not_before"],
-                    seen_at=row["seen_at"],
-                )
+            cells: dict[App, dict[int, dict[str, Any]]] = defaultdict(dict)
+            # Plain values, as model Cell has them: a model for each would cost as much as the SQL.
+            for region, number, slot, name, attr_type, not_before, seen_at in queries.read_plain(
+                connection, queries.CURRENT
+            ):
+                cells[region, number][slot] = {
+                    "name": name,
+                    "attr_type": attr_type,
+                    "not_before": not_before,
+                    "seen_at": seen_at,
+                }
             differ = {
                 (row["app_group"], row["slot"]): row["distinct_names"]
                 for row in queries.read(connection, queries.DISAGREEING)
             }
         groups = []
         for name, members in _by_group(apps).items():
-            keys = [(app["region"], app["sdk_app_id"]) for app in members]
-            numbers = sorted({slot for key in keys for slot in cells[key]})
+            mine = [cells[app["region"], app["sdk_app_id"]] for app in members]
             slots = [
-                models.Slot.model_construct(
-                    slot=slot,
-                    agrees=(name, slot) not in differ,
-                    distinct_names=differ.get((name, slot), 1),
-                    cells=[cells[key].get(slot) for key in keys],
-                )
-                for slot in numbers
+                {
+                    "slot": slot,
+                    "agrees": (name, slot) not in differ,
+                    "distinct_names": differ.get((name, slot), 1),
+                    "cells": [each.get(slot) for each in mine],
+                }
+                for slot in sorted(set().union(*mine))
             ]
-            groups.append(
-                models.Group.model_construct(app_group=name, apps=_refs(members), slots=slots)
-            )
+            groups.append({"app_group": name, "apps": members, "slots": slots})
         return _json(
-            models.Now.model_construct(
-                at=at, stale_after_seconds=int(limit.total_seconds()), groups=groups
-            )
+            {"at": at, "stale_after_seconds": int(limit.total_seconds()), "groups": groups}
         )
 
     @router.get("/setup", response_model=models.Setup)
@@ -404,12 +403,10 @@ class HealthCheck:
         return "ok" if row["apps"] else "empty"
 
 
-def _json(model: BaseModel) -> Response:
-    """The model as it is: it was made of rows whose types the database keeps."""
+def _json(answer: BaseModel | dict[str, Any]) -> Response:
+    """The answer as it is: it was made of rows whose types the database keeps."""
     return Response(
-        model.__pydantic_serializer__.to_json(model),
-        media_type="application/json",
-        headers={"Cache-Control": "no-store"},
+        to_json(answer), media_type="application/json", headers={"Cache-Control": "no-store"}
     )
 
 

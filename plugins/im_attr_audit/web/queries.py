@@ -4,7 +4,7 @@ read-only transaction and give rows; no statement is built of what a visitor wro
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
@@ -255,6 +255,11 @@ def select_changes(
 def read(connection: Connection, statement: str, **parameters: Any) -> Rows:
     """All rows."""
     return [dict(row) for row in connection.execute(text(statement), parameters).mappings()]
+
+
+def read_plain(connection: Connection, statement: str, **parameters: Any) -> Sequence[Any]:
+    """All rows as tuples: cheaper where there are thousands."""
+    return connection.execute(text(statement), parameters).all()
 
 
 def read_one(connection: Connection, statement: str, **parameters: Any) -> Row | None:

@@ -202,6 +202,7 @@ const DAY = { day: "numeric", month: "short" };
 const CLOCK = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
 const short = new Intl.DateTimeFormat("en-GB", { ...DAY, ...CLOCK });
 const long = new Intl.DateTimeFormat("en-GB", { ...DAY, ...CLOCK, year: "numeric" });
+const clock = new Intl.DateTimeFormat("en-GB", CLOCK);
 const exact = new Intl.DateTimeFormat("en-GB", { ...DAY, ...CLOCK, year: "numeric", second: "2-digit" });
 
 function utc(text) {
@@ -236,7 +237,6 @@ export function bounds(notBefore, seenAt) {
   if (!notBefore) return h("span", {}, "seen since ", when(seenAt));
   const [from, to] = [new Date(notBefore), new Date(seenAt)];
   const sameDay = from.toDateString() === to.toDateString();
-  const clock = new Intl.DateTimeFormat("en-GB", CLOCK);
   const later = sameDay && Math.abs(Date.now() - to) <= 300 * 86400e3
     ? h("time", { datetime: seenAt, title: utc(seenAt) }, clock.format(to))
     : when(seenAt);

@@ -1,0 +1,209 @@
+"""The compose stack without a docker engine: what its files say, its secrets, its first start.
+
+`python -m tests.cluster.drill` runs it for real.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+import yaml  # type: ignore[import-untyped]
+from im_attr_audit.migrate import migrate
+
+from launch.postgres import THROWAWAY, EmbeddedPostgres, bundled_binaries
+
+ROOT = Path(__file__).resolve().parents[1]
+COMPOSE = (ROOT / "docker-compose.yaml").read_text(encoding="utf-8")
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
+LOGINS = ("airflow", "attr_audit_migrator", "attr_audit_writer", "attr_audit_reader")
+#: What no default is good for.
+SECRET = re.compile(r"PASSWORD|SECRET|KEY")
+
+
+def required() -> set[str]:
+    """The variables without which nothing starts."""
+    return set(re.findall(r"\$\{(\w+):\?", COMPOSE))
+
+
+def make_env(folder: Path) -> str:
+    """Run the command in a checkout of its own; what it says."""
+    (folder / "compose").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "compose" / "make-env.sh", folder / "compose")
+    done = subprocess.run(
+        ["sh", "compose/make-env.sh"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def settings(folder: Path) -> dict[str, str]:
+    lines = (folder / ".env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def test_no_secret_has_a_default_and_each_one_missing_names_the_command() -> None:
+    used = {name for name in re.findall(r"\$\{(\w+)", COMPOSE) if SECRET.search(name)}
+    assert used
+    assert used == {name for name in required() if SECRET.search(name)}
+    told = set(re.findall(r"\$\{\w+:\?([^}]*)\}", COMPOSE))
+    assert told == {"run `sh compose/make-env.sh` once"}
+
+
+def test_one_command_makes_every_secret_and_keeps_those_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("REDIS_PASSWORD=mine\nPOSTGRES_PASSWORD=\nOTHER=1")
+    first = make_env(tmp_path)
+    made = settings(tmp_path)
+    assert required() <= set(made)
+    assert (made["REDIS_PASSWORD"], made["OTHER"]) == ("mine", "1")
+    others = [made[name] for name in required() - {"REDIS_PASSWORD"}]
+    assert len(set(others)) == len(others)
+    assert all(len(value) >= 40 for value in others)
+    assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+    assert not any(value in first for value in others)
+    assert "everything already" in make_env(tmp_path)
+    assert settings(tmp_path) == made
+
+
+def test_a_worker_knows_nothing_of_airflows_database_nor_of_its_keys() -> None:
+    told = str(SERVICES["worker"]["environment"])
+    assert set(re.findall(r"\$\{(\w+):\?", told)) == {
+        "REDIS_PASSWORD",
+        "AIRFLOW_API_SECRET_KEY",
+        "AUDIT_WRITER_PASSWORD",
+    }
+    assert "SQL_ALCHEMY_CONN" not in told
+
+
+def test_the_owners_way_in_is_the_init_containers_alone() -> None:
+    knowing = [
+        name
+        for name, service in SERVICES.items()
+        if "AUDIT_MIGRATOR_PASSWORD" in str(service.get("environment"))
+    ]
+    assert knowing == ["postgres", "init"]
+
+
+def test_ports_are_on_loopback_alone() -> None:
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if name != "init"])
+def test_everything_that_runs_on_has_a_health_check_and_comes_back(name: str) -> None:
+    assert SERVICES[name]["healthcheck"]["test"]
+    assert SERVICES[name]["restart"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("name", [name for name, service in SERVICES.items() if "build" in service])
+def test_what_is_ours_runs_without_privileges(name: str) -> None:
+    assert SERVICES[name]["cap_drop"] == ["ALL"]
+    assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"]
+    assert "user" not in SERVICES[name]
+    assert re.findall(r"(?m)^USER (.*)$", DOCKERFILE) == ["50000:0"]
+
+
+def test_base_images_are_named_with_their_version_and_no_host() -> None:
+    images = set(re.findall(r"_IMAGE:-([^}]+)\}", COMPOSE)) | set(
+        re.findall(r"(?m)^ARG PYTHON_IMAGE=(.*)$", DOCKERFILE)
+    )
+    assert images == {
+        "python:3.12-slim-bookworm",
+        "postgres:17",
+        "redis:7.2-bookworm",
+        "im-attr-audit:local",
+        "im-attr-audit-demo:local",
+    }
+    assert "syntax=" not in DOCKERFILE
+    assert "://" not in DOCKERFILE
+
+
+@pytest.fixture
+def first_start(tmp_path: Path) -> Iterator[tuple[EmbeddedPostgres, dict[str, str]]]:
+    """A server of its own on which roles.sh has been run, as the postgres image runs it."""
+    make_env(tmp_path)
+    made = settings(tmp_path)
+    server = EmbeddedPostgres(tmp_path / "postgres", settings=THROWAWAY)
+    server.start()
+    try:
+        script = (ROOT / "compose" / "postgres" / "roles.sh").read_text(encoding="utf-8")
+        subprocess.run(
+            ["sh", "-e"],
+            input=script,
+            text=True,
+            check=True,
+            env={
+                **made,
+                "PATH": f"{bundled_binaries()}{os.pathsep}{os.environ['PATH']}",
+                "PGHOST": "127.0.0.1",
+                "PGPORT": str(server.port),
+                "PGPASSWORD": server.password("postgres"),
+            },
+        )
+        yield server, made
+    finally:
+        server.destroy()
+
+
+def test_the_roles_of_the_first_start_migrate_and_see_what_they_should_and_no_more(
+    first_start: tuple[EmbeddedPostgres, dict[str, str]],
+) -> None:
+    server, made = first_start
+    passwords = {
+        "airflow": made["AIRFLOW_DB_PASSWORD"],
+        "attr_audit_migrator": made["AUDIT_MIGRATOR_PASSWORD"],
+        "attr_audit_writer": made["AUDIT_WRITER_PASSWORD"],
+        "attr_audit_reader": made["AUDIT_READER_PASSWORD"],
+    }
+    place = f"127.0.0.1:{server.port}"
+    password = passwords["attr_audit_migrator"]
+    for _ in range(2):
+        migrate(f"postgresql://attr_audit_migrator:{password}@{place}/attr_audit")
+
+    def gets_in(login: str, database: str) -> bool:
+        try:
+            psycopg2.connect(
+                host="127.0.0.1",
+                port=server.port,
+                user=login,
+                password=passwords[login],
+                dbname=database,
+            ).close()
+        except psycopg2.OperationalError as error:
+            refused = str(error)
+        else:
+            return True
+        assert "CONNECT privilege" in refused
+        return False
+
+    everywhere = [(login, name) for login in LOGINS for name in ("airflow", "attr_audit")]
+    assert [where for where in everywhere if gets_in(*where)] == [
+        ("airflow", "airflow"),
+        ("attr_audit_migrator", "attr_audit"),
+        ("attr_audit_writer", "attr_audit"),
+        ("attr_audit_reader", "attr_audit"),
+    ]
+    assert not any(gets_in(login, "postgres") for login in LOGINS)
+    with server.connect("attr_audit") as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "select rolname from pg_roles where (rolsuper or rolcreaterole or rolcreatedb or "
+            "rolbypassrls) and rolname = any(%s)",
+            ([*LOGINS, "attr_audit_owner"],),
+        )
+        assert cursor.fetchall() == []
+        cursor.execute(
+            "select nspowner::regrole::text from pg_namespace where nspname = 'attr_audit'"
+        )
+        assert cursor.fetchall() == [("attr_audit_owner",)]
+        cursor.execute("select datname, pg_encoding_to_char(encoding) from pg_database order by 1")
+        encodings = dict(cursor.fetchall())
+    assert encodings["airflow"] == encodings["attr_audit"] == "UTF8"

@@ -7,7 +7,7 @@ ifdef PYTHON
 export PYTHON
 endif
 
-.PHONY: help setup run sync psql test lint lock clean
+.PHONY: help setup run sync psql test lint lock licences clean
 
 help:
 	@echo 'make run     everything, from installation to the page; Ctrl-C stops it'
@@ -16,6 +16,7 @@ help:
 	@echo 'make test    all tests'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make lock    write requirements.lock anew from pyproject.toml'
+	@echo 'make licences  what every package is licensed under'
 	@echo 'make clean   delete .venv and .local, the recorded data with it (asks)'
 
 # Brings .venv to what requirements.lock says; next to nothing where it is.
@@ -36,6 +37,9 @@ lint: setup
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy plugins/im_attr_audit dags launch tests
+
+licences: setup
+	@.venv/bin/python -m launch.licences
 
 # One lock for Python 3.11 to 3.14 on Linux (x86_64, arm64) and macOS (arm64), and no host in it.
 # `make lock UPGRADE=--upgrade` takes the newest of everything.

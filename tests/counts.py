@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,19 @@ def lines() -> list[str]:
             line += item
         told.append(line.rstrip(";"))
     return told
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In one of several test processes: hand the lists to the one that prints."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["counts"] = {t: dict(c) for t, c in _counted.items()}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Where there are several test processes: take over the lists of one that ended."""
+    for title, counts in getattr(node, "workeroutput", {}).get("counts", {}).items():
+        _counted.setdefault(title, Counter()).update(counts)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

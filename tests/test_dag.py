@@ -283,14 +283,14 @@ def test_verify_compares_the_record_with_the_asset_events(
     assert code == 0, output
     assert "7 changes of 3 apps checked" in output
     assert "`airflow db clean` removes older ones" in output
-    with audit.db.owner.begin() as connection:
+    with audit.db.owner.begin() as session:
         for statement in (
             "alter table attr_audit.change disable trigger all",
             "delete from attr_audit.change where region = 'seoul' and seq = 3",
             "update attr_audit.snapshot set name = 'city' where region = 'seoul' and slot = 1",
             "alter table attr_audit.change enable trigger all",
         ):
-            connection.execute(text(statement))
+            session.execute(text(statement))
     code, output = audit.airflow.command(audit.environment, "verify")
     assert code == 1
     assert "NOT AS RECORDED  seoul/1400000002 seq 3: rows from here to seq 3" in output

@@ -235,6 +235,22 @@ def test_a_key_pasted_into_the_region_is_not_told() -> None:
     assert refusal({"region": KEY}).region is None
 
 
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"extra": {"region": KEY, "sdk_app_id": 1}, "host": "https://example.org"}, "'region'"),
+        ({"extra": {"region": "tokyo", "sdk_app_id": 1, "app_group": f"a {KEY}"}}, "'app_group'"),
+        ({"host": f"{KEY}.example.org"}, "host"),
+        ({"login": KEY[:20], "password": KEY[:20]}, "login"),
+    ],
+    ids=["region", "app_group", "host", "login"],
+)
+def test_a_field_that_is_shown_may_not_hold_the_key(changed: dict[str, Any], field: str) -> None:
+    error = refusal(**changed)
+    assert f"{field} holds the password" in str(error)
+    assert error.region != KEY
+
+
 def test_a_label_of_the_operators_own_needs_a_host() -> None:
     assert target({"region": "riyadh"}, host="example.com").region == "riyadh"
 

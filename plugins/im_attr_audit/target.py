@@ -34,6 +34,8 @@ DEFAULT_USERSIG_TTL: Final = 86400
 MAX_TIMEOUT: Final = 60.0
 # The vendor's own bounds for a signature's life end at 50 years.
 USERSIG_TTL: Final = range(60, 50 * 365 * 86400 + 1)
+# A password as long as this is not part of an ordinary word; the vendor's keys have 64 characters.
+_LIKE_A_KEY: Final = 16
 SDK_APP_ID: Final = range(1, 2**63)
 
 _FIELDS: Final = (
@@ -124,12 +126,26 @@ def target_from_connection(
     ca_bundle = attempt(lambda: _ca_bundle(fields), None)
     timeout = attempt(lambda: _timeout(fields), 0.0)
     usersig_ttl = attempt(lambda: _usersig_ttl(fields), 0)
+    key = (password or "").strip()
+    shown = {
+        "login": identifier,
+        "extra 'region'": region,
+        "extra 'app_group'": app_group,
+        "host": base_url,
+        "extra 'ca_bundle'": ca_bundle or "",
+    }
+    if len(key) >= _LIKE_A_KEY:
+        # These are recorded, logged and shown: a key pasted into one of them must not be.
+        faults += [
+            f"{name} holds the password: write the secret key into the password field alone"
+            for name, value in shown.items()
+            if key.lower() in value.lower()
+        ]
     if faults:
         told = "; ".join(faults)
-        if password and len(password) >= 6:
-            # A key pasted into the wrong field must not be told either.
-            told = redact(told, secrets=(password,))
-            if password in region:
+        if len(key) >= 6:
+            told = redact(told, secrets=(key,))
+            if key in region:
                 region = ""
         raise BadTarget(
             f"connection {inert(conn_id)!r} cannot be used: {told}",

@@ -1,0 +1,148 @@
+"""Looks for secrets in everything that was written: as they are, encoded, decoded, or in part.
+
+``scan`` is given bytes and the secrets, and knows none of the product's own ways to redact. A
+UserSig is found even if nobody knows which one was made: anything is one that unpacks to "TLS.".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import re
+import urllib.parse
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from launch.postgres import EmbeddedPostgres
+
+_BASE64 = re.compile(rb"[A-Za-z0-9+/*_-]{24,}={0,2}_{0,2}")
+_JSON_ESCAPE = re.compile(rb"\\+u00([0-9a-fA-F]{2})")
+#: So long a piece of a secret is a leak, too; it is cut at every second character.
+_PIECE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """Keys and passwords, by what they are called."""
+
+    by_name: dict[str, str] = field(repr=False)
+
+    def needles(self) -> Iterator[tuple[str, bytes]]:
+        for name, secret in self.by_name.items():
+            raw = secret.encode()
+            pieces = {raw} | {raw[at : at + _PIECE] for at in range(0, len(raw) - _PIECE + 1, 2)}
+            for piece in pieces:
+                yield f"{name}", piece
+                yield f"{name} reversed", piece[::-1]
+            yield f"{name} in hex", raw.hex().encode()
+            for shift in range(3):  # base64 looks different at each of three places
+                encoded = base64.b64encode(b"\0" * shift + raw)
+                yield f"{name} in base64", encoded[4:-4]
+
+
+def scan(blob: bytes, secrets: Secrets, where: str = "") -> list[str]:
+    """What was found: the secret's name, how it was spelt, and where. Never the secret."""
+    found = set()
+    needles = list(secrets.needles())
+    for spelling, text in _readings(blob):
+        for name, needle in needles:
+            if needle in text:
+                found.add(f"{name} ({spelling}) {where}")
+        for token in set(_BASE64.findall(text)):
+            unpacked = _unpacked(token)
+            unpacked += [
+                more for piece in unpacked for t in _BASE64.findall(piece) for more in _unpacked(t)
+            ]
+            if any(b"TLS." in piece for piece in unpacked):
+                found.add(f"a UserSig ({spelling}) {where}")
+            for piece in unpacked:
+                found |= {f"{name} (inside base64) {where}" for name, n in needles if n in piece}
+        if re.search(rb"TLS\.sig", text):
+            found.add(f"an unpacked UserSig ({spelling}) {where}")
+    return sorted(found)
+
+
+def _readings(blob: bytes) -> Iterator[tuple[str, bytes]]:
+    yield "as it is", blob
+    if b"%" in blob:
+        once = urllib.parse.unquote_to_bytes(blob)
+        yield "percent-encoded", once
+        if b"%25" in blob:
+            yield "percent-encoded twice", urllib.parse.unquote_to_bytes(once)
+    if b"\\" in blob:
+        plain = _JSON_ESCAPE.sub(lambda match: bytes([int(match.group(1), 16)]), blob)
+        yield "JSON-escaped", plain.replace(b"\\", b"")
+    if b"\0" in blob:
+        yield "UTF-16", blob.replace(b"\0", b"")
+
+
+def _unpacked(token: bytes) -> list[bytes]:
+    plain = token.translate(bytes.maketrans(b"*-_", b"+/=")).split(b"=", 1)[0]
+    pieces = []
+    for variant in {plain, token.translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")}:
+        for start in range(min(4, len(variant))):
+            part = variant[start:]
+            try:
+                decoded = base64.b64decode(part[: len(part) // 4 * 4])
+            except (binascii.Error, ValueError):
+                continue
+            pieces.append(decoded)
+            if decoded[:1] == b"x":
+                unpacker = zlib.decompressobj()
+                try:
+                    pieces.append(unpacker.decompress(decoded, 4096))
+                except zlib.error:
+                    continue
+    return pieces
+
+
+def scan_files(roots: Iterable[Path], secrets: Secrets, *, except_for: Iterable[Path]) -> list[str]:
+    """Every file below the roots, save the places where a secret has to be."""
+    spared = [path.resolve() for path in except_for]
+    found: list[str] = []
+    for root in roots:
+        for path in [root] if root.is_file() else sorted(root.rglob("*")):
+            resolved = path.resolve()
+            if not path.is_file() or any(resolved.is_relative_to(each) for each in spared):
+                continue
+            found += scan(path.read_bytes(), secrets, str(path.relative_to(root.parent)))
+            found += scan(path.name.encode(), secrets, "a file's name")
+    return found
+
+
+def scan_database(server: EmbeddedPostgres, dbname: str, secrets: Secrets) -> tuple[list[str], int]:
+    """Every row of every table; what was found, and how many tables there were."""
+    found: list[str] = []
+    with server.connect(dbname) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "select format('%I.%I', schemaname, tablename) from pg_tables "
+            "where schemaname not in ('pg_catalog', 'information_schema')"
+        )
+        tables = [name for (name,) in cursor.fetchall()]
+        for table in tables:
+            written = io.BytesIO()
+            cursor.copy_expert(f"copy (select * from {table}) to stdout", written)
+            found += scan(written.getvalue(), secrets, f"table {dbname}.{table}")
+    return found, len(tables)
+
+
+def scan_command_lines(secrets: Secrets) -> list[str]:
+    """The words that every process on this machine was started with."""
+    found: list[str] = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes()
+        except OSError:
+            continue
+        found += scan(words.replace(b"\0", b" "), secrets, "a command line")
+    return found
+
+
+def key_of(connection: str) -> str:
+    """The key in a connection's JSON."""
+    key: str = json.loads(connection)["password"]
+    return key

@@ -18,7 +18,8 @@ RUN python -m venv /opt/uv \
 COPY pyproject.toml requirements.lock ./
 RUN if [ -n "$PIP_INDEX_URL" ]; then export UV_DEFAULT_INDEX="$PIP_INDEX_URL"; fi \
     && /opt/uv/bin/uv pip install --requirement pyproject.toml \
-        --extra celery --extra fab --extra notify --constraint requirements.lock \
+        --extra celery --extra fab --extra notify \
+        --constraint requirements.lock --build-constraints requirements.lock \
     && /opt/uv/bin/uv pip freeze > installed \
     && while read -r package; do \
         grep -q "^${package}\( \|$\)" requirements.lock \

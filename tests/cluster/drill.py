@@ -35,6 +35,8 @@ AIRFLOW_PORT={PORT}
 AUDIT_DB_PORT={DB_PORT}
 IM_ATTR_AUDIT_SCHEDULE='* * * * *'
 IM_ATTR_AUDIT_RETRY_SECONDS=5
+IM_ATTR_AUDIT_IMAGE={PROJECT}:local
+IM_ATTR_AUDIT_DEMO_IMAGE={PROJECT}-demo:local
 """
 # Answers so slow that there is time to kill something while they are waited for.
 SLOW = """
@@ -191,6 +193,7 @@ class Drill:
         env = self.folder / ".env"
         env.write_text(env.read_text() + SETTINGS)
         self.chapter("From nothing")
+        self.do("docker compose build --quiet", last=1)
         self.do("docker compose up --wait", last=10)
         self.do("docker compose --profile demo up --wait", last=1)
         self.do("docker compose ps --format 'table {{.Service}}\t{{.Status}}\t{{.Ports}}'", last=20)
@@ -374,6 +377,7 @@ class Drill:
         run = self.newest()
         self.expect(self.ended(self.next_run(run)) == "success", "the next run is green")
         self.do("docker compose exec -T api-server im-attr-audit verify 2>&1", last=3)
+        self.do("docker compose run --rm -T init im-attr-audit retention 2>&1", last=1)
 
     def expect(self, so: bool, what: str) -> None:
         self.say(f"{'✓' if so else '✗ NOT SO:'} {what}")
@@ -395,7 +399,7 @@ class Drill:
     def clean_up(self) -> None:
         self.chapter("Nothing is left")
         if (self.folder / ".env").exists():
-            self.do("docker compose --profile demo down -v --timeout 10", last=1)
+            self.do("docker compose --profile demo down -v --rmi local --timeout 10", last=1)
 
 
 def copy_of_the_checkout(folder: Path) -> None:

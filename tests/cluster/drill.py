@@ -399,7 +399,8 @@ class Drill:
     def clean_up(self) -> None:
         self.chapter("Nothing is left")
         if (self.folder / ".env").exists():
-            self.do("docker compose --profile demo down -v --rmi local --timeout 10", last=1)
+            self.do("docker compose --profile demo down -v --timeout 10", last=1)
+            self.do(f"docker image rm {PROJECT}:local {PROJECT}-demo:local || true", quiet=True)
 
 
 def copy_of_the_checkout(folder: Path) -> None:

@@ -268,7 +268,7 @@ def _script(name: str, texts: Mapping[str, str]) -> str:
         (queries.FAILED_POLLS, window),
         (queries.GAPS, {**window, "longer_than": hour}),
     ]
-    asked: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    asked: dict[str, list[tuple[str, Any]]] = {
         "now": [all_apps, (queries.CURRENT, {}), (queries.DISAGREEING, {})],
         "setup": [all_apps, (queries.UNREADABLE, {})],
         "changes, newest": [changes()],
@@ -335,7 +335,8 @@ def _first_views(airflow: Airflow, token: str) -> dict[str, tuple[float, float]]
             executable_path=chromium.find(), args=list(chromium.ARGUMENTS)
         )
         for view in ("", "timeline", "changes", "as-of", "health"):
-            cold, warm = [], []
+            cold: list[float] = []
+            warm: list[float] = []
             for _ in range(5):
                 context = browser.new_context(base_url=airflow.address)
                 context.add_cookies([{"name": "_token", "value": token, "url": airflow.address}])

@@ -23,7 +23,7 @@ def main() -> None:
     sys.argv = ["airflow", "api-server"]
     from airflow.__main__ import main as airflow
 
-    airflow()
+    airflow()  # type: ignore[no-untyped-call]
 
 
 def _make_users() -> None:
@@ -43,12 +43,12 @@ def _serialize_dag() -> None:
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
 
-    manager = DagBundlesManager()
+    manager = DagBundlesManager()  # type: ignore[no-untyped-call]
     manager.sync_bundles_to_db()
     for bundle in manager.get_all_dag_bundles():
         bundle.initialize()
         bag = BundleDagBag(bundle.path, bundle_path=bundle.path, bundle_name=bundle.name)
-        sync_bag_to_db(bag, bundle.name, bundle_version=bundle.get_current_version())
+        sync_bag_to_db(bag, bundle.name, bundle_version=None)
 
 
 if __name__ == "__main__":

@@ -135,8 +135,8 @@ def tell(engine: Engine, owner: Engine) -> dict[str, str]:
     valley = ("silicon_valley", APPS["silicon_valley"])
     names.pop(valley)
     refusal = Rejected("The signature fails the check", http_status=200, error_code=70009)
-    for passed in (4.75, 4, 3, 2, 1, 0.5):
-        story.poll(passed * hour, {valley: refusal})
+    for hours in (4.75, 4, 3, 2, 1, 0.5):
+        story.poll(hours * hour, {valley: refusal})
     all_of_them(timedelta(minutes=20))
     runs["failed"] = story.poll(timedelta(minutes=3), {valley: refusal})
     runs["newest"] = all_of_them(timedelta(minutes=3))

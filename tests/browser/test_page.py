@@ -6,11 +6,15 @@ import csv
 import io
 import json
 import re
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from im_attr_audit.web import models
 from playwright.sync_api import Frame, Page, expect
+from pydantic import BaseModel
 
+from tests.browser.airflow import SIMPLE, Airflow
 from tests.browser.conftest import AXE, OpenPage, ready, token
 from tests.browser.stage import Stage
 from tests.browser.story import APPS, HOSTILE
@@ -23,10 +27,19 @@ VIEWS = {
     "as-of": "As of",
     "health": "Health",
 }
-API = (
-    "now", "setup", "changes", "changes/download", "run?run=x", "timeline", "as-of", "health",
-    "verification", "change?region=frankfurt&sdk_app_id=20900004&seq=1",
-)  # fmt: skip
+MODELS: dict[str, type[BaseModel]] = {
+    "now": models.Now,
+    "setup": models.Setup,
+    "changes": models.Changes,
+    "run?run=x": models.Run,
+    "timeline": models.Timeline,
+    "as-of": models.AsOf,
+    "as-of?compare=2026-01-01T00:00:00Z": models.AsOf,
+    "health": models.Health,
+    "verification": models.Verification,
+    "change?region=frankfurt&sdk_app_id=20900004&seq=1": models.ChangeDetail,
+}
+API = (*MODELS, "changes/download")
 
 
 # Who may look ----------------------------------------------------------------------------------
@@ -65,6 +78,13 @@ def test_a_viewer_reads_every_answer(story: Stage) -> None:
         assert headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.parametrize("path", MODELS)
+def test_an_answer_is_exactly_of_its_type(story: Stage, path: str) -> None:
+    body = story.airflow.get(f"{PAGE}api/{path}", token(story, "viewer"))[1]
+    said = MODELS[path].model_validate_json(body)
+    assert said.model_dump(mode="json") == json.loads(body)
+
+
 def test_nothing_can_be_written(story: Stage) -> None:
     import urllib.error
     import urllib.request
@@ -86,6 +106,20 @@ def test_a_shared_link_leads_through_the_login_and_back(story: Stage, open_page:
     page.get_by_role("button", name=re.compile("sign in", re.IGNORECASE)).click()
     page.wait_for_url(f"**{PAGE}changes?kind=renamed")
     expect(ready(page).locator("tbody tr")).to_have_count(3)
+
+
+def test_it_is_guarded_under_the_simple_auth_manager_too(story: Stage, tmp_path: Path) -> None:
+    airflow = Airflow(tmp_path, story.postgres, auth=SIMPLE)
+    airflow.start()
+    try:
+        airflow.wait()
+        for path in API:
+            assert airflow.get(f"{PAGE}api/{path}")[0] == 401
+        assert airflow.get(PAGE)[0] == 303
+        assert airflow.get(f"{PAGE}healthz")[0] in (200, 503)
+        assert airflow.get(f"{PAGE}api/now", airflow.token("viewer"))[0] == 200
+    finally:
+        airflow.stop()
 
 
 # What the views show ---------------------------------------------------------------------------
@@ -232,7 +266,8 @@ def test_health_explains_what_is_wrong_and_what_to_do(story: Stage, open_page: O
 def frame_of(page: Page) -> Frame:
     page.wait_for_selector("iframe")
     handle = page.query_selector("iframe")
-    frame = handle and handle.content_frame()
+    assert handle is not None
+    frame = handle.content_frame()
     assert frame is not None
     frame.wait_for_selector("main[aria-busy=false]")
     return frame
@@ -286,16 +321,16 @@ def test_the_theme_follows_airflow_live(story: Stage, open_page: OpenPage) -> No
     frame = frame_of(page)
     assert frame.evaluate("document.documentElement.dataset.theme") == "light"
     page.evaluate("localStorage.setItem('theme', 'dark')")
-    frame.wait_for_function("document.documentElement.dataset.theme == 'dark'")
+    frame.wait_for_selector("html[data-theme=dark]")
     assert (
         frame.evaluate("getComputedStyle(document.documentElement).backgroundColor")
         != "rgb(255, 255, 255)"
     )
     page.emulate_media(color_scheme="light")
     page.evaluate("localStorage.setItem('theme', 'system')")
-    frame.wait_for_function("document.documentElement.dataset.theme == 'light'")
+    frame.wait_for_selector("html[data-theme=light]")
     page.emulate_media(color_scheme="dark")
-    frame.wait_for_function("document.documentElement.dataset.theme == 'dark'")
+    frame.wait_for_selector("html[data-theme=dark]")
 
 
 # For everybody, everywhere ---------------------------------------------------------------------

@@ -21,7 +21,7 @@ from pydantic_core import to_json
 from im_attr_audit import codes
 from im_attr_audit.regions import REGION_HOSTS
 from im_attr_audit.web import models, queries
-from im_attr_audit.web.queries import App, ChangeFilter, Rows
+from im_attr_audit.web.queries import App, ChangeFilter, Row, Rows
 from im_attr_audit.web.reader import CannotRead, Reader
 
 #: Apps in one timeline, and changes on one page.
@@ -293,15 +293,12 @@ def api(reader: Reader, targets_listed: Callable[[], bool | None]) -> APIRouter:
             begin = int((at - _STRIP).timestamp()) // seconds * seconds + seconds
             strip_from = datetime.fromtimestamp(begin, at.tzinfo)
             apps = queries.read(connection, queries.HEALTH, stale_after=limit)
-            strips: dict[App, list[models.Strip]] = defaultdict(list)
-            for row in queries.read(
-                connection, queries.STRIPS, strip_from=strip_from, seconds=seconds
-            ):
-                strips[row["region"], row["sdk_app_id"]].append(
-                    models.Strip.model_construct(
-                        bucket=row["bucket"], ok=row["ok"], failed=row["failed"], worst=row["worst"]
-                    )
+            strips = {
+                (row["region"], row["sdk_app_id"]): row
+                for row in queries.read(
+                    connection, queries.STRIPS, strip_from=strip_from, seconds=seconds
                 )
+            }
             unreadable = queries.read(connection, queries.UNREADABLE)
         return _json(
             models.Health.model_construct(
@@ -311,9 +308,12 @@ def api(reader: Reader, targets_listed: Callable[[], bool | None]) -> APIRouter:
                 strip_bucket_seconds=seconds,
                 apps=[
                     models.AppHealth.model_construct(
-                        **{**row, "age_seconds": float(row["age_seconds"])},
-                        advice=_advice(row["last_outcome"], row["error_code"]),
-                        strip=strips[row["region"], row["sdk_app_id"]],
+                        **{
+                            **row,
+                            **_strip(strips.get((row["region"], row["sdk_app_id"]))),
+                            "age_seconds": float(row["age_seconds"]),
+                            "advice": _advice(row["last_outcome"], row["error_code"]),
+                        }
                     )
                     for row in sorted(apps, key=region_order)
                 ],
@@ -444,6 +444,18 @@ def _choose(
         return chosen, None
     chosen = chosen[:APPS_IN_A_TIMELINE]
     return chosen, f"{chosen[-1]['region']}/{chosen[-1]['sdk_app_id']}"
+
+
+def _strip(row: Row | None) -> dict[str, list[int]]:
+    """The strip's polls by bucket."""
+    length = _STRIP // _STRIP_BUCKET
+    strip = {"good": [0] * length, "failed": [0] * length}
+    for bucket, ok, failed in (
+        zip(row["buckets"], row["ok"], row["failed"], strict=True) if row else ()
+    ):
+        if 0 <= bucket < length:
+            strip["good"][bucket], strip["failed"][bucket] = ok, failed
+    return strip
 
 
 def _last_certain(apps: Rows) -> datetime | None:

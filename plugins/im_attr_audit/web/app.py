@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import html
 import mimetypes
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -74,14 +76,23 @@ def make_app(
     health_check: HealthCheck | None = None,
 ) -> FastAPI:
     """The application over a reader, behind a guard (a dependency that raises for strangers)."""
+    check = health_check or HealthCheck(reader)
+
+    @asynccontextmanager
+    async def warmed_up(_: FastAPI) -> AsyncIterator[None]:
+        # The first visitor need not wait for a connection and what it takes to look it up.
+        threading.Thread(target=check.word, name="im-attr-audit-warm-up", daemon=True).start()
+        yield
+        reader.dispose()
+
     app = FastAPI(
+        lifespan=warmed_up,
         title="Attribute names",
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
     )
-    check = health_check or HealthCheck(reader)
     guarded = APIRouter(dependencies=[Depends(guard)])
     guarded.include_router(api(reader, targets_listed), prefix="/api")
 

@@ -233,16 +233,9 @@ class AsOf(BaseModel):
     groups: list[GroupThen]
 
 
-class Strip(BaseModel):
-    """Polls of half an hour: ``bucket`` counts from the strip's begin."""
-
-    bucket: int
-    ok: int
-    failed: int
-    worst: Outcome
-
-
 class AppHealth(AppRef):
+    """``good`` and ``failed`` count the polls of one strip bucket after the other."""
+
     conn_id: str
     api: str
     last_polled_at: datetime
@@ -251,7 +244,8 @@ class AppHealth(AppRef):
     error_code: int | None
     error_info: str | None
     advice: str | None
-    strip: list[Strip]
+    good: list[int]
+    failed: list[int]
 
 
 class Health(BaseModel):

@@ -16,8 +16,8 @@ Row: TypeAlias = dict[str, Any]
 Rows: TypeAlias = list[Row]
 
 #: What one window of the timeline holds at most: more cannot be told apart on a screen.
-MAX_LANE_CHANGES = 1500
-MAX_FAILED_POLLS = 1000
+MAX_LANE_CHANGES = 400
+MAX_FAILED_POLLS = 400
 
 APPS = """
 select a.region, a.sdk_app_id, a.app_group, a.first_ok_at, a.last_ok_at, a.last_outcome,
@@ -62,8 +62,8 @@ select {_CHANGE_COLUMNS}, c.poll_id, encode(c.prev_hash, 'hex') as prev_hash, c.
   join attr_audit.app a using (region, sdk_app_id)
   left join lateral (
        select * from attr_audit.poll p
-        where p.poll_id = c.poll_id
-          and p.requested_at between c.recorded_at - interval '1 day' and c.recorded_at
+        where p.region = c.region and p.sdk_app_id = c.sdk_app_id and p.poll_id = c.poll_id
+          and p.requested_at between c.seen_at - interval '1 day' and c.recorded_at
         limit 1) p on true
  where c.region = :region and c.sdk_app_id = :sdk_app_id and c.seq = :seq
 """  # noqa: S608 - of our own texts
@@ -163,16 +163,17 @@ select a.region, a.sdk_app_id, a.app_group, a.first_ok_at, a.last_ok_at, a.last_
 """
 
 STRIPS = """
-select p.region, p.sdk_app_id,
-       floor(extract(epoch from p.requested_at - cast(:strip_from as timestamptz)) / :seconds)::int
-           as bucket,
-       count(*) filter (where p.outcome in ('ok', 'late')) as ok,
-       count(*) filter (where p.outcome not in ('ok', 'late')) as failed,
-       coalesce(min(p.outcome) filter (where p.outcome not in ('ok', 'late')), 'ok') as worst
-  from attr_audit.poll p
- where p.requested_at >= :strip_from and p.region is not null
- group by 1, 2, 3
- order by 1, 2, 3
+select region, sdk_app_id, array_agg(bucket) as buckets, array_agg(ok) as ok,
+       array_agg(failed) as failed
+  from (select p.region, p.sdk_app_id,
+               floor(extract(epoch from p.requested_at - cast(:strip_from as timestamptz))
+                     / :seconds)::int as bucket,
+               count(*) filter (where p.outcome in ('ok', 'late')) as ok,
+               count(*) filter (where p.outcome not in ('ok', 'late')) as failed
+          from attr_audit.poll p
+         where p.requested_at >= :strip_from and p.region is not null
+         group by 1, 2, 3) b
+ group by 1, 2
 """
 
 VERIFY = """

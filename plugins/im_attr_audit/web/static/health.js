@@ -19,7 +19,6 @@ run(async () => {
 });
 
 function table(health) {
-  const buckets = 86400 / health.strip_bucket_seconds;
   const rank = (app) => (app.stale ? 0 : ["ok", "late"].includes(app.last_outcome) ? 2 : 1);
   const apps = [...health.apps].sort((a, b) => rank(a) - rank(b));
   return h("table", { class: "list health" },
@@ -32,7 +31,7 @@ function table(health) {
       h("td", { class: "outcome" }, outcome(app), app.advice ? h("p", {}, app.advice) : null,
         app.error_info ? h("p", { class: "since" }, h("bdi", {}, app.error_info)) : null),
       h("td", { class: "number" }, app.consecutive_failures),
-      h("td", {}, strip(app, health, buckets))))));
+      h("td", {}, strip(app))))));
 }
 
 function outcome(app) {
@@ -41,8 +40,8 @@ function outcome(app) {
 }
 
 /** Half an hour a cell: full for good, crossed for failed, half for both, a dot for no poll. */
-function strip(app, health, buckets) {
-  const by = new Map(app.strip.map((each) => [each.bucket, each]));
+function strip(app) {
+  const buckets = app.good.length;
   const width = 5;
   const svgNs = "http://www.w3.org/2000/svg";
   const make = (tag, attributes) => {
@@ -50,20 +49,19 @@ function strip(app, health, buckets) {
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
     return element;
   };
-  let good = 0, failed = 0;
   const svg = make("svg", { viewBox: `0 0 ${buckets * width} 18`, class: "strip", role: "img" });
+  // One path of each kind: a path for each poll would be thousands.
+  let full = "", crosses = "", dots = "";
   for (let at = 0; at < buckets; at++) {
-    const each = by.get(at);
     const x = at * width;
-    if (!each) {
-      svg.append(make("circle", { cx: x + 2, cy: 9, r: 0.9, class: "nothing" }));
-      continue;
-    }
-    good += each.ok;
-    failed += each.failed;
-    if (each.ok) svg.append(make("rect", { x, y: each.failed ? 9 : 2, width: 4, height: each.failed ? 7 : 14, class: "good" }));
-    if (each.failed) svg.append(make("path", { d: `M${x} 2l4 6m0 -6l-4 6`, class: "bad" }));
+    const [ok, bad] = [app.good[at], app.failed[at]];
+    if (ok) full += bad ? `M${x} 9h4v7h-4z` : `M${x} 2h4v14h-4z`;
+    if (bad) crosses += `M${x} 2l4 6m0 -6l-4 6`;
+    if (!ok && !bad) dots += `M${x + 1.5} 8.5h1v1h-1z`;
   }
+  svg.append(make("path", { d: full, class: "good" }), make("path", { d: crosses, class: "bad" }), make("path", { d: dots, class: "nothing" }));
+  const total = (counts) => counts.reduce((sum, count) => sum + count, 0);
+  const [good, failed] = [total(app.good), total(app.failed)];
   svg.setAttribute("aria-label", `${appName(app)}: ${good} good and ${failed} failed polls in the last 24 hours`);
   return h("div", {}, svg, h("span", { class: "since" }, `${good} good, ${failed} failed`));
 }

@@ -18,7 +18,7 @@ run(async () => {
 function groupSection(group, now) {
   const id = `group-${group.app_group}`;
   const apart = group.slots.filter((slot) => !slot.agrees);
-  return h("section", { "aria-labelledby": id },
+  return h("section", { "aria-labelledby": id, class: "group" },
     h("h2", { id }, h("bdi", {}, group.app_group), h("small", {}, ` ${count(group.apps.length, "app")}, ${count(group.slots.length, "slot")}`)),
     apart.length ? disagreements(apart, group) : null,
     group.slots.length

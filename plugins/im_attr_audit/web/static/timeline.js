@@ -99,7 +99,8 @@ function draw(place, data, lanes) {
   }
   const rows = lanes.map((lane, order) => ({ id: lane.id, order, lane, className: lane.slot === null ? "polls" : "names", content: "" }));
   const timeline = new Timeline(place, new DataSet(items), new DataSet(rows), {
-    start: from, end: to, min: new Date(+from - 24 * HOUR), max: new Date(+to + 24 * HOUR), zoomMin: 60e3,
+    // Where not all is drawn, begin with what is.
+    start: data.drawn_from ? clip(data.drawn_from) : from, end: to, min: new Date(+from - 24 * HOUR), max: new Date(+to + 24 * HOUR), zoomMin: 60e3,
     stack: false, selectable: false, showCurrentTime: false, showTooltips: false, orientation: "top",
     zoomKey: "ctrlKey", horizontalScroll: false, verticalScroll: false, margin: { item: { horizontal: 0, vertical: 3 }, axis: 3 },
     groupOrder: "order", xss: { disabled: false },

@@ -1,0 +1,96 @@
+"""Make docs/images anew: every view in both themes. `python -m tests.browser.screenshots`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from launch.postgres import THROWAWAY, EmbeddedPostgres
+from tests.browser import chromium
+from tests.browser.stage import Stage, stage
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+PAGE = "/im-attr-audit/"
+THEMES = ("light", "dark")
+
+
+def main() -> None:
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="im-attr-audit-shots-") as folder:
+        postgres = EmbeddedPostgres(Path(folder) / "postgres", settings=THROWAWAY)
+        postgres.start()
+        try:
+            with stage(postgres, Path(folder)) as staged, sync_playwright() as playwright:
+                browser = playwright.chromium.launch(
+                    executable_path=chromium.find(), args=list(chromium.ARGUMENTS)
+                )
+                for theme in THEMES:
+                    _views(staged, browser, theme)
+                browser.close()
+        finally:
+            postgres.stop()
+            postgres.destroy()
+
+
+def _views(staged: Stage, browser: Browser, theme: str) -> None:
+    start = staged.runs["renamed"].removeprefix("manual__").replace("+00:00", "Z")
+    later = staged.runs["renamed_again"].removeprefix("manual__").replace("+00:00", "Z")
+    page = _open(staged, browser, theme, 1280)
+    for name, address in {
+        "now": "",
+        "timeline": "timeline?group=shop",
+        "changes": "changes",
+        "as-of": f"as-of?at={later}",
+        "compare": f"as-of?at={start}&compare={later}",
+        "health": "health",
+    }.items():
+        page.goto(PAGE + address)
+        _shoot(page, name, theme)
+    page.goto(f"{PAGE}changes?app=frankfurt/20900004&seq=6")
+    page.wait_for_selector("dialog dl")
+    _shoot(page, "change", theme)
+    page.context.close()
+
+    narrow = _open(staged, browser, theme, 360)
+    narrow.goto(PAGE)
+    _shoot(narrow, "now-360", theme)
+    narrow.context.close()
+
+    inside = _open(staged, browser, theme, 1440, "admin")
+    inside.goto("/plugin/attribute-names")
+    inside.frame_locator("iframe").locator("main[aria-busy=false]").wait_for()
+    inside.wait_for_load_state("networkidle")
+    inside.screenshot(path=IMAGES / f"in-airflow-{theme}.png")
+    inside.context.close()
+
+
+def _open(staged: Stage, browser: Browser, theme: str, width: int, login: str = "viewer") -> Page:
+    address = staged.airflow.address
+    context = browser.new_context(
+        base_url=address,
+        timezone_id="Europe/Berlin",
+        locale="en-GB",
+        viewport={"width": width, "height": 820},
+        reduced_motion="reduce",
+    )
+    context.add_cookies([{"name": "_token", "value": staged.airflow.token(login), "url": address}])
+    context.add_init_script(f"localStorage.setItem('theme', '{theme}')")
+    return context.new_page()
+
+
+def _shoot(page: Page, name: str, theme: str) -> None:
+    page.wait_for_selector("main[aria-busy=false]")
+    if name == "timeline":
+        page.wait_for_selector(".timeline[data-drawn]")
+    if name == "health":
+        page.wait_for_selector("[data-chain]")
+    page.wait_for_load_state("networkidle")
+    page.evaluate("document.fonts.ready")
+    whole = name in ("now", "timeline", "health", "now-360")
+    page.screenshot(path=IMAGES / f"{name}-{theme}.png", full_page=whole)
+
+
+if __name__ == "__main__":
+    main()

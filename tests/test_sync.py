@@ -75,7 +75,7 @@ def test_first_sight_is_recorded_as_baselines_after_a_second_read(rig: Rig) -> N
     [recorded] = rig.sync(target, run="first")
     record = rig.record(target)
     [poll] = record.polls
-    assert (poll.poll_id, poll.outcome, poll.reads) == (recorded.poll_id, "ok", 2)
+    assert (poll.conn_id, poll.outcome, poll.reads) == (recorded.conn_id, "ok", 2)
     assert (poll.dag_run_id, poll.conn_id, poll.http_status) == ("first", target.conn_id, 200)
     assert brief(record.changes) == [(0, "baseline", None, "sex"), (1, "baseline", None, "city")]
     assert {c.not_before for c in record.changes} == {None}

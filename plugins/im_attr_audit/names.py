@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 
-@dataclass(frozen=True, slots=True)
-class AttrName:
+class AttrName(NamedTuple):
     """What one slot is called: the name exactly as the vendor sent it (an empty one too).
 
     ``type`` is the vendor's AttrTypes value (``timpush`` only: 0 IM UserID, 1 RegistrationID), or
@@ -53,6 +52,8 @@ def settle(previous: Names, answered: Names) -> dict[int, AttrName]:
 
 def compare(previous: Names, current: Names) -> list[Difference]:
     """Every slot that differs, in the slots' order; total: either side may be empty."""
+    if previous == current:
+        return []
     return [
         Difference(slot, previous.get(slot), current.get(slot))
         for slot in sorted(previous.keys() | current.keys())

@@ -7,9 +7,10 @@ so what is `Known` here cannot change before the verdict is recorded.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
+from json.encoder import encode_basestring
 
 from im_attr_audit.answer import Answer
 from im_attr_audit.errors import Misconfigured, PollFailed
@@ -21,13 +22,18 @@ FINAL_OUTCOMES = frozenset({"ok", "late", "rejected", "invalid", "misconfigured"
 GOOD_OUTCOMES = frozenset({"ok", "late"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Read:
     """One answer that gave names: when its request was sent and when it had arrived (aware)."""
 
     requested_at: datetime
     responded_at: datetime
     answer: Answer
+
+    @cached_property
+    def digest(self) -> bytes:
+        """The snapshot's digest, if its names are these."""
+        return snapshot_digest(self.answer.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,8 @@ class Known:
     """What is recorded of an app.
 
     ``last_ok_at`` and ``ok_api`` are None before its first good poll. ``emptied_*`` tell of an
-    answer without any name that still awaits the next run's confirmation.
+    answer without any name that still awaits the next run's confirmation. ``digest`` is that of
+    the snapshot as it was read.
     """
 
     api: str
@@ -70,6 +77,7 @@ class Known:
     consecutive_failures: int = 0
     emptied_seen_at: datetime | None = None
     emptied_dag_run_id: str | None = None
+    digest: bytes | None = None
     names: Names = field(default_factory=dict)
 
 
@@ -190,7 +198,12 @@ def advance(known: Known, attempt: Attempt, verdict: Verdict) -> Known:
 
 
 def snapshot_digest(names: Names) -> bytes:
-    """SHA-256 of the names as ``attr_audit.snapshot_digest_of`` forms them in the database."""
-    triples = [[slot, name.name, name.type] for slot, name in sorted(names.items())]
-    text = json.dumps(triples, ensure_ascii=False, separators=(", ", ": "))
-    return hashlib.sha256(text.encode()).digest()
+    """SHA-256 of the names as ``attr_audit.snapshot_digest_of`` forms them in the database.
+
+    The JSON is put together by hand: this is done for every app at every poll.
+    """
+    triples = [
+        f"[{slot}, {encode_basestring(name)}, {'null' if kind is None else kind}]"
+        for slot, (name, kind) in sorted(names.items())
+    ]
+    return hashlib.sha256(f"[{', '.join(triples)}]".encode()).digest()

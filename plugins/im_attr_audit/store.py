@@ -7,12 +7,10 @@ Database errors are not wrapped: SQLAlchemy's come through, with parameters hidd
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import URL
@@ -28,7 +26,6 @@ from im_attr_audit.rules import (
     Verdict,
     advance,
     judge,
-    snapshot_digest,
 )
 
 App: TypeAlias = tuple[str, int]
@@ -41,7 +38,7 @@ def create_audit_engine(url: URL, connect_args: Mapping[str, Any] | None = None)
     A statement that waits longer than five minutes (two for a lock) is given up: the task fails,
     and Airflow tries it again.
     """
-    options = "-c TimeZone=UTC -c statement_timeout=300s -c lock_timeout=120s"
+    options = "-c TimeZone=UTC -c statement_timeout=300s -c lock_timeout=120s -c work_mem=32MB"
     given = dict(connect_args or {})
     given["options"] = f"{given['options']} {options}" if given.get("options") else options
     given.setdefault("application_name", "im-attr-audit")
@@ -55,19 +52,21 @@ def create_audit_engine(url: URL, connect_args: Mapping[str, Any] | None = None)
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """One poll as it was recorded; ``error_info`` is None where all is well."""
 
-    poll_id: int
     conn_id: str
     region: str | None
     sdk_app_id: int | None
     app_group: str | None
     api: str | None
     outcome: str
-    error_code: int | None
     error_info: str | None
+    error_code: int | None
+
+
+class _NewApps(Exception):
+    """An app that was not read before is not on record either."""
 
 
 def read_clock(engine: Engine) -> Clock:
@@ -80,62 +79,196 @@ def read_clock(engine: Engine) -> Clock:
 
 
 # Polling: what is known, and what came of it ----------------------------------------------------
+#
+# Nearly every poll finds what is on record. The database tells those apart by the snapshot's digest
+# and records them in the one statement that takes the locks; only the others come back as rows, are
+# judged one by one (rules.judge) and cost several times as much.
 
-_KNOWN = """
-select a.region, a.sdk_app_id, a.api, a.ok_api, a.first_ok_at, a.last_ok_at, a.last_polled_at,
-       a.last_outcome, a.last_poll_ended_at, a.consecutive_failures, a.emptied_seen_at,
-       a.emptied_dag_run_id, a.snapshot_digest
-  from attr_audit.app a
-  join unnest(cast(:regions as text[]), cast(:ids as bigint[])) as u (region, sdk_app_id)
-    on a.region = u.region and a.sdk_app_id = u.sdk_app_id
- order by a.region, a.sdk_app_id
-"""
 
-_NAMES = """
-select s.region, s.sdk_app_id, s.slot, s.name, s.attr_type
-  from attr_audit.snapshot s
-  join unnest(cast(:regions as text[]), cast(:ids as bigint[])) as u (region, sdk_app_id)
-    on s.region = u.region and s.sdk_app_id = u.sdk_app_id
-"""
+class _Rows:
+    """Rows that go into a statement as one array per column.
 
-_INSERT_APPS = """
+    JSON and lists that the driver writes out cost several times as much on both sides. Times go as
+    microseconds since 1970, which a float8 holds exactly up to the year 2255.
+    """
+
+    def __init__(self, name: str, columns: str) -> None:
+        self._columns = [
+            (f"{name}_{column}", column, kind)
+            for column, kind in (declared.split() for declared in columns.split(","))
+        ]
+        shown = ", ".join(
+            f"to_timestamp({column} / 1e6) as {column}" if kind == "timestamptz" else column
+            for _, column, kind in self._columns
+        )
+        arrays = ", ".join(
+            f"cast(:{parameter} as {'float8' if kind == 'timestamptz' else kind}[])"
+            for parameter, _, kind in self._columns
+        )
+        names = ", ".join(column for _, column, _ in self._columns)
+        self.sql = f"select {shown} from unnest({arrays}) as {name} ({names})"
+
+    def parameters(self, rows: Iterable[tuple[Any, ...]]) -> dict[str, str]:
+        """The rows, each a tuple of the columns in their order, as the statement's parameters."""
+        found = list(zip(*rows, strict=True)) or [()] * len(self._columns)
+        return {
+            parameter: "{" + ",".join(_ELEMENTS.get(kind, _plain)(values)) + "}"
+            for (parameter, _, kind), values in zip(self._columns, found, strict=True)
+        }
+
+
+def _plain(values: Iterable[object]) -> list[str]:
+    return ["NULL" if value is None else str(value) for value in values]
+
+
+def _texts(values: Iterable[str | None]) -> list[str]:
+    return [
+        "NULL" if value is None else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        for value in values
+    ]
+
+
+def _bytes(values: Iterable[bytes | None]) -> list[str]:
+    return ["NULL" if value is None else f'"\\\\x{value.hex()}"' for value in values]
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def _times(values: Iterable[datetime | None]) -> list[str]:
+    return ["NULL" if at is None else str((at - _EPOCH) // _MICROSECOND) for at in values]
+
+
+_ELEMENTS: Mapping[str, Callable[[Iterable[Any]], list[str]]] = {
+    "text": _texts,
+    "bytea": _bytes,
+    "timestamptz": _times,
+}
+
+_KNOWN = """a.api, a.ok_api, a.first_ok_at, a.last_ok_at, a.last_polled_at, a.last_outcome,
+       a.last_poll_ended_at, a.consecutive_failures, a.emptied_seen_at, a.emptied_dag_run_id,
+       a.snapshot_digest"""
+
+# An app is as ever when judge() would find nothing but "ok" and advance() nothing but later times:
+# one read, of the names that are known, from the same source, that is not late, with nothing that
+# awaits its confirmation. An attempt that cannot be that has no digest.
+_AS_EVER = """(a.snapshot_digest = r.digest and a.ok_api = r.asked_api and a.api = r.asked_api
+       and a.emptied_seen_at is null and a.last_poll_ended_at <= r.requested_at
+       and a.last_polled_at <= r.requested_at) is true"""
+
+_READ = _Rows(
+    "read",
+    "region text, sdk_app_id bigint, asked_api text, digest bytea, requested_at timestamptz",
+)
+_READ_UNLIKE = text(f"""
+with read as materialized ({_READ.sql})
+select r.region, r.sdk_app_id, {_KNOWN}
+  from read r
+  left join attr_audit.app a using (region, sdk_app_id)
+ where not {_AS_EVER}
+""")
+
+_APPS = _Rows("app", "region text, sdk_app_id bigint")
+_READ_NAMES = text(f"""
+select r.region, r.sdk_app_id, s.slots, s.names, s.types
+  from ({_APPS.sql}) r
+ cross join lateral (select array_agg(slot) as slots, array_agg(name) as names,
+                            array_agg(attr_type) as types
+                       from attr_audit.snapshot s
+                      where s.region = r.region and s.sdk_app_id = r.sdk_app_id) s
+ where s.slots is not null
+""")
+
+_NEW = _Rows(
+    "new",
+    "region text, sdk_app_id bigint, app_group text, api text, conn_id text, "
+    "requested_at timestamptz, outcome text",
+)
+_INSERT_APPS = text(f"""
 insert into attr_audit.app (region, sdk_app_id, app_group, api, conn_id, first_polled_at,
                             last_polled_at, last_outcome)
 select region, sdk_app_id, app_group, api, conn_id, requested_at, requested_at, outcome
-  from json_to_recordset(cast(:rows as json)) as r
-       (region text, sdk_app_id bigint, app_group text, api text, conn_id text,
-        requested_at timestamptz, outcome text)
+  from ({_NEW.sql}) r
  order by region, sdk_app_id
     on conflict (region, sdk_app_id) do nothing
-"""
+""")
 
-_INSERT_POLLS = """
+_ASKED = _Rows(
+    "asked",
+    "region text, sdk_app_id bigint, asked_api text, digest bytea, requested_at timestamptz, "
+    "responded_at timestamptz, conn_id text, app_group text, http_status integer, "
+    "vendor_date timestamptz",
+)
+# All locks in one go and in one order: whoever locks in two goes can wait in a circle with others.
+_LOCK_AND_RECORD = text(f"""
+with asked as materialized ({_ASKED.sql}), locked as materialized (
+    select r.*, {_KNOWN}, {_AS_EVER} as as_ever
+      from asked r
+      join attr_audit.app a using (region, sdk_app_id)
+     order by region, sdk_app_id
+       for update of a
+), polls as (
+    insert into attr_audit.poll (conn_id, region, sdk_app_id, api, dag_run_id, try_number,
+                                 requested_at, last_requested_at, responded_at, outcome, reads,
+                                 http_status, vendor_date)
+    select conn_id, region, sdk_app_id, asked_api, :dag_run_id, :try_number,
+           requested_at, requested_at, responded_at, 'ok', 1, http_status, vendor_date
+      from locked
+     where as_ever
+), apps as (
+    update attr_audit.app a
+       set app_group = r.app_group, conn_id = r.conn_id, last_polled_at = r.requested_at,
+           last_ok_at = r.requested_at, last_outcome = 'ok', last_poll_ended_at = r.responded_at,
+           consecutive_failures = 0
+      from locked r
+     where r.as_ever and a.region = r.region and a.sdk_app_id = r.sdk_app_id
+)
+select (select count(*) from locked) as found, a.region, a.sdk_app_id, {_KNOWN}
+  from (select) one
+  left join locked a on not a.as_ever
+""")
+
+_POLLS = _Rows(
+    "poll",
+    "conn_id text, region text, sdk_app_id bigint, api text, requested_at timestamptz, "
+    "last_requested_at timestamptz, responded_at timestamptz, outcome text, reads smallint, "
+    "http_status integer, error_code integer, error_info text, answer text, "
+    "vendor_date timestamptz",
+)
+_INSERT_POLLS = text(f"""
 insert into attr_audit.poll (conn_id, region, sdk_app_id, api, dag_run_id, try_number, requested_at,
                              last_requested_at, responded_at, outcome, reads, http_status,
                              error_code, error_info, answer, vendor_date)
 select conn_id, region, sdk_app_id, api, :dag_run_id, :try_number, requested_at,
        last_requested_at, responded_at, outcome, reads, http_status,
        error_code, error_info, answer, vendor_date
-  from json_to_recordset(cast(:rows as json)) as r
-       (conn_id text, region text, sdk_app_id bigint, api text, requested_at timestamptz,
-        last_requested_at timestamptz, responded_at timestamptz, outcome text, reads smallint,
-        http_status integer, error_code integer, error_info text, answer text,
-        vendor_date timestamptz)
+  from ({_POLLS.sql}) r
 returning poll_id, conn_id
-"""
+""")
 
-_INSERT_CHANGES = """
+_CHANGES = _Rows(
+    "change",
+    "region text, sdk_app_id bigint, slot smallint, old_name text, new_name text, "
+    "old_type smallint, new_type smallint, is_baseline boolean, not_before timestamptz, "
+    "seen_at timestamptz, answer text, poll_id bigint",
+)
+_INSERT_CHANGES = text(f"""
 insert into attr_audit.change (region, sdk_app_id, slot, old_name, new_name, old_type, new_type,
                                is_baseline, not_before, seen_at, answer, poll_id, dag_run_id)
 select region, sdk_app_id, slot, old_name, new_name, old_type, new_type,
        is_baseline, not_before, seen_at, answer, poll_id, :dag_run_id
-  from json_to_recordset(cast(:rows as json)) as r
-       (region text, sdk_app_id bigint, slot smallint, old_name text, new_name text,
-        old_type smallint, new_type smallint, is_baseline boolean, not_before timestamptz,
-        seen_at timestamptz, answer text, poll_id bigint)
-"""
+  from ({_CHANGES.sql}) r
+""")
 
-_UPDATE_APPS = """
+_AFTER = _Rows(
+    "after",
+    "region text, sdk_app_id bigint, app_group text, conn_id text, names_changed boolean, "
+    "api text, ok_api text, first_ok_at timestamptz, last_ok_at timestamptz, "
+    "last_polled_at timestamptz, last_outcome text, last_poll_ended_at timestamptz, "
+    "consecutive_failures integer, emptied_seen_at timestamptz, emptied_dag_run_id text",
+)
+_UPDATE_APPS = text(f"""
 update attr_audit.app a
    set app_group = coalesce(r.app_group, a.app_group), api = r.api, conn_id = r.conn_id,
        ok_api = r.ok_api,
@@ -146,26 +279,31 @@ update attr_audit.app a
        snapshot_digest = case when r.names_changed
                               then attr_audit.snapshot_digest_of(a.region, a.sdk_app_id)
                               else a.snapshot_digest end
-  from json_to_recordset(cast(:rows as json)) as r
-       (region text, sdk_app_id bigint, app_group text, api text, conn_id text, ok_api text,
-        first_ok_at timestamptz, last_ok_at timestamptz, last_polled_at timestamptz,
-        last_outcome text, last_poll_ended_at timestamptz, consecutive_failures integer,
-        emptied_seen_at timestamptz, emptied_dag_run_id text, names_changed boolean)
+  from ({_AFTER.sql}) r
  where a.region = r.region and a.sdk_app_id = r.sdk_app_id
-"""
+""")
+
+AsRead: TypeAlias = Mapping[App, Known | None]
+"""What is on record of apps at some moment; None: nothing yet."""
 
 
-def read_known(engine: Engine, answered: Mapping[App, Names]) -> dict[App, Known]:
-    """What is recorded of the apps that answered; an app that is not recorded yet is left out.
-
-    Only where an answer is not what the snapshot's digest says are the names read from it.
-    """
+def read_unlike(engine: Engine, attempts: Iterable[Attempt]) -> AsRead:
+    """The apps whose answer is not simply what is on record, with what is."""
+    answered = {app: a for a in attempts if (app := _app(a)) and a.reads}
+    rows = [(*app, a.api, a.reads[0].digest, a.requested_at) for app, a in answered.items()]
     with engine.connect() as connection:
-        return _select_known(connection, answered, answered, lock=False)
+        found = connection.execute(_READ_UNLIKE, _READ.parameters(rows)).all()
+        known = _known(connection, [row for row in found if row.api is not None], answered, {})
+    return {(row.region, row.sdk_app_id): known.get((row.region, row.sdk_app_id)) for row in found}
 
 
 def record_attempts(
-    engine: Engine, attempts: Sequence[Attempt], *, dag_run_id: str, try_number: int | None
+    engine: Engine,
+    attempts: Sequence[Attempt],
+    *,
+    dag_run_id: str,
+    try_number: int | None,
+    as_read: AsRead | None = None,
 ) -> list[Recorded]:
     """Judge and record attempts, each app's poll, changes, snapshot and app row together.
 
@@ -173,12 +311,19 @@ def record_attempts(
     tried until the one is found, so that it stops no other; its error is raised when the rest is
     recorded.
     The same app may not be among the attempts twice unless it was never asked (misconfigured).
+    ``as_read``: what `read_unlike` gave, so that names need not be read again; nothing else of it
+    is relied upon.
     """
     if not attempts:
         return []
+    run: dict[str, Any] = {"dag_run_id": dag_run_id, "try_number": try_number}
     try:
-        with engine.begin() as connection:
-            return _record(connection, attempts, dag_run_id, try_number)
+        try:
+            with engine.begin() as connection:
+                return _record(connection, attempts, run, as_read or {}, all_new=False)
+        except _NewApps:
+            with engine.begin() as connection:
+                return _record(connection, attempts, run, as_read or {}, all_new=True)
     except (DataError, IntegrityError, InternalError, ProgrammingError) as error:
         if len(attempts) == 1:
             raise
@@ -188,9 +333,7 @@ def record_attempts(
         middle = len(attempts) // 2
         for half in (attempts[:middle], attempts[middle:]):
             try:
-                recorded += record_attempts(
-                    engine, half, dag_run_id=dag_run_id, try_number=try_number
-                )
+                recorded += record_attempts(engine, half, as_read=as_read, **run)
             except (DataError, IntegrityError, InternalError, ProgrammingError) as again:
                 refused, found = again, True
         if found:
@@ -199,189 +342,202 @@ def record_attempts(
 
 
 def _record(
-    connection: Connection, attempts: Sequence[Attempt], dag_run_id: str, try_number: int | None
+    connection: Connection,
+    attempts: Sequence[Attempt],
+    run: Mapping[str, Any],
+    as_read: AsRead,
+    *,
+    all_new: bool,
 ) -> list[Recorded]:
-    answered = {app: a.reads[-1].answer.names for a in attempts if (app := _app(a)) and a.reads}
     apps = {app: a for a in attempts if (app := _app(a))}
+    known: dict[App, Known] = {}
     if apps:
-        # New apps first, then all locks in one go and in one order: whoever inserts while holding
-        # locks, or locks in two goes, can wait in a circle with others who meet the same new app.
-        rows = [
-            {
-                "region": app[0],
-                "sdk_app_id": app[1],
-                "app_group": a.app_group or "default",
-                "api": a.api or "all_member_push",
-                "conn_id": a.conn_id,
-                "requested_at": a.requested_at,
-                "outcome": a.failure.outcome if a.failure else "ok",
-            }
+        # Before any lock is taken: who inserts while holding one can wait in a circle with others
+        # who meet the same new app.
+        new = [
+            _new_row(a)
             for app, a in apps.items()
+            if all_new or not (_may_be_as_ever(a) or as_read.get(app))
         ]
-        connection.execute(text(_INSERT_APPS), {"rows": _json(rows)})
-    known = _select_known(connection, apps, answered, lock=True)
+        if new:
+            connection.execute(_INSERT_APPS, _NEW.parameters(new))
+        asked = _ASKED.parameters(map(_asked_row, apps.values()))
+        rows = connection.execute(_LOCK_AND_RECORD, {**asked, **run}).all()
+        if rows[0].found < len(apps):
+            raise _NewApps
+        known = _known(connection, [row[1:] for row in rows if row.region], apps, as_read)
 
     before = dict(known)
+    unlike = [a for a in attempts if (app := _app(a)) is None or app in known]
     verdicts: list[Verdict] = []
-    for attempt in attempts:
+    for attempt in unlike:
         app = _app(attempt)
         state = known[app] if app else Known(api="")
-        verdict = judge(state, attempt, dag_run_id)
+        verdict = judge(state, attempt, run["dag_run_id"])
         verdicts.append(verdict)
         if app:
             known[app] = advance(state, attempt, verdict)
+    if unlike:
+        polls = _POLLS.parameters(map(_poll_row, unlike, verdicts))
+        result = connection.execute(_INSERT_POLLS, {**polls, **run})
+        # One connection polls one app once in a task, so its id tells the rows apart.
+        poll_ids = {row.conn_id: row.poll_id for row in result}
+        changes = [
+            _change_row(attempt, change, poll_ids[attempt.conn_id])
+            for attempt, verdict in zip(unlike, verdicts, strict=True)
+            for change in verdict.changes
+        ]
+        if changes:
+            connection.execute(_INSERT_CHANGES, {**_CHANGES.parameters(changes), **run})
+    if known:
+        after = [_after_row(apps[app], before[app], state) for app, state in known.items()]
+        connection.execute(_UPDATE_APPS, _AFTER.parameters(after))
 
-    poll_ids = _insert_polls(connection, attempts, verdicts, dag_run_id, try_number)
-    changes = [
-        _change_row(attempt, change, poll_id)
-        for attempt, verdict, poll_id in zip(attempts, verdicts, poll_ids, strict=True)
-        for change in verdict.changes
-    ]
-    if changes:
-        connection.execute(
-            text(_INSERT_CHANGES), {"rows": _json(changes), "dag_run_id": dag_run_id}
-        )
-    rows = [_app_row(apps[app], before[app], known[app]) for app in sorted(apps)]
-    connection.execute(text(_UPDATE_APPS), {"rows": _json(rows)})
-
+    outcomes = {a.conn_id: (v.outcome, v.reason) for a, v in zip(unlike, verdicts, strict=True)}
+    as_ever = ("ok", None)
     return [
         Recorded(
-            poll_id=poll_id,
-            conn_id=attempt.conn_id,
-            region=attempt.region,
-            sdk_app_id=attempt.sdk_app_id,
-            app_group=attempt.app_group,
-            api=attempt.api,
-            outcome=verdict.outcome,
-            error_code=getattr(attempt.failure, "error_code", None),
-            error_info=verdict.reason,
+            a.conn_id,
+            a.region,
+            a.sdk_app_id,
+            a.app_group,
+            a.api,
+            *outcomes.get(a.conn_id, as_ever),
+            getattr(a.failure, "error_code", None),
         )
-        for attempt, verdict, poll_id in zip(attempts, verdicts, poll_ids, strict=True)
+        for a in attempts
     ]
 
 
-def _insert_polls(
+def _known(
     connection: Connection,
-    attempts: Sequence[Attempt],
-    verdicts: Sequence[Verdict],
-    dag_run_id: str,
-    try_number: int | None,
-) -> list[int]:
-    rows = [_poll_row(a, v) for a, v in zip(attempts, verdicts, strict=True)]
-    result = connection.execute(
-        text(_INSERT_POLLS),
-        {"rows": _json(rows), "dag_run_id": dag_run_id, "try_number": try_number},
-    )
-    # One connection polls one app once in a task, so its id tells the rows apart.
-    ids = {row.conn_id: row.poll_id for row in result}
-    return [ids[a.conn_id] for a in attempts]
-
-
-def _select_known(
-    connection: Connection, apps: Collection[App], answered: Mapping[App, Names], *, lock: bool
+    rows: Iterable[Sequence[Any]],
+    attempts: Mapping[App, Attempt],
+    as_read: AsRead,
 ) -> dict[App, Known]:
-    statement = _KNOWN + ("for update of a" if lock else "")
+    """What rows of region, sdk_app_id and _KNOWN say, with the names where the app was read.
+
+    By their digest the names are those of the answer, or those that were read before; only else
+    are they read from the snapshot.
+    """
     known: dict[App, Known] = {}
-    unlike: list[App] = []
-    for row in connection.execute(text(statement), _arrays(apps)):
-        app = (row.region, row.sdk_app_id)
+    to_read: dict[App, dict[int, AttrName]] = {}
+    for region, sdk_app_id, *columns, digest in rows:
+        app = (region, sdk_app_id)
+        reads, earlier = attempts[app].reads, as_read.get(app)
+        digest = digest and bytes(digest)  # the driver gives a memoryview
         names: Names = {}
-        if app in answered:
-            if bytes(row.snapshot_digest or b"") == snapshot_digest(answered[app]):
-                names = answered[app]
-            elif row.snapshot_digest is not None:
-                unlike.append(app)
-        known[app] = Known(
-            api=row.api,
-            ok_api=row.ok_api,
-            first_ok_at=row.first_ok_at,
-            last_ok_at=row.last_ok_at,
-            last_polled_at=row.last_polled_at,
-            last_outcome=row.last_outcome,
-            last_poll_ended_at=row.last_poll_ended_at,
-            consecutive_failures=row.consecutive_failures,
-            emptied_seen_at=row.emptied_seen_at,
-            emptied_dag_run_id=row.emptied_dag_run_id,
-            names=names,
-        )
-    if unlike:
-        found: dict[App, dict[int, AttrName]] = {app: {} for app in unlike}
-        for row in connection.execute(text(_NAMES), _arrays(unlike)):
-            found[row.region, row.sdk_app_id][row.slot] = AttrName(row.name, row.attr_type)
-        for app, names in found.items():
-            known[app] = replace(known[app], names=names)
+        if digest and reads:
+            if digest == reads[-1].digest:
+                names = reads[-1].answer.names
+            elif earlier and digest == earlier.digest:
+                names = earlier.names
+            else:
+                names = to_read[app] = {}
+        fields = [*columns, digest, names]
+        known[app] = Known(*fields)
+    if to_read:
+        for region, sdk_app_id, *found in connection.execute(
+            _READ_NAMES, _APPS.parameters(to_read)
+        ):
+            to_read[region, sdk_app_id].update(
+                (slot, AttrName(name, kind)) for slot, name, kind in zip(*found, strict=True)
+            )
     return known
 
 
-def _poll_row(attempt: Attempt, verdict: Verdict) -> dict[str, Any]:
+def _may_be_as_ever(attempt: Attempt) -> bool:
+    return len(attempt.reads) == attempt.sent == 1
+
+
+def _new_row(attempt: Attempt) -> tuple[Any, ...]:
+    return (
+        attempt.region,
+        attempt.sdk_app_id,
+        attempt.app_group or "default",
+        attempt.api or "all_member_push",
+        attempt.conn_id,
+        attempt.requested_at,
+        attempt.failure.outcome if attempt.failure else "ok",
+    )
+
+
+def _asked_row(attempt: Attempt) -> tuple[Any, ...]:
+    read = attempt.reads[0] if _may_be_as_ever(attempt) else None
+    return (
+        attempt.region,
+        attempt.sdk_app_id,
+        attempt.api,
+        read and read.digest,
+        attempt.requested_at,
+        attempt.responded_at,
+        attempt.conn_id,
+        attempt.app_group,
+        read and read.answer.http_status,
+        read and read.answer.vendor_date,
+    )
+
+
+def _poll_row(attempt: Attempt, verdict: Verdict) -> tuple[Any, ...]:
     failure = attempt.failure if isinstance(attempt.failure, PollFailed) else None
-    last = attempt.reads[-1].answer if attempt.reads else None
-    return {
-        "conn_id": attempt.conn_id,
-        "region": attempt.region,
-        "sdk_app_id": attempt.sdk_app_id,
-        "api": attempt.api,
-        "requested_at": attempt.requested_at,
-        "last_requested_at": attempt.last_requested_at,
-        "responded_at": attempt.responded_at,
-        "outcome": verdict.outcome,
-        "reads": attempt.sent,
-        "http_status": failure.http_status if failure else (last.http_status if last else None),
-        "error_code": failure.error_code if failure else None,
-        "error_info": (failure.error_info if failure else None) or verdict.reason,
-        "answer": failure.answer if failure and verdict.outcome == "invalid" else None,
-        "vendor_date": failure.vendor_date if failure else (last.vendor_date if last else None),
-    }
+    said = failure or (attempt.reads[-1].answer if attempt.reads else None)
+    return (
+        attempt.conn_id,
+        attempt.region,
+        attempt.sdk_app_id,
+        attempt.api,
+        attempt.requested_at,
+        attempt.last_requested_at,
+        attempt.responded_at,
+        verdict.outcome,
+        attempt.sent,
+        said.http_status if said else None,
+        failure.error_code if failure else None,
+        (failure.error_info if failure else None) or verdict.reason,
+        failure.answer if failure and verdict.outcome == "invalid" else None,
+        said.vendor_date if said else None,
+    )
 
 
-def _change_row(attempt: Attempt, change: NewChange, poll_id: int) -> dict[str, Any]:
-    difference = change.difference
-    return {
-        "region": attempt.region,
-        "sdk_app_id": attempt.sdk_app_id,
-        "slot": difference.slot,
-        "old_name": difference.old and difference.old.name,
-        "new_name": difference.new and difference.new.name,
-        "old_type": difference.old and difference.old.type,
-        "new_type": difference.new and difference.new.type,
-        "is_baseline": change.is_baseline,
-        "not_before": change.not_before,
-        "seen_at": change.seen_at,
-        "answer": attempt.reads[0].answer.text or None,
-        "poll_id": poll_id,
-    }
+def _change_row(attempt: Attempt, change: NewChange, poll_id: int) -> tuple[Any, ...]:
+    slot, old, new = change.difference.slot, change.difference.old, change.difference.new
+    return (
+        attempt.region,
+        attempt.sdk_app_id,
+        slot,
+        old and old.name,
+        new and new.name,
+        old and old.type,
+        new and new.type,
+        change.is_baseline,
+        change.not_before,
+        change.seen_at,
+        attempt.reads[0].answer.text or None,
+        poll_id,
+    )
 
 
-def _app_row(attempt: Attempt, before: Known, after: Known) -> dict[str, Any]:
-    return {
-        "region": attempt.region,
-        "sdk_app_id": attempt.sdk_app_id,
-        "app_group": attempt.app_group,
-        "conn_id": attempt.conn_id,
-        "api": after.api,
-        "ok_api": after.ok_api,
-        "first_ok_at": after.first_ok_at,
-        "last_ok_at": after.last_ok_at,
-        "last_polled_at": after.last_polled_at,
-        "last_outcome": after.last_outcome,
-        "last_poll_ended_at": after.last_poll_ended_at,
-        "consecutive_failures": after.consecutive_failures,
-        "emptied_seen_at": after.emptied_seen_at,
-        "emptied_dag_run_id": after.emptied_dag_run_id,
-        "names_changed": before.names != after.names or before.first_ok_at != after.first_ok_at,
-    }
+def _after_row(attempt: Attempt, before: Known, after: Known) -> tuple[Any, ...]:
+    return (
+        attempt.region,
+        attempt.sdk_app_id,
+        attempt.app_group,
+        attempt.conn_id,
+        before.names != after.names or before.first_ok_at != after.first_ok_at,
+        after.api,
+        after.ok_api,
+        after.first_ok_at,
+        after.last_ok_at,
+        after.last_polled_at,
+        after.last_outcome,
+        after.last_poll_ended_at,
+        after.consecutive_failures,
+        after.emptied_seen_at,
+        after.emptied_dag_run_id,
+    )
 
 
 def _app(attempt: Attempt) -> App | None:
     if attempt.region is None or attempt.sdk_app_id is None:
         return None
     return attempt.region, attempt.sdk_app_id
-
-
-def _arrays(apps: Iterable[App]) -> dict[str, list[Any]]:
-    pairs = list(apps)
-    return {"regions": [region for region, _ in pairs], "ids": [number for _, number in pairs]}
-
-
-def _json(rows: Iterable[Mapping[str, Any]]) -> str:
-    return json.dumps(list(rows), ensure_ascii=False, default=datetime.isoformat)

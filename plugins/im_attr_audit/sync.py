@@ -19,7 +19,7 @@ from im_attr_audit.client import Pool, TencentImClient
 from im_attr_audit.clock import Clock
 from im_attr_audit.errors import Misconfigured, PollFailed
 from im_attr_audit.rules import Attempt, Read, needs_confirmation
-from im_attr_audit.store import Recorded, read_clock, read_known, record_attempts
+from im_attr_audit.store import Recorded, read_clock, read_unlike, record_attempts
 from im_attr_audit.target import Target
 
 log = logging.getLogger(__name__)
@@ -60,15 +60,12 @@ def sync_apps(
     sound = [t for t in targets if isinstance(t, Target)]
     attempts = dict(zip(sound, _read_all(sound, clock), strict=True))
 
-    answered = {
-        (t.region, t.sdk_app_id): a.reads[0].answer.names for t, a in attempts.items() if a.reads
-    }
-    known = read_known(engine, answered) if answered else {}
+    unlike = read_unlike(engine, attempts.values())
     differing = [
         t
-        for t in attempts
-        if (app := (t.region, t.sdk_app_id)) in answered
-        and needs_confirmation(known.get(app), answered[app])
+        for t, a in attempts.items()
+        if (app := (t.region, t.sdk_app_id)) in unlike
+        and needs_confirmation(unlike[app], a.reads[0].answer.names)
     ]
     if differing:
         # One wait for all of them, from the last first read on. However short it is to be, the
@@ -84,7 +81,11 @@ def sync_apps(
 
     _warn_of_clocks(attempts.values())
     return record_attempts(
-        engine, [*broken, *attempts.values()], dag_run_id=dag_run_id, try_number=try_number
+        engine,
+        [*broken, *attempts.values()],
+        dag_run_id=dag_run_id,
+        try_number=try_number,
+        as_read=unlike,
     )
 
 

@@ -238,9 +238,10 @@ create function attr_audit.epoch_us(at timestamptz) returns bigint
     language sql stable parallel safe
     return (extract(epoch from at) * 1000000)::bigint;
 
+-- json, not jsonb: of such values both write the same text, and json is written once.
 create function attr_audit.change_canonical(c attr_audit.change) returns text
     language sql stable parallel safe
-    return jsonb_build_array(
+    return json_build_array(
         (c).change_id, (c).region, (c).sdk_app_id, (c).seq, (c).slot,
         (c).old_name, (c).new_name, (c).old_type, (c).new_type, (c).is_baseline,
         attr_audit.epoch_us((c).not_before), attr_audit.epoch_us((c).seen_at),
@@ -335,8 +336,8 @@ comment on function attr_audit.apply_changes() is
 create function attr_audit.snapshot_digest_of(a_region text, an_sdk_app_id bigint) returns bytea
     language sql stable parallel safe
     return (select sha256(convert_to(coalesce(
-                       jsonb_agg(jsonb_build_array(s.slot, s.name, s.attr_type) order by s.slot),
-                       '[]'::jsonb)::text, 'UTF8'))
+                       json_agg(json_build_array(s.slot, s.name, s.attr_type) order by s.slot),
+                       '[]'::json)::text, 'UTF8'))
               from attr_audit.snapshot s
              where s.region = a_region and s.sdk_app_id = an_sdk_app_id);
 comment on function attr_audit.snapshot_digest_of(text, bigint) is

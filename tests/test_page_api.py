@@ -189,37 +189,54 @@ def test_every_route_but_the_health_word_is_behind_the_guard() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "asked",
-    [
-        "changes?name=%00", "changes?region=a%00", "changes?slot=1000", "changes?slot=x",
-        "changes?kind=other", "changes?since=2026-01-01T00:00:00", "changes?since=soon",
-        "changes?before=1", "changes?before=9.9999999999999999999", "changes?limit=0",
-        "changes?app=frankfurt", "changes?app=a/99999999999999999999", "changes?run=%00",
-        "changes?region=seoul&app=frankfurt/1",
-        "timeline?until=2020-01-01T00:00:00Z&since=2021-01-01T00:00:00Z",
-        "change?region=a&sdk_app_id=1&seq=0", "as-of?at=never", "changes/download?format=xlsx",
-    ],
-)  # fmt: skip
-def test_what_cannot_be_asked_is_refused_with_a_reason(client: TestClient, asked: str) -> None:
-    answer = client.get(f"/api/{asked}")
-    assert answer.status_code == 422, answer.text
-    assert answer.json()["detail"]
+IMPOSSIBLE = """
+changes?name=%00
+changes?region=a%00
+changes?slot=1000
+changes?slot=x
+changes?kind=other
+changes?since=2026-01-01T00:00:00
+changes?since=soon
+changes?before=1
+changes?before=9.9999999999999999999
+changes?limit=0
+changes?app=frankfurt
+changes?app=a/99999999999999999999
+changes?run=%00
+changes?region=seoul&app=frankfurt/1
+timeline?until=2020-01-01T00:00:00Z&since=2021-01-01T00:00:00Z
+change?region=a&sdk_app_id=1&seq=0
+as-of?at=never
+changes/download?format=xlsx
+"""
+
+ODD = """
+changes?name=%25_%5C%27
+changes?region=%27%3B--
+changes?since=0001-01-01T00:00:00Z
+changes?until=9999-12-31T23:59:59Z
+as-of?at=0001-01-01T00:00:00%2B14:00
+as-of?at=9999-12-31T23:59:59-12:00
+timeline?since=0001-01-02T00:00:00Z
+timeline?until=9999-12-31T00:00:00Z
+timeline?since=0001-01-01T00:00:00Z&until=9999-12-31T23:59:59Z
+changes?before=-1.1
+changes?slot=&name=
+"""
 
 
-@pytest.mark.parametrize(
-    "asked",
-    [
-        "changes?name=%25_%5C%27", "changes?region=%27%3B--", "changes?since=0001-01-01T00:00:00Z",
-        "changes?until=9999-12-31T23:59:59Z", "as-of?at=0001-01-01T00:00:00%2B14:00",
-        "as-of?at=9999-12-31T23:59:59-12:00", "timeline?since=0001-01-02T00:00:00Z",
-        "timeline?until=9999-12-31T00:00:00Z", "changes?before=-1.1", "changes?slot=&name=",
-    ],
-)  # fmt: skip
-def test_odd_questions_get_an_answer(audit_db: AuditDb, client: TestClient, asked: str) -> None:
+def test_what_cannot_be_asked_is_refused_with_a_reason(client: TestClient) -> None:
+    for asked in IMPOSSIBLE.split():
+        answer = client.get(f"/api/{asked}")
+        assert answer.status_code == 422, (asked, answer.text)
+        assert answer.json()["detail"]
+
+
+def test_odd_questions_get_an_answer(audit_db: AuditDb, client: TestClient) -> None:
     poll(audit_db, {0: "sex"}, 60)
-    answer = client.get(f"/api/{asked}")
-    assert answer.status_code in (200, 422), answer.text
+    for asked in ODD.split():
+        answer = client.get(f"/api/{asked}")
+        assert answer.status_code in (200, 422), (asked, answer.text)
 
 
 def test_a_part_of_a_name_is_found_as_it_is_written(audit_db: AuditDb, client: TestClient) -> None:

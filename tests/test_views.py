@@ -20,10 +20,11 @@ from sqlalchemy import Engine, text
 from launch.postgres import EmbeddedPostgres
 from tests import story
 from tests.conftest import AuditDb
-from tests.history import START, NamesLike, polled
+from tests.history import NamesLike, polled
 from tests.story import CHINA, FRANKFURT, JAKARTA, LOYALTY, MUMBAI, SEOUL, SINGAPORE, at
 
 TICK = timedelta(microseconds=1)
+BEGIN = datetime(2025, 11, 2, tzinfo=UTC)
 HISTORIES, POLLS, INSTANTS = 250, 40, 10_500
 
 
@@ -158,7 +159,7 @@ def random_histories(db: AuditDb, seed: int) -> Histories:
     ]
     for number in range(POLLS):
         attempts = [
-            w.poll(START + timedelta(minutes=15 * number, microseconds=w.random.randrange(10**8)))
+            w.poll(poll_time(number) + timedelta(microseconds=w.random.randrange(10**8)))
             for w in writers
             if number >= w.replay.app[1] % 5  # not all of them begin together
         ]
@@ -170,11 +171,16 @@ def random_histories(db: AuditDb, seed: int) -> Histories:
     return Histories(db, [w.replay for w in writers])
 
 
+def poll_time(number: float) -> datetime:
+    """Polls come ever more seldom, so that spans have every length from minutes to months."""
+    return BEGIN + timedelta(minutes=15) * (1.25**number - 1) / 0.25
+
+
 def months_for_histories(db: AuditDb) -> None:
     run(
         db.owner,
         "select attr_audit.create_poll_partition(m::date) "
-        "from unnest(array[date '2026-10-01', '2026-11-01']) m",
+        "from generate_series(date '2025-11-01', '2026-11-01', interval '1 month') m",
     )
 
 
@@ -209,6 +215,8 @@ def test_names_as_of_agrees_with_a_replay_at_random_instants(audit_db: AuditDb) 
     # The histories have what the rule is about: otherwise nothing was shown.
     certain = sum(row[4] for row in rows)
     unknown = sum(row[2] is None for row in rows)
+    lengths = run(audit_db.reader, "select count(distinct span_class) from attr_audit.change")
+    assert lengths == [(5,)]
     assert certain > 5_000
     assert len(rows) - certain - unknown > 2_000
     assert unknown > 300
@@ -219,13 +227,13 @@ def _instant(rng: random.Random, replay: Replay) -> datetime:
     if replay.looks and rng.random() < 0.6:
         look = rng.choice(replay.looks)
         return rng.choice(look[:2]) + rng.choice([-TICK, TICK * 0, TICK])
-    return START + timedelta(seconds=rng.uniform(-900, POLLS * 900 + 900))
+    return poll_time(rng.uniform(-1, POLLS))
 
 
 def test_names_as_of_gives_the_whole_map_of_an_instant(audit_db: AuditDb) -> None:
     histories = random_histories(audit_db, seed=6)
-    for hours in (0.3, 2.5, 5.0, 11.0):
-        when = START + timedelta(hours=hours)
+    for number in (0.3, 4.5, 11.2, 20.0, 31.7, 39.9):
+        when = poll_time(number)
         expected = {
             (replay.app, slot): row
             for replay in histories.replays

@@ -174,6 +174,11 @@ create table attr_audit.change (
     prior_ok_at    timestamptz,
     old_not_before timestamptz,
     old_seen_at    timestamptz,
+    span_from      timestamptz generated always as
+        (coalesce(old_seen_at, not_before, prior_ok_at)) stored,
+    span_class     smallint generated always as (
+        width_bucket(seen_at - coalesce(old_seen_at, not_before, prior_ok_at),
+                     array[interval '1 hour', '12 hours', '144 hours', '1728 hours'])) stored,
     prev_hash      bytea,
     row_hash       bytea not null,
     constraint one_chain_per_app unique (region, sdk_app_id, seq),
@@ -195,9 +200,14 @@ create table attr_audit.change (
     constraint answer_is_not_empty check (answer <> '')
 );
 
-create index change_by_slot on attr_audit.change (region, sdk_app_id, slot, seq);
+create index change_by_slot on attr_audit.change (slot, region, sdk_app_id, seq);
 create index change_by_run on attr_audit.change (dag_run_id);
 create index change_by_seen_at on attr_audit.change (seen_at);
+-- For names_as_of, which reads nothing else. A span that reaches over an instant began at most as long
+-- before as its class is long: so what is read is what is asked for, however long the record is.
+create index change_by_span on attr_audit.change (span_class, span_from, seen_at)
+    include (region, sdk_app_id, slot, old_name, old_type, not_before, prior_ok_at)
+    where span_from is not null;
 
 comment on table attr_audit.change is
     'One slot whose name (or type) is not what it was. Append-only; every app''s rows form a chain of hashes.';
@@ -229,6 +239,10 @@ comment on column attr_audit.change.prior_ok_at is
 comment on column attr_audit.change.old_not_before is 'not_before of the change that had set the old name.';
 comment on column attr_audit.change.old_seen_at is
     'seen_at of the change that had set the old name: with seen_at the span in which it was the name last seen.';
+comment on column attr_audit.change.span_from is
+    'Derived: with seen_at the span that the row closes, that of its old name (old_seen_at) or, for an addition, that in which it is not known whether the slot had a name (its lower bound); null at first sight of the app.';
+comment on column attr_audit.change.span_class is
+    'Derived, for names_as_of: the span is shorter than 1 hour (0), 12 hours (1), 144 hours (2), 1,728 hours (3), or longer (4).';
 comment on column attr_audit.change.prev_hash is 'row_hash of the app''s change before; null for the first.';
 comment on column attr_audit.change.row_hash is
     'SHA-256 of change_canonical(row): the row''s columns with prev_hash, as UTF-8.';
@@ -252,7 +266,7 @@ create function attr_audit.change_canonical(c attr_audit.change) returns text
 comment on function attr_audit.epoch_us(timestamptz) is
     'A time as integer microseconds since 1970-01-01 UTC.';
 comment on function attr_audit.change_canonical(attr_audit.change) is
-    'The text whose SHA-256 is row_hash: a JSON array of the row''s columns but kind (derived) and row_hash.';
+    'The text whose SHA-256 is row_hash: a JSON array of the row''s columns but row_hash and the derived kind, span_from and span_class.';
 
 -- What the database does on every new change --------------------------------------------------
 

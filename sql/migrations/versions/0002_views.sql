@@ -52,6 +52,10 @@ comment on column attr_audit.current_names.seen_at is 'When the name was first s
 comment on column attr_audit.current_names.confirmed_at is
     'When the request of the last read that saw it was sent.';
 
+-- A change closes a span: that of its old name or, where there was none, that in which it is not known
+-- whether the slot had a name. Spans that reach over an instant are looked for by their length, for one
+-- of at most an hour began within the hour before (change_by_span); limits in hours, since a day is not
+-- the same length in every time zone. The snapshot holds the spans that are still open.
 create function attr_audit.names_as_of(at timestamptz)
     returns table (region text, sdk_app_id bigint, app_group text, slot smallint, name text,
                    attr_type smallint, certain boolean)
@@ -59,20 +63,36 @@ create function attr_audit.names_as_of(at timestamptz)
 begin atomic
     select n.region, n.sdk_app_id, a.app_group, n.slot, n.name, n.attr_type,
            at <= coalesce(n.certain_to, a.last_ok_at)
-      from (-- Spans that a later change closed: what was last seen is that change's old name.
-            select c.region, c.sdk_app_id, c.slot, c.old_name as name, c.old_type as attr_type,
+      from (select c.region, c.sdk_app_id, c.slot, c.old_name as name, c.old_type as attr_type,
                    coalesce(c.not_before, c.prior_ok_at) as certain_to
               from attr_audit.change c
-             where c.old_name is not null and c.old_seen_at <= at and c.seen_at > at
+             where c.span_class = 0 and c.span_from > at - interval '1 hour' and c.span_from <= at
+               and c.seen_at > at and (c.old_name is not null or c.span_from < at)
              union all
-            -- Within the bounds of an addition: whether the slot had a name is not known.
-            select c.region, c.sdk_app_id, c.slot, null::text, null::smallint,
+            select c.region, c.sdk_app_id, c.slot, c.old_name, c.old_type,
                    coalesce(c.not_before, c.prior_ok_at)
               from attr_audit.change c
-             where c.old_name is null and coalesce(c.not_before, c.prior_ok_at) < at
-               and c.seen_at > at
+             where c.span_class = 1 and c.span_from > at - interval '12 hours' and c.span_from <= at
+               and c.seen_at > at and (c.old_name is not null or c.span_from < at)
              union all
-            -- Spans that are still open: certain as far as the app was seen.
+            select c.region, c.sdk_app_id, c.slot, c.old_name, c.old_type,
+                   coalesce(c.not_before, c.prior_ok_at)
+              from attr_audit.change c
+             where c.span_class = 2 and c.span_from > at - interval '144 hours' and c.span_from <= at
+               and c.seen_at > at and (c.old_name is not null or c.span_from < at)
+             union all
+            select c.region, c.sdk_app_id, c.slot, c.old_name, c.old_type,
+                   coalesce(c.not_before, c.prior_ok_at)
+              from attr_audit.change c
+             where c.span_class = 3 and c.span_from > at - interval '1728 hours' and c.span_from <= at
+               and c.seen_at > at and (c.old_name is not null or c.span_from < at)
+             union all
+            select c.region, c.sdk_app_id, c.slot, c.old_name, c.old_type,
+                   coalesce(c.not_before, c.prior_ok_at)
+              from attr_audit.change c
+             where c.span_class = 4 and c.span_from <= at
+               and c.seen_at > at and (c.old_name is not null or c.span_from < at)
+             union all
             select s.region, s.sdk_app_id, s.slot, s.name, s.attr_type, null::timestamptz
               from attr_audit.snapshot s
              where s.seen_at <= at) n

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 DAG = "im_attr_name_audit"
 PROJECT = "im-attr-audit-drill"
-PORT, DB_PORT = 18080, 15433
+
+
+def free_port() -> int:
+    """One that nobody listens on at present."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+PORT, DB_PORT = free_port(), free_port()
 SETTINGS = f"""\
 COMPOSE_PROJECT_NAME={PROJECT}
 AIRFLOW_PORT={PORT}

@@ -173,7 +173,7 @@ def random_histories(db: AuditDb, seed: int) -> Histories:
 
 def poll_time(number: float) -> datetime:
     """Polls come ever more seldom, so that spans have every length from minutes to months."""
-    return BEGIN + timedelta(minutes=15) * (1.25**number - 1) / 0.25
+    return BEGIN + timedelta(minutes=60 * (1.25**number - 1))
 
 
 def months_for_histories(db: AuditDb) -> None:

@@ -57,8 +57,8 @@ def test_the_installed_wheel_migrates_from_empty(
     environment = tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     python = environment / "bin" / "python"
-    install = [UV, "pip", "install", "--quiet", "--offline", "--no-deps", "--python", python, wheel]
-    subprocess.run(install, check=True)
+    options = ["--quiet", "--offline", "--no-deps", "--python", str(python)]
+    subprocess.run([UV, "pip", "install", *options, str(wheel)], check=True)
     with postgres.connect() as connection, connection.cursor() as cursor:
         cursor.execute("create database by_wheel")
     # Other distributions come from the lock's environment; its .pth file, by which this checkout

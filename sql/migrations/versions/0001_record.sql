@@ -92,7 +92,12 @@ create table attr_audit.poll (
     constraint responded_at_is_not_in_the_future check (responded_at <= recorded_at + interval '1 minute')
 ) partition by range (requested_at);
 
-create index poll_by_app on attr_audit.poll (region, sdk_app_id, requested_at);
+-- Good polls are read for what lies between them, failed ones for what went wrong; two small indexes
+-- together are no larger than one of both, and every insert writes only one of them.
+create index poll_good on attr_audit.poll (region, sdk_app_id, requested_at)
+    include (last_requested_at) where outcome = 'ok';
+create index poll_failed on attr_audit.poll (region, sdk_app_id, requested_at)
+    where outcome not in ('ok', 'late');
 create index poll_by_run on attr_audit.poll (dag_run_id, try_number);
 
 comment on table attr_audit.poll is

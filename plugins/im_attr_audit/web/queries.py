@@ -63,6 +63,7 @@ select {_CHANGE_COLUMNS}, c.poll_id, encode(c.prev_hash, 'hex') as prev_hash, c.
   left join lateral (
        select * from attr_audit.poll p
         where p.region = c.region and p.sdk_app_id = c.sdk_app_id and p.poll_id = c.poll_id
+          and p.outcome = 'ok'
           and p.requested_at between c.seen_at - interval '1 day' and c.recorded_at
         limit 1) p on true
  where c.region = :region and c.sdk_app_id = :sdk_app_id and c.seq = :seq
@@ -157,7 +158,8 @@ select a.region, a.sdk_app_id, a.app_group, a.first_ok_at, a.last_ok_at, a.last_
        select p.error_code, p.error_info
          from attr_audit.poll p
         where p.region = a.region and p.sdk_app_id = a.sdk_app_id
-          and p.requested_at = a.last_polled_at and a.last_outcome not in ('ok', 'late')
+          and p.requested_at = a.last_polled_at and p.outcome not in ('ok', 'late')
+          and a.last_outcome not in ('ok', 'late')
         order by p.poll_id desc limit 1) p on true
  where a.retired_at is null
 """

@@ -7,13 +7,14 @@ ifdef PYTHON
 export PYTHON
 endif
 
-.PHONY: help setup run sync psql test lint lock licences clean
+.PHONY: help setup run sync psql test test-cluster lint lock licences clean
 
 help:
 	@echo 'make run     everything, from installation to the page; Ctrl-C stops it'
 	@echo 'make sync    one run; prints what was recorded'
 	@echo 'make psql    psql on the audit database, as the reader'
 	@echo 'make test    all tests'
+	@echo 'make test-cluster  a region of 1,000 apps on Celery workers (needs redis-server)'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make lock    write requirements.lock anew from pyproject.toml'
 	@echo 'make licences  what every package is licensed under'
@@ -33,10 +34,14 @@ clean:
 test: setup
 	@exec .venv/bin/python -m pytest
 
+# Minutes of a whole cluster's work; what it prints is in docs/compose.md.
+test-cluster: setup
+	@exec .venv/bin/python -m pytest --numprocesses=0 tests/cluster/scale_out.py
+
 lint: setup
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy plugins/im_attr_audit dags launch tests
+	@.venv/bin/mypy plugins/im_attr_audit dags launch compose tests
 
 licences: setup
 	@.venv/bin/python -m launch.licences

@@ -12,7 +12,7 @@ from launch.postgres import EmbeddedPostgres
 from tests.browser import chromium
 from tests.browser.stage import Stage, stage
 
-TIMEOUT = 20_000
+TIMEOUT = 60_000
 PAGE = "/im-attr-audit/"
 
 

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -273,16 +273,12 @@ def api(reader: Reader, targets_listed: Callable[[], bool | None]) -> APIRouter:
             database_now = queries.read_now(connection)
             apps = queries.read_apps(connection, stale_after(), retired=True)
             first = at or _last_certain(apps) or database_now
-            rows = [queries.read(connection, queries.NAMES_AS_OF, at=first)]
+            rows = [queries.read_plain(connection, queries.NAMES_AS_OF, at=first)]
             if compare is not None:
-                rows.append(queries.read(connection, queries.NAMES_AS_OF, at=compare))
+                rows.append(queries.read_plain(connection, queries.NAMES_AS_OF, at=compare))
         times = [first] if compare is None else [first, compare]
         groups = _groups_then(apps, times, rows)
-        return _json(
-            models.AsOf.model_construct(
-                now=database_now, at=first, compared_with=compare, groups=groups
-            )
-        )
+        return _json({"now": database_now, "at": first, "compared_with": compare, "groups": groups})
 
     @router.get("/health", response_model=models.Health)
     def health() -> Response:
@@ -464,25 +460,26 @@ def _last_certain(apps: Rows) -> datetime | None:
     return min((at for at in fresh if at is not None), default=None)
 
 
-def _groups_then(apps: Rows, times: list[datetime], answers: list[Rows]) -> list[models.GroupThen]:
-    found: list[dict[App, dict[int, models.CellThen]]] = []
+def _groups_then(
+    apps: Rows, times: list[datetime], answers: list[Sequence[Any]]
+) -> list[dict[str, Any]]:
+    """Plain values, as model GroupThen has them: thousands of models would cost more than SQL."""
+    found: list[dict[App, dict[int, dict[str, Any]]]] = []
     for rows in answers:
-        cells: dict[App, dict[int, models.CellThen]] = defaultdict(dict)
-        for row in rows:
-            cells[row["region"], row["sdk_app_id"]][row["slot"]] = models.CellThen.model_construct(
-                name=row["name"], attr_type=row["attr_type"], certain=row["certain"], known=True
-            )
+        cells: dict[App, dict[int, dict[str, Any]]] = defaultdict(dict)
+        for region, number, slot, name, attr_type, certain in rows:
+            cells[region, number][slot] = {
+                "name": name,
+                "attr_type": attr_type,
+                "certain": certain,
+                "known": True,
+            }
         found.append(cells)
 
-    def cell(which: int, app: Mapping[str, Any], slot: int) -> models.CellThen:
-        there = found[which][app["region"], app["sdk_app_id"]].get(slot)
-        if there is not None:
-            return there
+    def nameless(which: int, app: Mapping[str, Any]) -> dict[str, Any]:
         known = app["first_ok_at"] is not None and app["first_ok_at"] <= times[which]
-        return models.CellThen.model_construct(
-            name=None, attr_type=None, certain=known and times[which] <= app["last_ok_at"],
-            known=known,
-        )  # fmt: skip
+        certain = known and times[which] <= app["last_ok_at"]
+        return {"name": None, "attr_type": None, "certain": certain, "known": known}
 
     groups = []
     for name, members in _by_group(sorted(apps, key=region_order)).items():
@@ -494,24 +491,18 @@ def _groups_then(apps: Rows, times: list[datetime], answers: list[Rows]) -> list
         ]
         if not shown:
             continue
-        slots = sorted(
-            {slot for app in shown for cells in found
-             for slot in cells[app["region"], app["sdk_app_id"]]}
-        )  # fmt: skip
-        groups.append(
-            models.GroupThen.model_construct(
-                app_group=name,
-                apps=_refs(shown),
-                slots=[
-                    models.SlotThen.model_construct(
-                        slot=slot,
-                        cells=[cell(0, app, slot) for app in shown],
-                        compared=[cell(1, app, slot) for app in shown] if len(found) > 1 else None,
-                    )
-                    for slot in slots
-                ],
+        columns = [
+            [(cells[app["region"], app["sdk_app_id"]], nameless(which, app)) for app in shown]
+            for which, cells in enumerate(found)
+        ]
+        numbers = sorted({slot for column in columns for cells, _ in column for slot in cells})
+        slots = []
+        for slot in numbers:
+            sides = [[cells.get(slot, none) for cells, none in column] for column in columns]
+            slots.append(
+                {"slot": slot, "cells": sides[0], "compared": sides[1] if sides[1:] else None}
             )
-        )
+        groups.append({"app_group": name, "apps": shown, "slots": slots})
     return groups
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -29,18 +30,9 @@ from tests.rig import target_of
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 120.0
 
-#: What a statement begins with, or holds, and what it is called.
-_STATEMENTS = (
-    ("select 1", "greet the database"),
-    ("select clock_timestamp()", "read the clock"),
-    ("for update of a", "lock the apps"),
-    ("insert into attr_audit.app ", "insert the apps"),
-    ("insert into attr_audit.poll ", "insert the polls"),
-    ("insert into attr_audit.change ", "insert the changes"),
-    ("update attr_audit.app ", "update the apps"),
-    ("from attr_audit.snapshot s", "read the names"),
-    ("from attr_audit.app a", "read the apps"),
-)
+_WRITES = re.compile(r"\b(insert into|update|delete from) attr_audit\.(\w+)")
+_LOCKS = re.compile(r"\bfor (no key )?update\b")
+_TABLES = re.compile(r"\bfrom attr_audit\.(\w+)|\bjoin attr_audit\.(\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,10 +242,15 @@ class _Sites:
 
 
 def _name_of(statement: str) -> str:
-    for part, name in _STATEMENTS:
-        if part in statement:
-            return name
-    raise AssertionError(f"a statement that nobody has named: {statement[:60]}")
+    """What a statement does, in a few words."""
+    if writes := _WRITES.findall(statement):
+        return " and ".join(dict.fromkeys(f"{verb} {table}" for verb, table in writes))
+    tables = [one or other for one, other in _TABLES.findall(statement)]
+    if _LOCKS.search(statement):
+        return f"lock {tables[0]}"
+    if tables:
+        return f"read {tables[0]}"
+    return "read the clock" if "clock_timestamp" in statement else statement.strip()[:24]
 
 
 _engines: dict[str, Any] = {}

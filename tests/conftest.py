@@ -56,9 +56,8 @@ def postgres() -> Iterator[EmbeddedPostgres]:
             server.destroy()
 
 
-@pytest.fixture(scope="session")
-def template(postgres: EmbeddedPostgres) -> str:
-    """The name of a migrated database that tests clone."""
+def make_template(postgres: EmbeddedPostgres) -> str:
+    """A migrated database that tests clone; its name."""
     name = "template_attr_audit"
     with postgres.connect() as connection, connection.cursor() as cursor:
         cursor.execute(f"create database {name}")
@@ -69,6 +68,12 @@ def template(postgres: EmbeddedPostgres) -> str:
         # The owner logs in here so that tests can act as it; in production nobody does.
         cursor.execute(f"alter role {OWNER} login")
     return name
+
+
+@pytest.fixture(scope="session")
+def template(postgres: EmbeddedPostgres) -> str:
+    """The name of a migrated database that tests clone."""
+    return make_template(postgres)
 
 
 _numbers = itertools.count()

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -23,6 +24,17 @@ def count(title: str, what: str, number: int = 1) -> None:
 def counted(title: str) -> Counter[str]:
     """What was counted under a title so far."""
     return _counted.get(title, Counter())
+
+
+def everything() -> dict[str, dict[str, int]]:
+    """All lists."""
+    return {title: dict(counts) for title, counts in _counted.items()}
+
+
+def take_over(counts: Mapping[str, Mapping[str, int]]) -> None:
+    """Add the lists of another process."""
+    for title, more in counts.items():
+        _counted.setdefault(title, Counter()).update(more)
 
 
 def lines() -> list[str]:
@@ -44,14 +56,13 @@ def lines() -> list[str]:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In one of several test processes: hand the lists to the one that prints."""
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["counts"] = {t: dict(c) for t, c in _counted.items()}
+        session.config.workeroutput["counts"] = everything()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Where there are several test processes: take over the lists of one that ended."""
-    for title, counts in getattr(node, "workeroutput", {}).get("counts", {}).items():
-        _counted.setdefault(title, Counter()).update(counts)
+    take_over(getattr(node, "workeroutput", {}).get("counts", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

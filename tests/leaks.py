@@ -21,6 +21,7 @@ from launch.postgres import EmbeddedPostgres
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/*_-]{24,}={0,2}_{0,2}")
 _JSON_ESCAPE = re.compile(rb"\\+u00([0-9a-fA-F]{2})")
+_WORD = re.compile(rb"[A-Za-z0-9+/=*_-]{16,}")
 #: So long a piece of a secret is a leak, too; it is cut at every second character.
 _PIECE = 20
 
@@ -48,20 +49,26 @@ def scan(blob: bytes, secrets: Secrets, where: str = "") -> list[str]:
     """What was found: the secret's name, how it was spelt, and where. Never the secret."""
     found = set()
     needles = list(secrets.needles())
+    seen: set[bytes] = set()
     for spelling, text in _readings(blob):
+        # Logs repeat themselves: each word is looked at once.
+        words = set(_WORD.findall(text)) - seen
+        seen |= words
+        together = b"\n".join(words)
         for name, needle in needles:
-            if needle in text:
+            if needle in (together if _WORD.fullmatch(needle) else text):
                 found.add(f"{name} ({spelling}) {where}")
-        for token in set(_BASE64.findall(text)):
-            unpacked = _unpacked(token)
-            unpacked += [
-                more for piece in unpacked for t in _BASE64.findall(piece) for more in _unpacked(t)
-            ]
-            if any(b"TLS." in piece for piece in unpacked):
-                found.add(f"a UserSig ({spelling}) {where}")
-            for piece in unpacked:
-                found |= {f"{name} (inside base64) {where}" for name, n in needles if n in piece}
-        if re.search(rb"TLS\.sig", text):
+        unpacked = [
+            piece
+            for token in {token for word in words for token in _BASE64.findall(word)}
+            for outer in _unpacked(token)
+            for piece in [outer, *(p for t in _BASE64.findall(outer) for p in _unpacked(t))]
+        ]
+        inside = b"\n".join(unpacked)
+        if b"TLS." in inside:
+            found.add(f"a UserSig ({spelling}) {where}")
+        found |= {f"{name} (inside base64) {where}" for name, n in needles if n in inside}
+        if b"TLS.sig" in text:
             found.add(f"an unpacked UserSig ({spelling}) {where}")
     return sorted(found)
 

@@ -31,13 +31,15 @@ from im_attr_audit.target import Target
 
 from launch.postgres import EmbeddedPostgres
 from tests.conftest import fresh_audit_db
-from tests.counts import count
+from tests.counts import count, counted
 from tests.oracle import AppOracle, Expected, assert_recorded, assert_true_time, reads_of
 from tests.rig import Record, Rig, app_of, assert_chains_hold
 from tests.standin.control import LogEntry, StandIn
 
 REGIONS = ("china", "frankfurt", "seoul")
-HISTORIES = 300
+#: Hypothesis makes some more than it is asked for.
+HISTORIES = 260
+_HELD = "histories: what they held"
 _TITLE = "histories: polls by outcome"
 
 _NAMES = ["sex", "city", "Sex", "a|b", "a", "b", "", " ", "é", "e\u0301", "会员等级", "🙂", "';--"]
@@ -167,7 +169,7 @@ class History(RuleBasedStateMachine):
         for app, retired in moved:
             if app in ours:
                 assert retired == (ours[app] not in listed)
-                count("histories: what they held", "apps retired" if retired else "apps returned")
+                count(_HELD, "apps retired" if retired else "apps returned")
 
     def _mend_key(self, app: int) -> None:
         key = self.standin.key(*app_of(self.targets[app]))
@@ -241,7 +243,7 @@ class History(RuleBasedStateMachine):
         # The first read of a new signature may be refused and sent again before it is held.
         self.standin.wait_held(len(self.held))
         actor.seqs |= {entry.seq for entry in self._entries(mark, {target.sdk_app_id})}
-        count("histories: what they held", "polls held under way")
+        count(_HELD, "polls held under way")
         self.sound = True
 
     @precondition(lambda self: self.held)
@@ -356,8 +358,8 @@ class History(RuleBasedStateMachine):
                 for number, change, expected in self.expected:
                     if number == app and expected.new_read.entry.api == api:
                         looked = assert_true_time(change, expected, history)
-                        count("histories: what they held", "true times within bounds", looked)
-        count("histories: what they held", "histories")
+                        count(_HELD, "true times within bounds", looked)
+        count(_HELD, "histories")
 
 
 def run_histories(
@@ -412,3 +414,4 @@ def test_whatever_happens_the_record_is_what_was_truly_answered(
     standin: StandIn, postgres: EmbeddedPostgres, template: str
 ) -> None:
     run_histories(standin, postgres, template, HISTORIES, derandomize=True)
+    assert counted(_HELD)["histories"] >= 300

@@ -232,7 +232,9 @@ def _seconds(name: str, default: int, *, least: int, most: int) -> float:
 def audit_engine() -> Engine:
     """The audit database as the writer."""
     from im_attr_audit.database import engine_of_connection
+    from im_attr_audit.hook import keep_masks_unsaid
 
+    keep_masks_unsaid()
     return engine_of_connection(BaseHook.get_connection(AUDIT_DB))
 
 

@@ -1,0 +1,239 @@
+"""`make soak`: the proofs of `make test` at length, for SOAK_MINUTES, and a report of the counts.
+
+Each of several processes has a Postgres and a stand-in of its own. Seeds differ from run to run and
+are told, so that a failure can be made again. What a run is to reach at least is in ``TARGETS``;
+with too few minutes it does not, and the report says so.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from im_attr_audit.answer import parse
+from im_attr_audit.errors import PollFailed
+
+from launch.postgres import THROWAWAY, EmbeddedPostgres
+from tests import hostile, test_histories, test_hostile_over_tls, test_kill_points, test_overlap
+from tests.children import Children
+from tests.conftest import WRITER, fresh_audit_db, make_template
+from tests.counts import count, everything, lines, take_over
+from tests.rig import Rig, assert_chains_hold
+from tests.standin.control import StandIn
+
+ROOT = Path(__file__).resolve().parents[1]
+REPORT = ROOT / "docs" / "soak-report.md"
+REGIONS = test_histories.REGIONS
+PARSED = "hostile answers to the parser, by outcome"
+#: What a run is to reach at least: title and line (None: all lines) → number.
+TARGETS = {
+    ("histories: what they held", "histories"): 50_000,
+    (PARSED, None): 1_000_000,
+    ("SIGKILL of a sync at a named site", None): 1_000,
+    ("SIGKILL of a sync at a random instant, by the site it had passed last", None): 1_000,
+    ("processes that synced the same apps at the same moment", "2 at once"): 2_000,
+    ("hostile answers over TLS, by outcome", None): 5_000,
+}
+#: Which part of the time each takes; the histories take what is left.
+SHARES = {"parser": 0.1, "kills": 0.1, "overlaps": 0.08, "tls": 0.06}
+
+
+def parse_hostile(number: int, seed: int) -> None:
+    """So many made-up answers: each is names or one of three errors, and nothing else."""
+    for body in itertools.islice(hostile.bodies(seed), number):
+        try:
+            parse(body)
+        except PollFailed as failure:
+            count(PARSED, failure.outcome)
+        else:
+            count(PARSED, "ok")
+
+
+class Worker:
+    """One process: everything in turn until its time is over."""
+
+    def __init__(self, seed: int, minutes: float) -> None:
+        self.chance = random.Random(seed)
+        self.minutes = minutes
+
+    def run(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="im-attr-audit-soak-") as folder:
+            directory = Path(folder)
+            with ExitStack() as stack:
+                server = EmbeddedPostgres(directory / "postgres", settings=THROWAWAY)
+                stack.callback(server.destroy)
+                server.start()
+                template = make_template(server)
+                standin = stack.enter_context(
+                    StandIn.start(directory / "standin", regions=REGIONS, lasting=False)
+                )
+                children = stack.enter_context(Children())
+                self._all(server, template, standin, children)
+
+    def _all(
+        self, server: EmbeddedPostgres, template: str, standin: StandIn, children: Children
+    ) -> None:
+        @contextmanager
+        def rig() -> Iterator[tuple[Rig, str]]:
+            standin.reset()
+            with fresh_audit_db(server, template) as db:
+                yield Rig(standin, db.writer), db.url(WRITER)
+                assert_chains_hold(db.writer)
+
+        def kills() -> None:
+            with rig() as (of, url):
+                scene = test_kill_points.Scene(of, url, children)
+                test_kill_points.kill_at_named_sites(scene, 1)
+                test_kill_points.kill_at_random_instants(scene, 60, seed=self._seed())
+
+        def overlaps() -> None:
+            with rig() as (of, url):
+                test_overlap.overlap(of, url, 60, processes=2, seed=self._seed())
+                test_overlap.overlap(of, url, 20, processes=3, seed=self._seed())
+
+        def tls() -> None:
+            with rig() as (of, _):
+                test_hostile_over_tls.answers(of, 520, seed=self._seed())
+
+        def histories() -> None:
+            test_histories.run_histories(standin, server, template, 250, derandomize=False)
+
+        began = time.monotonic()
+        for what, share in (
+            (lambda: parse_hostile(10_000, self._seed()), SHARES["parser"]),
+            (kills, SHARES["kills"]),
+            (overlaps, SHARES["overlaps"]),
+            (tls, SHARES["tls"]),
+        ):
+            self._repeat(what, time.monotonic() + share * self.minutes * 60)
+        self._repeat(histories, began + self.minutes * 60)
+
+    def _seed(self) -> int:
+        return self.chance.randrange(2**32)
+
+    def _repeat(self, what: Callable[[], None], until: float) -> None:
+        what()
+        while time.monotonic() < until:
+            what()
+
+
+def work(seed: int, minutes: float, result: Path) -> int:
+    """In a process of its own; its counts, and how it failed, go into a file."""
+    failure = None
+    try:
+        Worker(seed, minutes).run()
+    except BaseException:
+        failure = traceback.format_exc()
+    result.write_text(json.dumps({"counts": everything(), "failure": failure}))
+    return 0 if failure is None else 1
+
+
+def main() -> int:
+    minutes = float(os.environ.get("SOAK_MINUTES", "120"))
+    number = int(os.environ.get("SOAK_PROCESSES", str(os.cpu_count() or 1)))
+    seed = int(os.environ.get("SOAK_SEED", str(random.SystemRandom().randrange(2**32))))
+    sys.stderr.write(f"soaking for {minutes:g} minutes in {number} processes, seed {seed}\n")
+    began = datetime.now(UTC)
+    failures = []
+    with tempfile.TemporaryDirectory() as folder:
+        results = [Path(folder) / f"{place}.json" for place in range(number)]
+        crowd = [
+            subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "tests.soak", "work"),
+                    *(str(seed + place), str(minutes), str(result)),
+                ],
+                cwd=ROOT,
+            )
+            for place, result in enumerate(results)
+        ]
+        for place, (process, result) in enumerate(zip(crowd, results, strict=True)):
+            process.wait()
+            told = json.loads(result.read_text()) if result.is_file() else {}
+            take_over(told.get("counts", {}))
+            if process.returncode != 0:
+                why = told.get("failure") or f"ended with {process.returncode}"
+                failures.append(f"seed {seed + place}: {why}")
+    short = _short_of_targets()
+    report = _report(began, minutes, number, seed, failures, short)
+    path = Path(os.environ.get("SOAK_REPORT", REPORT))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(report)
+    sys.stdout.write(report)
+    return 1 if failures else 0
+
+
+def _short_of_targets() -> list[str]:
+    counts = everything()
+    short = []
+    for (title, line), wanted in TARGETS.items():
+        lines_of = counts.get(title, {})
+        found = sum(lines_of.values()) if line is None else lines_of.get(line, 0)
+        if found < wanted:
+            short.append(f"{title}{f', {line}' if line else ''}: {found:,} of {wanted:,}")
+    return short
+
+
+def _report(
+    began: datetime,
+    minutes: float,
+    number: int,
+    seed: int,
+    failures: list[str],
+    short: list[str],
+) -> str:
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    changed = " (with changes that are not committed)" if git("status", "--porcelain") else ""
+    outcome = "no failure" if not failures else f"{len(failures)} FAILED"
+    told = [
+        "# What the last long run tried",
+        "",
+        "Written by `make soak`; see `tests/soak.py`. Everything against a real Postgres and the",
+        "vendor's stand-in; every property is checked in every case.",
+        "",
+        f"- result: {outcome}",
+        f"- commit: {git('rev-parse', 'HEAD')}{changed}",
+        f"- begun: {began:%Y-%m-%d %H:%M} UTC, for {minutes:g} minutes in {number} processes",
+        f"- machine: {os.cpu_count()} cores of {platform.machine()}, {_memory()}, "
+        f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        f"- seed: {seed} (`SOAK_SEED`)",
+        "",
+        "```",
+        *lines(),
+        "```",
+        "",
+    ]
+    if short:
+        told += ["Fewer than a whole run is to reach:", "", *(f"- {each}" for each in short), ""]
+    for failure in failures:
+        told += ["```", failure.strip(), "```", ""]
+    return "\n".join(told)
+
+
+def _memory() -> str:
+    try:
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return "memory unknown"
+    return f"{size / 2**30:.0f} GiB"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["work"]:
+        sys.exit(work(int(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4])))
+    sys.exit(main())

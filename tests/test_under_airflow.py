@@ -1,0 +1,354 @@
+"""A real Airflow (LocalExecutor, logs at DEBUG): killed while it syncs, and scanned afterwards.
+
+The scheduler and task workers are SIGKILLed in the middle of a sync, again and again; the record is
+what was true all the same. Then all that was written anywhere is scanned for secrets: logs, both
+databases, files, command lines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from im_attr_audit.store import create_audit_engine
+from im_attr_audit.target import Target
+from sqlalchemy.engine import make_url
+
+from launch import api, components, databases, environment, network, processes
+from launch.dag_runs import DAG_ID, DagRun, DagRuns
+from launch.state import State
+from tests.airflow_process import AirflowProcess
+from tests.conftest import WRITER, AuditDb
+from tests.counts import count
+from tests.leaks import Secrets, scan_command_lines, scan_database, scan_files
+from tests.rig import Rig, app_of, assert_chains_hold, assert_changes_are_true, target_of
+from tests.standin.control import StandIn
+from tests.test_secrets import FAULTS, TITLE, connections
+
+ROOT = Path(__file__).resolve().parents[1]
+REGIONS = ("china", "frankfurt")
+KILLED = "SIGKILL under a real Airflow"
+pytestmark = pytest.mark.timeout(420)
+
+
+class Airflow:
+    """Its three processes on a state folder of their own; each may be killed and started anew."""
+
+    def __init__(self, folder: Path, connections: dict[str, dict[str, Any]]) -> None:
+        self.state = State(folder)
+        self.state.make()
+        self.server = self.state.postgres()
+        self.server.start()
+        ready = databases.prepare(self.state, self.server, {})
+        self.port = network.choose(18080, None)
+        self.address = f"http://localhost:{self.port}"
+        user = {name: value for name, value in os.environ.items() if "AIRFLOW" not in name}
+        user |= {
+            f"AIRFLOW_CONN_{name.upper()}": json.dumps(told) for name, told in connections.items()
+        }
+        user |= {
+            environment.CONN_IDS: json.dumps([*connections]),
+            environment.SCHEDULE: "0 0 1 1 *",
+            "IM_ATTR_AUDIT_CONFIRM_SECONDS": "0.1",
+            "IM_ATTR_AUDIT_RETRY_SECONDS": "1",
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        }
+        log_port = network.choose(18793, None)
+        self.told = environment.for_airflow(
+            self.state, user, ready, port=self.port, log_port=log_port
+        ) | {
+            "AIRFLOW__CORE__PARALLELISM": "2",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
+            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "6",
+            "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
+        }
+        self.runs = DagRuns(self.server)
+        self.groups: list[int] = []
+        self.parts: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> None:
+        migrated = self._popen("metadata", [sys.executable, "-m", "launch.metadata"])
+        assert migrated.wait(180) == 0
+        for name in ("api-server", "scheduler", "dag-processor"):
+            self.start_part(name)
+        assert processes.wait_until(self._up, seconds=180, interval=0.3), "Airflow does not get up"
+        self._token = api.log_in(self.address, self.state)
+
+    def start_part(self, name: str) -> None:
+        airflow = str(Path(sys.executable).parent / "airflow")
+        self.parts[name] = self._popen(name, [airflow, name])
+
+    def _popen(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
+        with (self.state.logs / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=self.told,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.groups.append(process.pid)
+        return process
+
+    def _up(self) -> bool:
+        with contextlib.suppress(OSError, ValueError):
+            health = api.ask(f"{self.address}/api/v2/monitor/health")
+            token = api.log_in(self.address, self.state)
+            api.ask(f"{self.address}/api/v2/dags/{DAG_ID}", token=token)
+            return bool(health["scheduler"]["status"] == "healthy")
+        return False
+
+    def trigger(self, *conn_ids: str) -> str:
+        """A run of these connections, or of all; its id."""
+        asked = {"logical_date": None, "conf": {"conn_ids": [*conn_ids]} if conn_ids else {}}
+        made = api.ask(f"{self.address}/api/v2/dags/{DAG_ID}/dagRuns", asked, self._token)
+        return str(made["dag_run_id"])
+
+    def finished(self, run_id: str, seconds: float = 150) -> DagRun:
+        def found() -> bool:
+            run = self.runs.get(run_id)
+            return run is not None and run.finished
+
+        assert processes.wait_until(found, seconds=seconds, interval=0.2), run_id
+        run = self.runs.get(run_id)
+        assert run is not None
+        return run
+
+    def workers(self) -> list[int]:
+        """The scheduler's workers that run a task at present."""
+        return [
+            pid
+            for pid in components.descendants(self.parts["scheduler"].pid)
+            if "airflow worker" in processes.command_line(pid)
+            and "<idle>" not in processes.command_line(pid)
+            and processes.children(pid)
+        ]
+
+    def stop(self) -> None:
+        for group in self.groups:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGTERM)
+        processes.wait_until(
+            lambda: all(part.poll() is not None for part in self.parts.values()), seconds=10
+        )
+        for group in self.groups:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        for part in self.parts.values():
+            part.wait()
+        self.server.destroy()
+
+
+class Scene:
+    """Two good apps in two regions beside everything that goes wrong."""
+
+    def __init__(self, airflow: Airflow, rig: Rig, targets: list[Target]) -> None:
+        self.airflow, self.rig, self.targets = airflow, rig, targets
+        self.changes = 0
+
+    def change(self) -> None:
+        """Another truth for both."""
+        self.changes += 1
+        for target in self.targets:
+            self.rig.set_names(target, {0: f"name {self.changes}", 1: "city"})
+
+    def begin(self, *reads_before: str) -> str:
+        """A run whose syncs wait for an answer each; its id."""
+        self.change()
+        for target in self.targets:
+            self.rig.fault(target, *reads_before, "hold")
+        run = self.airflow.trigger(*(target.conn_id for target in self.targets))
+        self.rig.standin.wait_held(len(self.targets), timeout=120)
+        return run
+
+    def go_on(self, run: str) -> None:
+        """Let the answers come; the run ends well, or the next one does."""
+        self.rig.standin.release()
+        ended = self.airflow.finished(run)
+        count(KILLED, f"runs that ended {ended.state}")
+        if ended.state != "success":
+            again = self.airflow.trigger(*(target.conn_id for target in self.targets))
+            assert self.airflow.finished(again).state == "success"
+        self.check()
+
+    def check(self) -> None:
+        """What is recorded is what was true, each change once."""
+        record = self.rig.record(*self.targets)
+        for target in self.targets:
+            assert_changes_are_true(record.changes_of(app_of(target)), self.rig.history(target))
+
+
+@pytest.fixture(scope="module")
+def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
+    directory = tmp_path_factory.mktemp("standin")
+    with StandIn.start(directory, regions=REGIONS, lasting=False) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def made(standin: StandIn) -> dict[str, dict[str, Any]]:
+    """Everything that goes wrong, and two connections that are good."""
+    told = connections(standin)
+    for number, region in enumerate(REGIONS, start=1_400_200_001):
+        standin.add_app(region, number, {0: "sex", 1: "city"}, rate_limit=None)
+        told[f"good_{region}"] = standin.connection_json(region, number)
+    return told
+
+
+@pytest.fixture(scope="module")
+def airflow(
+    made: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Airflow]:
+    running = Airflow(tmp_path_factory.mktemp("airflow") / "local", made)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def scene(airflow: Airflow, standin: StandIn, made: dict[str, dict[str, Any]]) -> Iterator[Scene]:
+    engine = create_audit_engine(make_url(airflow.server.url(databases.AUDIT, WRITER)))
+    targets = [target_of(name, told) for name, told in made.items() if name.startswith("good_")]
+    scene = Scene(airflow, Rig(standin, engine), targets)
+    first = airflow.trigger(*(target.conn_id for target in targets))
+    assert airflow.finished(first).state == "success"
+    scene.check()
+    yield scene
+    engine.dispose()
+
+
+def kill(pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_task_workers_killed_while_they_sync_cost_nothing(scene: Scene) -> None:
+    run = scene.begin("ok")
+    workers = scene.airflow.workers()
+    assert len(workers) == len(REGIONS)
+    kill([pid for worker in workers for pid in (worker, *components.descendants(worker))])
+    count(KILLED, "task workers with their task", len(workers))
+    scene.go_on(run)
+
+
+def test_tasks_killed_while_they_sync_cost_nothing(scene: Scene) -> None:
+    run = scene.begin()
+    tasks = [pid for w in scene.airflow.workers() for pid in processes.children(w)]
+    kill(tasks)
+    count(KILLED, "task processes alone", len(tasks))
+    scene.go_on(run)
+
+
+@pytest.mark.parametrize("reads_before", [(), ("ok",)], ids=["first read", "second read"])
+def test_a_scheduler_killed_during_a_read_costs_nothing(
+    scene: Scene, reads_before: tuple[str, ...]
+) -> None:
+    run = scene.begin(*reads_before)
+    kill([scene.airflow.parts["scheduler"].pid])
+    scene.airflow.start_part("scheduler")
+    count(KILLED, "schedulers")
+    scene.go_on(run)
+
+
+def test_a_scheduler_killed_with_its_workers_during_a_commit_costs_nothing(scene: Scene) -> None:
+    airflow = scene.airflow
+    with airflow.server.connect(databases.AUDIT) as connection, connection.cursor() as cursor:
+        connection.autocommit = False
+        cursor.execute("lock table attr_audit.poll in share mode")
+        scene.change()
+        run = airflow.trigger(*(target.conn_id for target in scene.targets))
+
+        def waiting() -> bool:
+            with airflow.server.connect() as other, other.cursor() as asked:
+                asked.execute("select count(*) from pg_locks where not granted")
+                row = asked.fetchone()
+                return row is not None and row[0] >= len(REGIONS)
+
+        assert processes.wait_until(waiting, seconds=90)
+        scheduler = airflow.parts["scheduler"].pid
+        workers = len(airflow.workers())
+        kill([scheduler, *components.descendants(scheduler)])
+        count(KILLED, "schedulers")
+        count(KILLED, "task workers with their task", workers)
+        connection.rollback()
+    airflow.start_part("scheduler")
+    scene.go_on(run)
+
+
+def test_airflow_at_debug_writes_no_secret_anywhere(
+    scene: Scene, made: dict[str, dict[str, Any]]
+) -> None:
+    airflow = scene.airflow
+    ended = airflow.finished(airflow.trigger())
+    assert ended.state == "failed"
+    secrets = Secrets({f"key of {name}": told["password"].strip() for name, told in made.items()})
+    found = scan_command_lines(secrets)
+    found += scan_files([airflow.state.folder, airflow.server.log], secrets, except_for=[])
+    for dbname in (databases.AIRFLOW, databases.AUDIT):
+        hits, tables = scan_database(airflow.server, dbname, secrets)
+        found += hits
+        count(TITLE, "tables after LocalExecutor", tables)
+    logs = [path for path in airflow.state.folder.rglob("*.log") if path.is_file()]
+    assert any("DEBUG" in path.read_text(errors="replace").upper() for path in logs)
+    count(TITLE, "log bytes of LocalExecutor at DEBUG", sum(p.stat().st_size for p in logs))
+    count(TITLE, "faults under LocalExecutor", len(FAULTS))
+    count(TITLE, "hits", len(found))
+    assert found == []
+    assert_chains_hold(scene.rig.engine)
+
+
+def test_dag_test_at_debug_writes_no_secret_anywhere(
+    standin: StandIn, made: dict[str, dict[str, Any]], audit_db: AuditDb, tmp_path: Path
+) -> None:
+    server = audit_db.server
+    server.ensure_database("airflow_of_secrets")
+    process = AirflowProcess(
+        tmp_path / "home",
+        server.url("airflow_of_secrets"),
+        AIRFLOW__LOGGING__LOGGING_LEVEL="DEBUG",
+    )
+    writer = {
+        "conn_type": "postgres",
+        "host": "127.0.0.1",
+        "port": server.port,
+        "login": WRITER,
+        "password": server.password(WRITER),
+        "schema": audit_db.name,
+    }
+    told: dict[str, str | None] = {
+        f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in made.items()
+    }
+    told["AIRFLOW_CONN_IM_ATTR_AUDIT_DB"] = json.dumps(writer)
+    told["AIRFLOW_VAR_IM_ATTR_AUDIT_CONN_IDS"] = json.dumps([*made])
+    try:
+        ended = process.run(told)
+    finally:
+        process.stop()
+    assert ended.state == "failed"
+    secrets = Secrets({f"key of {name}": each["password"].strip() for name, each in made.items()})
+    found = scan_files([tmp_path / "home", server.log], secrets, except_for=[])
+    for dbname in (audit_db.name, "airflow_of_secrets"):
+        hits, tables = scan_database(server, dbname, secrets)
+        found += hits
+        count(TITLE, "tables after dag.test", tables)
+    count(TITLE, "log bytes of dag.test at DEBUG", process.log_path.stat().st_size)
+    count(TITLE, "faults under dag.test", len(FAULTS))
+    count(TITLE, "hits", len(found))
+    assert found == []

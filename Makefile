@@ -7,18 +7,20 @@ ifdef PYTHON
 export PYTHON
 endif
 
-.PHONY: help setup run sync psql test test-cluster lint lock licences clean
+.PHONY: help setup run sync psql test soak test-cluster lint screenshots lock licences clean
 
 help:
-	@echo 'make run     everything, from installation to the page; Ctrl-C stops it'
-	@echo 'make sync    one run; prints what was recorded'
-	@echo 'make psql    psql on the audit database, as the reader'
-	@echo 'make test    all tests'
-	@echo 'make test-cluster  a region of 1,000 apps on Celery workers (needs redis-server)'
-	@echo 'make lint    ruff and mypy'
-	@echo 'make lock    write requirements.lock anew from pyproject.toml'
-	@echo 'make licences  what every package is licensed under'
-	@echo 'make clean   delete .venv and .local, the recorded data with it (asks)'
+	@echo 'make run          everything, from installation to the page; Ctrl-C stops it'
+	@echo 'make sync         one run; prints what was recorded'
+	@echo 'make psql         psql on the audit database, as the reader'
+	@echo 'make test         all tests'
+	@echo 'make soak         the same proofs at length: SOAK_MINUTES=60 make soak'
+	@echo 'make test-cluster a region of 1,000 apps on Celery workers (needs redis-server)'
+	@echo 'make lint         ruff and mypy'
+	@echo 'make lock         write requirements.lock anew from pyproject.toml'
+	@echo 'make screenshots  the pictures in docs/images'
+	@echo 'make licences     what every package is licensed under'
+	@echo 'make clean        delete .venv and .local, the recorded data with it (asks)'
 
 # Brings .venv to what requirements.lock says; next to nothing where it is.
 setup:
@@ -34,6 +36,13 @@ clean:
 test: setup
 	@exec .venv/bin/python -m pytest
 
+# For SOAK_MINUTES (120 where unset); its report is docs/soak-report.md.
+soak: setup
+	@exec .venv/bin/python -m tests.soak
+
+screenshots: setup
+	@exec .venv/bin/python -m tests.browser.screenshots
+
 # Minutes of a whole cluster's work; what it prints is in docs/compose.md.
 test-cluster: setup
 	@exec .venv/bin/python -m pytest --numprocesses=0 tests/cluster/scale_out.py
@@ -41,7 +50,7 @@ test-cluster: setup
 lint: setup
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy plugins/im_attr_audit dags launch compose tests
+	@.venv/bin/mypy plugins dags launch compose tests
 
 licences: setup
 	@.venv/bin/python -m launch.licences

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -250,6 +251,21 @@ def test_names_as_of_gives_the_whole_map_of_an_instant(audit_db: AuditDb) -> Non
         }
         assert len(rows) == len(given)  # no slot twice
         assert given == expected
+
+
+def test_names_as_of_needs_nothing_of_change_but_its_index(audit_db: AuditDb) -> None:
+    """However long the record is: benchmarks/data_volume.py has the figures."""
+    random_histories(audit_db, seed=8)
+    with audit_db.owner.connect() as connection:
+        for other in ("change_by_seen_at", "change_by_slot", "change_by_run"):
+            connection.execute(text(f"drop index attr_audit.{other}"))
+        connection.execute(text("set local enable_seqscan = off"))
+        plan = connection.execute(
+            text("explain select * from attr_audit.names_as_of('2026-01-15Z')")
+        ).scalars()
+        scans = [line for line in plan if re.search(r"\bon change\b", line)]
+    assert len(scans) == 5
+    assert all("Index Only Scan using change_by_span" in scan for scan in scans)
 
 
 def test_name_history_and_current_names_agree_with_a_replay(audit_db: AuditDb) -> None:

@@ -292,3 +292,23 @@ def test_times_are_kept_to_the_microsecond(db: AuditDb) -> None:
         poll = row(db.reader, _POLL, app=9)
         assert (poll.outcome, poll.requested_at) == ("ok", at)
         assert poll.responded_at == at + timedelta(microseconds=3 + (i == 0))
+
+
+def test_a_first_bulk_goes_by_the_indexes_although_statistics_call_the_tables_empty(
+    db: AuditDb,
+) -> None:
+    with db.owner.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("vacuum analyze attr_audit.change, attr_audit.snapshot"))
+    scans: list[int] = []
+
+    def look(connection: Any) -> None:
+        with connection.connection.cursor() as cursor:
+            cursor.execute(
+                "select seq_scan from pg_stat_xact_user_tables "
+                "where schemaname = 'attr_audit' and relname = 'change'"
+            )
+            scans.append(cursor.fetchone()[0])
+
+    event.listen(db.writer, "commit", look)
+    record(db.writer, crowd(30, at=0, reads=2))
+    assert scans == [0]

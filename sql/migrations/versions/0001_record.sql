@@ -275,8 +275,11 @@ comment on function attr_audit.change_canonical(attr_audit.change) is
 
 -- What the database does on every new change --------------------------------------------------
 
+-- By the indexes, whatever the statistics say: where these date from an empty table, a sequential scan
+-- for each of many rows would make a first bulk cost by the square of its size.
 create function attr_audit.chain_change() returns trigger
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off
+as $$
 declare
     app      record;
     head     record;

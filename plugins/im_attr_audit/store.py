@@ -38,9 +38,12 @@ def create_audit_engine(url: URL, connect_args: Mapping[str, Any] | None = None)
     A statement that waits longer than five minutes (two for a lock) is given up: the task fails,
     and Airflow tries it again.
     """
-    options = "-c TimeZone=UTC -c statement_timeout=300s -c lock_timeout=120s -c work_mem=32MB"
     given = dict(connect_args or {})
-    given["options"] = f"{given['options']} {options}" if given.get("options") else options
+    # The last one counts: memory is the deployment's to choose, the rest is ours.
+    given["options"] = (
+        f"-c work_mem=32MB {given.get('options') or ''} "
+        "-c TimeZone=UTC -c statement_timeout=300s -c lock_timeout=120s"
+    )
     given.setdefault("application_name", "im-attr-audit")
     given.setdefault("connect_timeout", 30)
     return create_engine(

@@ -43,7 +43,7 @@ soak: setup
 screenshots: setup
 	@exec .venv/bin/python -m tests.browser.screenshots
 
-# Minutes of a whole cluster's work; what it prints is in docs/compose.md.
+# Minutes of a whole cluster's work.
 test-cluster: setup
 	@exec .venv/bin/python -m pytest --numprocesses=0 tests/cluster/scale_out.py
 

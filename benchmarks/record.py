@@ -1,0 +1,205 @@
+"""Compare and record: our store beside hand-written SQL, in one process, round by round.
+
+And what the chain costs in it, what checking it costs, and what is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import psycopg2
+from im_attr_audit.rules import Attempt, needs_confirmation
+from im_attr_audit.store import create_audit_engine, read_unlike, record_attempts
+from im_attr_audit.verify import check_database
+from sqlalchemy import Engine
+from sqlalchemy.engine import make_url
+
+from benchmarks import floor
+from benchmarks.measure import Side, in_turn, ratio, seconds
+from benchmarks.server import WRITER, fresh, plain_url, settle
+from benchmarks.world import SLOTS, State, World
+from launch.postgres import EmbeddedPostgres
+
+OURS, FLOOR = "bench_ours", "bench_floor"
+
+
+def ours(engine: Engine, attempts: Sequence[Attempt], run: str) -> None:
+    """What sync_apps does once the vendor has answered; the confirming read says the same."""
+    unlike = read_unlike(engine, attempts)
+    confirmed = []
+    for attempt in attempts:
+        app = (str(attempt.region), int(attempt.sdk_app_id or 0))
+        if app in unlike and needs_confirmation(unlike[app], attempt.reads[0].answer.names):
+            attempt = _read_again(attempt)
+        confirmed.append(attempt)
+    record_attempts(engine, confirmed, dag_run_id=run, try_number=1, as_read=unlike)
+
+
+def _read_again(attempt: Attempt) -> Attempt:
+    [first] = attempt.reads
+    sent = attempt.requested_at + timedelta(seconds=2)
+    done = sent + timedelta(milliseconds=80)
+    second = replace(first, requested_at=sent, responded_at=done)
+    return replace(
+        attempt, sent=2, reads=(first, second), last_requested_at=sent, responded_at=done
+    )
+
+
+def check(server: EmbeddedPostgres, name: str, world: World) -> None:
+    """Replaying what was recorded gives exactly the truth, or no time counts."""
+    replay = """
+        select region, sdk_app_id, slot, new_name from (
+            select distinct on (region, sdk_app_id, slot) region, sdk_app_id, slot, new_name
+              from attr_audit.change order by region, sdk_app_id, slot, seq desc) newest
+         where new_name is not null"""
+    with server.connect(name) as connection, connection.cursor() as cursor:
+        for source in (replay, "select region, sdk_app_id, slot, name from attr_audit.snapshot"):
+            cursor.execute(source)
+            found: State = {}
+            for region, app, slot, name_ in cursor.fetchall():
+                found.setdefault((region, app), {})[slot] = name_
+            assert found == world.state, "what was recorded is not what was true"
+        cursor.execute("select count(*) from attr_audit.change where not is_baseline")
+        assert cursor.fetchone() == (world.changes_so_far,)
+        cursor.execute("select bool_and(ok) from attr_audit.verify_chain()")
+        assert cursor.fetchone() == (True,)
+        cursor.execute("select count(*) from attr_audit.poll")
+        assert cursor.fetchone() == (len(world.apps) * (world.poll + 1),)
+
+
+@contextlib.contextmanager
+def _both(server: EmbeddedPostgres) -> Iterator[tuple[Engine, Any]]:
+    fresh(server, OURS)
+    fresh(server, FLOOR)
+    engine = create_audit_engine(make_url(server.url(OURS, WRITER)))
+    connection = psycopg2.connect(plain_url(server, FLOOR, WRITER))
+    try:
+        yield engine, connection
+    finally:
+        connection.close()
+        engine.dispose()
+
+
+def measure(
+    server: EmbeddedPostgres, apps: int, rounds: int, *, changes: int | None = None
+) -> dict[str, Any]:
+    """Medians of a first sight, of polls with changes and of polls without, on both sides."""
+    world = World(apps, changes=changes)
+    state: dict[str, Any] = {}
+    with _both(server) as (engine, connection):
+        sides = [
+            Side("ours", lambda: ours(engine, state["attempts"], state["run"])),
+            Side("floor", lambda: floor.record(connection, state["attempts"], state["run"])),
+        ]
+
+        def poll() -> None:
+            state["attempts"] = world.attempts()
+            state["run"] = f"scheduled__2026-11-01T00:00:00.{world.poll:06}+00:00"
+
+        def polls(count: int, changes: int | None) -> dict[str, list[float]]:
+            times: dict[str, list[float]] = {side.name: [] for side in sides}
+            for number in range(count):
+                world.advance(changes=changes)
+                poll()
+                for side in sides if number % 2 else reversed(sides):
+                    times[side.name].append(seconds(side.run))
+            return times
+
+        poll()
+        first = in_turn(sides, 1)
+        for name in (OURS, FLOOR):
+            settle(server, name)
+        polls(1, None)  # connections, plans and caches are warm afterwards
+        changed = polls(rounds, None)
+        nothing = polls(rounds, 0)
+        for name in (OURS, FLOOR):
+            check(server, name, world)
+    return {
+        "apps": apps,
+        "rounds": rounds,
+        "changes": world.changes_per_poll,
+        "first": {"seconds": {k: v[0] for k, v in first.items()}, **_ratio(first)},
+        "changed": {"seconds": _medians(changed), **_ratio(changed)},
+        "nothing": {"seconds": _medians(nothing), **_ratio(nothing)},
+        "nothing_to_changed_floor": ratio(nothing["ours"], changed["floor"]),
+    }
+
+
+def _medians(times: dict[str, list[float]]) -> dict[str, float]:
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _ratio(times: dict[str, list[float]]) -> dict[str, float]:
+    return {"ratio": ratio(times["ours"], times["floor"])}
+
+
+_BULK = """
+insert into attr_audit.change (region, sdk_app_id, slot, new_name, is_baseline, seen_at, answer,
+                               poll_id, dag_run_id{more})
+select 'frankfurt', i, s, 'attribute ' || s || ' of app ' || i, true, now(), '{{…}}', i,
+       'bulk'{values}
+  from generate_series(1, {apps}) i, generate_series(0, 9) s
+"""
+_NO_CHAIN = """
+alter table attr_audit.change disable trigger user;
+alter table attr_audit.change alter recorded_at set default now(),
+      alter row_hash set default sha256('')"""
+_LESS = {
+    "with everything": "",
+    "without messages": "alter table attr_audit.change disable trigger note_changes",
+    "without the snapshot, too": "alter table attr_audit.change disable trigger note_changes; "
+    "alter table attr_audit.change disable trigger apply_changes",
+    "without the chain, too": _NO_CHAIN,
+}
+
+
+def chain(server: EmbeddedPostgres, rounds: int, apps: int = 10_000) -> dict[str, Any]:
+    """Microseconds for one of 100,000 changes in bulk: with everything, and with less and less."""
+    fresh(server, OURS)
+    found: dict[str, list[float]] = {name: [] for name in _LESS}
+    with server.connect(OURS) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "insert into attr_audit.app (region, sdk_app_id, api, conn_id, first_polled_at, "
+            "last_polled_at, last_outcome) select 'frankfurt', i, 'all_member_push', 'c', now(), "
+            f"now(), 'ok' from generate_series(1, {apps}) i"
+        )
+        cursor.execute("analyze attr_audit.app")
+        for _ in range(rounds):
+            for name, less in _LESS.items():
+                bare = less == _NO_CHAIN
+                bulk = _BULK.format(
+                    apps=apps, more=", seq" if bare else "", values=", s + 1" if bare else ""
+                )
+                cursor.execute("begin")
+                cursor.execute(less or "select")
+                taken = seconds(lambda bulk=bulk: cursor.execute(bulk))  # type: ignore[misc]
+                cursor.execute("rollback")
+                cursor.execute("vacuum attr_audit.change, attr_audit.snapshot")
+                found[name].append(taken / (apps * SLOTS) * 1e6)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def verifying(server: EmbeddedPostgres, rounds: int, changes: int = 100_000) -> dict[str, Any]:
+    """Changes per second that verify_chain() and `im-attr-audit verify` check."""
+    fresh(server, OURS)
+    engine = create_audit_engine(make_url(server.url(OURS, WRITER)))
+    world = World(changes // SLOTS)
+    ours(engine, world.attempts(), "bulk")
+    settle(server, OURS)
+    times: dict[str, list[float]] = {"verify_chain": [], "command": []}
+    with server.connect(OURS) as connection, connection.cursor() as cursor:
+        for _ in range(rounds):
+            taken = seconds(lambda: cursor.execute("select * from attr_audit.verify_chain()"))
+            times["verify_chain"].append(taken)
+            times["command"].append(seconds(lambda: _assert_sound(engine)))
+    engine.dispose()
+    return {name: changes / statistics.median(values) for name, values in times.items()}
+
+
+def _assert_sound(engine: Engine) -> None:
+    assert not check_database(engine).findings

@@ -181,7 +181,8 @@ def test_the_same_scan_finds_every_leak_that_is_planted(
         "written/stdout",
         f"{audit_db.name}.attr_audit.app",
     }
-    assert any("UserSig (percent-encoded) written/stderr" in hit for hit in found)
+    # One that happens to hold no "*" is the same percent-encoded; the spellings have a test below.
+    assert any("UserSig (" in hit and hit.endswith("written/stderr") for hit in found)
     assert any("in base64" in hit or "inside base64" in hit for hit in found)
     assert any("key of im_ok" in hit and "(as it is)" in hit for hit in found)
     count(TITLE, "planted leaks found", len(found))

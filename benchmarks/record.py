@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg2
 from im_attr_audit.rules import Attempt, needs_confirmation
-from im_attr_audit.store import create_audit_engine, read_unlike, record_attempts
+from im_attr_audit.store import create_audit_engine, record_attempts, record_unchanged
 from im_attr_audit.verify import check_database
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
@@ -30,14 +30,15 @@ OURS, FLOOR = "bench_ours", "bench_floor"
 
 def ours(engine: Engine, attempts: Sequence[Attempt], run: str) -> None:
     """What sync_apps does once the vendor has answered; the confirming read says the same."""
-    unlike = read_unlike(engine, attempts)
-    confirmed = []
+    unlike = record_unchanged(engine, attempts, dag_run_id=run, try_number=1)
+    rest = []
     for attempt in attempts:
         app = (str(attempt.region), int(attempt.sdk_app_id or 0))
-        if app in unlike and needs_confirmation(unlike[app], attempt.reads[0].answer.names):
-            attempt = _read_again(attempt)
-        confirmed.append(attempt)
-    record_attempts(engine, confirmed, dag_run_id=run, try_number=1, as_read=unlike)
+        if app in unlike:
+            if needs_confirmation(unlike[app], attempt.reads[0].answer.names):
+                attempt = _read_again(attempt)
+            rest.append(attempt)
+    record_attempts(engine, rest, dag_run_id=run, try_number=1, as_read=unlike)
 
 
 def _read_again(attempt: Attempt) -> Attempt:

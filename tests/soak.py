@@ -3,6 +3,8 @@
 Each of several processes has a Postgres and a stand-in of its own. Seeds differ from run to run; a
 history that fails is told in its smallest form, with the line that makes it again. What a run is
 to reach at least is in ``TARGETS``; with too few minutes it does not, and the report says so.
+While the file that ``SOAK_PAUSE`` names exists nothing new is begun, and the minutes do not count:
+something else may be measured meanwhile.
 """
 
 from __future__ import annotations
@@ -68,6 +70,7 @@ class Worker:
     def __init__(self, seed: int, minutes: float) -> None:
         self.chance = random.Random(seed)
         self.minutes = minutes
+        self.paused = 0.0
 
     def run(self) -> None:
         with tempfile.TemporaryDirectory(prefix="im-attr-audit-soak-") as folder:
@@ -111,14 +114,14 @@ class Worker:
         def histories() -> None:
             test_histories.run_histories(standin, server, template, 250, derandomize=False)
 
-        began = time.monotonic()
+        began = self._worked()
         for what, share in (
             (lambda: parse_hostile(10_000, self._seed()), SHARES["parser"]),
             (kills, SHARES["kills"]),
             (overlaps, SHARES["overlaps"]),
             (tls, SHARES["tls"]),
         ):
-            self._repeat(what, time.monotonic() + share * self.minutes * 60)
+            self._repeat(what, self._worked() + share * self.minutes * 60)
         self._repeat(histories, began + self.minutes * 60)
 
     def _seed(self) -> int:
@@ -126,8 +129,17 @@ class Worker:
 
     def _repeat(self, what: Callable[[], None], until: float) -> None:
         what()
-        while time.monotonic() < until:
+        while self._worked() < until:
             what()
+
+    def _worked(self) -> float:
+        """Seconds, less those of pauses; returns when no pause is wanted."""
+        file, came = os.environ.get("SOAK_PAUSE"), time.monotonic()
+        while file and Path(file).exists():
+            time.sleep(1)
+        now = time.monotonic()
+        self.paused += now - came
+        return now - self.paused
 
 
 def work(seed: int, minutes: float, result: Path) -> int:
@@ -148,7 +160,7 @@ def main() -> int:
     number = int(os.environ.get("SOAK_PROCESSES", str(os.cpu_count() or 1)))
     seed = int(os.environ.get("SOAK_SEED", str(random.SystemRandom().randrange(2**32))))
     sys.stderr.write(f"soaking for {minutes:g} minutes in {number} processes, seed {seed}\n")
-    began = datetime.now(UTC)
+    began, commit = datetime.now(UTC), _commit()
     failures = []
     with tempfile.TemporaryDirectory() as folder:
         results = [Path(folder) / f"{place}.json" for place in range(number)]
@@ -170,7 +182,7 @@ def main() -> int:
                 why = told.get("failure") or f"ended with {process.returncode}"
                 failures.append(f"seed {seed + place}: {why}")
     short = _short_of_targets()
-    report = _report(began, minutes, number, seed, failures, short)
+    report = _report(began, commit, minutes, number, seed, failures, short)
     path = Path(os.environ.get("SOAK_REPORT", REPORT))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(report)
@@ -189,19 +201,24 @@ def _short_of_targets() -> list[str]:
     return short
 
 
+def _commit() -> str:
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    changed = " (with changes that are not committed)" if git("status", "--porcelain") else ""
+    return git("rev-parse", "HEAD") + changed
+
+
 def _report(
     began: datetime,
+    commit: str,
     minutes: float,
     number: int,
     seed: int,
     failures: list[str],
     short: list[str],
 ) -> str:
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
-        return done.stdout.strip()
-
-    changed = " (with changes that are not committed)" if git("status", "--porcelain") else ""
     outcome = "no failure" if not failures else f"{len(failures)} FAILED"
     told = [
         "# What the last long run tried",
@@ -210,7 +227,7 @@ def _report(
         "vendor's stand-in; every property is checked in every case.",
         "",
         f"- result: {outcome}",
-        f"- commit: {git('rev-parse', 'HEAD')}{changed}",
+        f"- commit: {commit}",
         f"- begun: {began:%Y-%m-%d %H:%M} UTC, for {minutes:g} minutes in {number} processes",
         f"- machine: {os.cpu_count()} cores of {platform.machine()}, {_memory()}, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}",

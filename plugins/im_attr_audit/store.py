@@ -68,10 +68,6 @@ class Recorded(NamedTuple):
     error_code: int | None
 
 
-class _NewApps(Exception):
-    """An app that was not read before is not on record either."""
-
-
 def read_clock(engine: Engine) -> Clock:
     """The database's clock."""
     with engine.connect() as connection:
@@ -81,11 +77,15 @@ def read_clock(engine: Engine) -> Clock:
         return Clock(at, asked=asked, answered=time.monotonic())
 
 
+#: What the database says no to, whoever asks and however often.
+_REFUSALS = (DataError, IntegrityError, InternalError, ProgrammingError)
+
+
 # Polling: what is known, and what came of it ----------------------------------------------------
 #
 # Nearly every poll finds what is on record. The database tells those apart by the snapshot's digest
-# and records them in the one statement that takes the locks; only the others come back as rows, are
-# judged one by one (rules.judge) and cost several times as much.
+# and records them in the one statement that takes their locks (record_unchanged); only the others
+# come back as rows, are read again, judged one by one (rules.judge) and cost several times as much.
 
 
 class _Rows:
@@ -155,22 +155,10 @@ _KNOWN = """a.api, a.ok_api, a.first_ok_at, a.last_ok_at, a.last_polled_at, a.la
 
 # An app is as ever when judge() would find nothing but "ok" and advance() nothing but later times:
 # one read, of the names that are known, from the same source, that is not late, with nothing that
-# awaits its confirmation. An attempt that cannot be that has no digest.
+# awaits its confirmation.
 _AS_EVER = """(a.snapshot_digest = r.digest and a.ok_api = r.asked_api and a.api = r.asked_api
        and a.emptied_seen_at is null and a.last_poll_ended_at <= r.requested_at
        and a.last_polled_at <= r.requested_at) is true"""
-
-_READ = _Rows(
-    "read",
-    "region text, sdk_app_id bigint, asked_api text, digest bytea, requested_at timestamptz",
-)
-_READ_UNLIKE = text(f"""
-with read as materialized ({_READ.sql})
-select r.region, r.sdk_app_id, {_KNOWN}
-  from read r
-  left join attr_audit.app a using (region, sdk_app_id)
- where not {_AS_EVER}
-""")
 
 _APPS = _Rows("app", "region text, sdk_app_id bigint")
 _READ_NAMES = text(f"""
@@ -204,7 +192,7 @@ _ASKED = _Rows(
     "vendor_date timestamptz",
 )
 # All locks in one go and in one order: whoever locks in two goes can wait in a circle with others.
-_LOCK_AND_RECORD = text(f"""
+_RECORD_UNCHANGED = text(f"""
 with asked as materialized ({_ASKED.sql}), locked as materialized (
     select r.*, {_KNOWN}, {_AS_EVER} as as_ever
       from asked r
@@ -227,9 +215,18 @@ with asked as materialized ({_ASKED.sql}), locked as materialized (
       from locked r
      where r.as_ever and a.region = r.region and a.sdk_app_id = r.sdk_app_id
 )
-select (select count(*) from locked) as found, a.region, a.sdk_app_id, {_KNOWN}
-  from (select) one
-  left join locked a on not a.as_ever
+select r.region, r.sdk_app_id, {_KNOWN}
+  from asked r
+  left join locked a using (region, sdk_app_id)
+ where a.as_ever is not true
+""")
+
+_LOCK = text(f"""
+select a.region, a.sdk_app_id, {_KNOWN}
+  from ({_APPS.sql}) r
+  join attr_audit.app a using (region, sdk_app_id)
+ order by a.region, a.sdk_app_id
+   for update of a
 """)
 
 _POLLS = _Rows(
@@ -290,14 +287,27 @@ AsRead: TypeAlias = Mapping[App, Known | None]
 """What is on record of apps at some moment; None: nothing yet."""
 
 
-def read_unlike(engine: Engine, attempts: Iterable[Attempt]) -> AsRead:
-    """The apps whose answer is not simply what is on record, with what is."""
+def record_unchanged(
+    engine: Engine, attempts: Iterable[Attempt], *, dag_run_id: str, try_number: int | None
+) -> AsRead:
+    """Record the polls whose answer is just what is on record; what is, of the other answered apps.
+
+    All in one transaction. Those others, and attempts without an answer, are left to
+    `record_attempts`; so is everything should the database refuse an app, to be told apart there.
+    An attempt that was answered has one read here: whom to read again is what the caller asks.
+    """
     answered = {app: a for a in attempts if (app := _app(a)) and a.reads}
-    rows = [(*app, a.api, a.reads[0].digest, a.requested_at) for app, a in answered.items()]
-    with engine.connect() as connection:
-        found = connection.execute(_READ_UNLIKE, _READ.parameters(rows)).all()
-        known = _known(connection, [row for row in found if row.api is not None], answered, {})
-    return {(row.region, row.sdk_app_id): known.get((row.region, row.sdk_app_id)) for row in found}
+    if not answered:
+        return {}
+    asked = _ASKED.parameters(map(_asked_row, answered.values()))
+    run = {"dag_run_id": dag_run_id, "try_number": try_number}
+    try:
+        with engine.begin() as connection:
+            rows = connection.execute(_RECORD_UNCHANGED, {**asked, **run}).all()
+            known = _known(connection, [r for r in rows if r.api is not None], answered, {})
+    except _REFUSALS:
+        return dict.fromkeys(answered)
+    return {app: known.get(app) for app in ((row.region, row.sdk_app_id) for row in rows)}
 
 
 def record_attempts(
@@ -314,20 +324,16 @@ def record_attempts(
     tried until the one is found, so that it stops no other; its error is raised when the rest is
     recorded.
     The same app may not be among the attempts twice unless it was never asked (misconfigured).
-    ``as_read``: what `read_unlike` gave, so that names need not be read again; nothing else of it
-    is relied upon.
+    ``as_read``: what `record_unchanged` gave, so that names need not be read again; nothing else
+    of it is relied upon.
     """
     if not attempts:
         return []
     run: dict[str, Any] = {"dag_run_id": dag_run_id, "try_number": try_number}
     try:
-        try:
-            with engine.begin() as connection:
-                return _record(connection, attempts, run, as_read or {}, all_new=False)
-        except _NewApps:
-            with engine.begin() as connection:
-                return _record(connection, attempts, run, as_read or {}, all_new=True)
-    except (DataError, IntegrityError, InternalError, ProgrammingError) as error:
+        with engine.begin() as connection:
+            return _record(connection, attempts, run, as_read or {})
+    except _REFUSALS as error:
         if len(attempts) == 1:
             raise
         recorded: list[Recorded] = []
@@ -337,7 +343,7 @@ def record_attempts(
         for half in (attempts[:middle], attempts[middle:]):
             try:
                 recorded += record_attempts(engine, half, as_read=as_read, **run)
-            except (DataError, IntegrityError, InternalError, ProgrammingError) as again:
+            except _REFUSALS as again:
                 refused, found = again, True
         if found:
             raise refused from None
@@ -345,71 +351,60 @@ def record_attempts(
 
 
 def _record(
-    connection: Connection,
-    attempts: Sequence[Attempt],
-    run: Mapping[str, Any],
-    as_read: AsRead,
-    *,
-    all_new: bool,
+    connection: Connection, attempts: Sequence[Attempt], run: Mapping[str, Any], as_read: AsRead
 ) -> list[Recorded]:
     apps = {app: a for a in attempts if (app := _app(a))}
     known: dict[App, Known] = {}
     if apps:
         # Before any lock is taken: who inserts while holding one can wait in a circle with others
         # who meet the same new app.
-        new = [
-            _new_row(a)
-            for app, a in apps.items()
-            if all_new or not (_may_be_as_ever(a) or as_read.get(app))
-        ]
+        new = [_new_row(a) for app, a in apps.items() if not as_read.get(app)]
         if new:
             connection.execute(_INSERT_APPS, _NEW.parameters(new))
-        asked = _ASKED.parameters(map(_asked_row, apps.values()))
-        rows = connection.execute(_LOCK_AND_RECORD, {**asked, **run}).all()
-        if rows[0].found < len(apps):
-            raise _NewApps
-        known = _known(connection, [row[1:] for row in rows if row.region], apps, as_read)
+        rows = connection.execute(_LOCK, _APPS.parameters(apps)).all()
+        known = _known(connection, rows, apps, as_read)
 
     before = dict(known)
-    unlike = [a for a in attempts if (app := _app(a)) is None or app in known]
     verdicts: list[Verdict] = []
-    for attempt in unlike:
+    for attempt in attempts:
         app = _app(attempt)
         state = known[app] if app else Known(api="")
         verdict = judge(state, attempt, run["dag_run_id"])
         verdicts.append(verdict)
         if app:
             known[app] = advance(state, attempt, verdict)
-    if unlike:
-        polls = _POLLS.parameters(map(_poll_row, unlike, verdicts))
-        result = connection.execute(_INSERT_POLLS, {**polls, **run})
-        # One connection polls one app once in a task, so its id tells the rows apart.
-        poll_ids = {row.conn_id: row.poll_id for row in result}
-        changes = [
-            _change_row(attempt, change, poll_ids[attempt.conn_id])
-            for attempt, verdict in zip(unlike, verdicts, strict=True)
-            for change in verdict.changes
-        ]
-        if changes:
-            connection.execute(_INSERT_CHANGES, {**_CHANGES.parameters(changes), **run})
-    if known:
-        after = [_after_row(apps[app], before[app], state) for app, state in known.items()]
-        connection.execute(_UPDATE_APPS, _AFTER.parameters(after))
-
-    outcomes = {a.conn_id: (v.outcome, v.reason) for a, v in zip(unlike, verdicts, strict=True)}
-    as_ever = ("ok", None)
-    return [
-        Recorded(
-            a.conn_id,
-            a.region,
-            a.sdk_app_id,
-            a.app_group,
-            a.api,
-            *outcomes.get(a.conn_id, as_ever),
-            getattr(a.failure, "error_code", None),
-        )
-        for a in attempts
+    polls = _POLLS.parameters(map(_poll_row, attempts, verdicts))
+    # One connection polls one app once in a task, so its id tells the rows apart.
+    inserted = connection.execute(_INSERT_POLLS, {**polls, **run})
+    poll_ids = {row.conn_id: row.poll_id for row in inserted}
+    changes = [
+        _change_row(attempt, change, poll_ids[attempt.conn_id])
+        for attempt, verdict in zip(attempts, verdicts, strict=True)
+        for change in verdict.changes
     ]
+    if changes:
+        connection.execute(_INSERT_CHANGES, {**_CHANGES.parameters(changes), **run})
+    if apps:
+        after = [_after_row(a, before[app], known[app]) for app, a in apps.items()]
+        connection.execute(_UPDATE_APPS, _AFTER.parameters(after))
+    return [
+        recorded_as(attempt, verdict.outcome, verdict.reason)
+        for attempt, verdict in zip(attempts, verdicts, strict=True)
+    ]
+
+
+def recorded_as(attempt: Attempt, outcome: str, reason: str | None = None) -> Recorded:
+    """What became of an attempt."""
+    return Recorded(
+        attempt.conn_id,
+        attempt.region,
+        attempt.sdk_app_id,
+        attempt.app_group,
+        attempt.api,
+        outcome,
+        reason,
+        getattr(attempt.failure, "error_code", None),
+    )
 
 
 def _known(
@@ -449,10 +444,6 @@ def _known(
     return known
 
 
-def _may_be_as_ever(attempt: Attempt) -> bool:
-    return len(attempt.reads) == attempt.sent == 1
-
-
 def _new_row(attempt: Attempt) -> tuple[Any, ...]:
     return (
         attempt.region,
@@ -466,18 +457,18 @@ def _new_row(attempt: Attempt) -> tuple[Any, ...]:
 
 
 def _asked_row(attempt: Attempt) -> tuple[Any, ...]:
-    read = attempt.reads[0] if _may_be_as_ever(attempt) else None
+    [read] = attempt.reads
     return (
         attempt.region,
         attempt.sdk_app_id,
         attempt.api,
-        read and read.digest,
+        read.digest,
         attempt.requested_at,
         attempt.responded_at,
         attempt.conn_id,
         attempt.app_group,
-        read and read.answer.http_status,
-        read and read.answer.vendor_date,
+        read.answer.http_status,
+        read.answer.vendor_date,
     )
 
 

@@ -1,6 +1,6 @@
 """One round of polling: read every app, confirm what differs, record what came of each.
 
-Knows nothing of Airflow. HTTP happens first, the database transaction after it; an app that fails
+Knows nothing of Airflow. HTTP happens outside the database's transactions; an app that fails
 is recorded as failed and stops no other.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -19,7 +20,14 @@ from im_attr_audit.client import Pool, TencentImClient
 from im_attr_audit.clock import Clock
 from im_attr_audit.errors import Misconfigured, PollFailed
 from im_attr_audit.rules import Attempt, Read, needs_confirmation
-from im_attr_audit.store import Recorded, read_clock, read_unlike, record_attempts
+from im_attr_audit.store import (
+    App,
+    Recorded,
+    read_clock,
+    record_attempts,
+    record_unchanged,
+    recorded_as,
+)
 from im_attr_audit.target import Target
 
 log = logging.getLogger(__name__)
@@ -60,12 +68,15 @@ def sync_apps(
     sound = [t for t in targets if isinstance(t, Target)]
     attempts = dict(zip(sound, _read_all(sound, clock), strict=True))
 
-    unlike = read_unlike(engine, attempts.values())
+    run: dict[str, Any] = {"dag_run_id": dag_run_id, "try_number": try_number}
+    unlike = record_unchanged(engine, attempts.values(), **run)
+    unchanged = [
+        attempts.pop(t) for t, a in list(attempts.items()) if a.reads and _app(t) not in unlike
+    ]
     differing = [
         t
         for t, a in attempts.items()
-        if (app := (t.region, t.sdk_app_id)) in unlike
-        and needs_confirmation(unlike[app], a.reads[0].answer.names)
+        if a.reads and needs_confirmation(unlike[_app(t)], a.reads[0].answer.names)
     ]
     if differing:
         # One wait for all of them, from the last first read on. However short it is to be, the
@@ -79,14 +90,13 @@ def sync_apps(
         for target, second in zip(differing, _read_all(differing, clock), strict=True):
             attempts[target] = _join(attempts[target], second)
 
-    _warn_of_clocks(attempts.values())
-    return record_attempts(
-        engine,
-        [*broken, *attempts.values()],
-        dag_run_id=dag_run_id,
-        try_number=try_number,
-        as_read=unlike,
-    )
+    _warn_of_clocks([*unchanged, *attempts.values()])
+    rest = record_attempts(engine, [*broken, *attempts.values()], as_read=unlike, **run)
+    return [*(recorded_as(attempt, "ok") for attempt in unchanged), *rest]
+
+
+def _app(target: Target) -> App:
+    return target.region, target.sdk_app_id
 
 
 def _read_all(targets: Sequence[Target], clock: Clock) -> list[Attempt]:

@@ -7,7 +7,7 @@ ifdef PYTHON
 export PYTHON
 endif
 
-.PHONY: help setup run sync psql test test-airflow soak test-cluster lint screenshots lock licences clean
+.PHONY: help setup run sync psql test test-airflow soak test-cluster lint screenshots bench lock licences clean
 
 help:
 	@echo 'make run          everything, from installation to the page; Ctrl-C stops it'
@@ -17,6 +17,7 @@ help:
 	@echo 'make test-airflow a scheduler and task workers of a real Airflow killed, and scanned'
 	@echo 'make soak         the same proofs at length: SOAK_MINUTES=60 make soak'
 	@echo 'make test-cluster a region of 1,000 apps on Celery workers (needs redis-server)'
+	@echo 'make bench        every figure of docs/performance.md; PARTS=record only some'
 	@echo 'make lint         ruff and mypy'
 	@echo 'make lock         write requirements.lock anew from pyproject.toml'
 	@echo 'make screenshots  the pictures in docs/images'
@@ -45,6 +46,10 @@ test-airflow: setup
 soak: setup
 	@exec .venv/bin/python -m tests.soak
 
+# An hour on a machine that does nothing else; the peers are installed into .local/bench.
+bench: setup
+	@exec .venv/bin/python -m benchmarks $(PARTS)
+
 screenshots: setup
 	@exec .venv/bin/python -m tests.browser.screenshots
 
@@ -55,7 +60,7 @@ test-cluster: setup
 lint: setup
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy plugins dags launch compose tests
+	@.venv/bin/mypy plugins dags launch compose tests benchmarks
 
 licences: setup
 	@.venv/bin/python -m launch.licences

@@ -1,14 +1,13 @@
-"""How fast the page is with a million changes of 200 apps: `python -m benchmarks.page`.
+"""How fast the page is with a million changes of 200 apps.
 
 Makes such a record, starts Airflow with FAB before it, and measures in one run, in turns: every
 API answer over HTTP, an empty one behind the same guard, the same SQL in psql; then the views in a
-browser. Prints tables in Markdown. The record's hashes are random: nothing here checks them.
+browser. The record's hashes are random: nothing here checks them.
 """
 
 from __future__ import annotations
 
 import http.client
-import platform
 import re
 import statistics
 import subprocess
@@ -122,20 +121,26 @@ class Measured:
         return FACTOR * self.sql + self.empty + ALLOWANCE_MS
 
 
-def main() -> None:
+def measure(quick: bool) -> dict[str, str]:
+    """Every answer and every view; what is shown of it."""
     with tempfile.TemporaryDirectory(prefix="im-attr-audit-bench-") as folder:
         postgres = EmbeddedPostgres(
             Path(folder) / "postgres", settings={**THROWAWAY, "shared_buffers": "512MB"}
         )
         postgres.start()
         try:
-            _bench(postgres, Path(folder))
+            return {"page": _bench(postgres, Path(folder), 2 if quick else ROUNDS)}
         finally:
             postgres.stop()
             postgres.destroy()
 
 
-def _bench(postgres: EmbeddedPostgres, folder: Path) -> None:
+def render(figures: dict[str, str]) -> str:
+    """As it was made."""
+    return figures["page"]
+
+
+def _bench(postgres: EmbeddedPostgres, folder: Path, rounds: int) -> str:
     _say(f"A record of {CHANGES:,} changes of {APPS} apps …")
     now = make_record(postgres, "big")
     airflow = Airflow(folder, postgres)
@@ -145,15 +150,13 @@ def _bench(postgres: EmbeddedPostgres, folder: Path) -> None:
         airflow.wait()
         viewer = airflow.token("viewer")
         measured = [
-            _measure(airflow, viewer, postgres, name, path, _texts(now))
+            _measure(airflow, viewer, postgres, name, path, _texts(now), rounds)
             for name, path in QUESTIONS.items()
         ]
         views = _first_views(airflow, viewer)
     finally:
         airflow.stop()
-    print(_table(measured, views))
-    if any(each.api > each.allowed for each in measured):
-        sys.exit("At least one answer is slower than it may be.")
+    return _table(measured, views, rounds)
 
 
 def make_record(postgres: EmbeddedPostgres, database: str) -> datetime:
@@ -198,14 +201,14 @@ def _texts(now: datetime) -> dict[str, str]:
 
 def _measure(
     airflow: Airflow, token: str, postgres: EmbeddedPostgres, name: str, path: str,
-    texts: Mapping[str, str],
+    texts: Mapping[str, str], rounds: int,
 ) -> Measured:  # fmt: skip
     connection = http.client.HTTPConnection("127.0.0.1", airflow.port)
     path = path.format(**texts)
     script = _script(name, texts)
     api, empty, sql = [], [], []
     size = 0
-    for round_ in range(-2, ROUNDS):
+    for round_ in range(-2, rounds):
         spent, size = _get(connection, f"api/{path}", token)
         nothing, _ = _get(connection, "static/x/theme.js", token)
         bare = _psql(postgres, script)
@@ -362,10 +365,13 @@ DRAWN = """() => new Promise((resolve) => {
 })"""
 
 
-def _table(measured: list[Measured], views: Mapping[str, tuple[float, float]]) -> str:
+def _table(measured: list[Measured], views: Mapping[str, tuple[float, float]], rounds: int) -> str:
     lines = [
-        f"{CHANGES:,} changes, {APPS} apps; {platform.machine()}, Python "
-        f"{platform.python_version()}; medians of {ROUNDS} rounds.",
+        "### The page",
+        "",
+        f"{CHANGES:,} changes of {APPS} apps, a real Airflow with FAB; medians of {rounds} rounds. "
+        f"An answer may take {FACTOR} times its SQL in psql and an empty answer behind the same "
+        f"guard, and {ALLOWANCE_MS:.0f} ms.",
         "",
         "| answer | API | empty answer | SQL in psql | may take | bytes |",
         "|---|--:|--:|--:|--:|--:|",
@@ -382,7 +388,3 @@ def _table(measured: list[Measured], views: Mapping[str, tuple[float, float]]) -
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    main()

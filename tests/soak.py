@@ -50,7 +50,7 @@ TARGETS = {
     ("hostile answers over TLS, by outcome", None): 5_000,
 }
 #: Which part of the time each takes; the histories take what is left.
-SHARES = {"parser": 0.04, "kills": 0.06, "overlaps": 0.05, "tls": 0.04}
+SHARES = {"parser": 0.005, "kills": 0.06, "overlaps": 0.06, "tls": 0.04}
 
 
 def parse_hostile(number: int, seed: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,4 +76,40 @@ def test_a_login_that_may_not_make_roles_is_sent_to_the_dba(postgres: EmbeddedPo
             if "grant" in statement:
                 cursor.execute(statement)
     done = command("migrate", IM_ATTR_AUDIT_DATABASE_URL=url)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_that_cannot_hold_every_name_is_refused_before_anything_is_changed(
+    postgres: EmbeddedPostgres, encoding: str
+) -> None:
+    name = f"in_{encoding.lower()}"
+
+    def state() -> list[tuple[object, ...]]:
+        with postgres.connect(name) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "select to_regnamespace('attr_audit'), datacl::text, "
+                " (select count(*) from pg_auth_members), (select count(*) from pg_roles) "
+                "from pg_database where datname = current_database()"
+            )
+            return list(cursor.fetchall())
+
+    with postgres.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            f"create database {name} encoding '{encoding}' locale 'C' template template0"
+        )
+    before = state()
+    done = command("migrate", IM_ATTR_AUDIT_DATABASE_URL=postgres.url(name))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"is in the encoding {encoding}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert state() == before
+
+    # What it says to do is what helps.
+    advice = re.search(r"create database [^`]+", done.stderr)
+    assert advice
+    with postgres.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(f"drop database {name}")
+        cursor.execute(advice[0])
+    done = command("migrate", IM_ATTR_AUDIT_DATABASE_URL=postgres.url(name))
     assert (done.returncode, done.stderr) == (0, "")

@@ -288,6 +288,14 @@ def test_the_hook_can_mask_each_signature_before_its_use(serve: Callable[..., Se
             Unavailable, None, id="bad_chunk",
         ),
         pytest.param(
+            [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"],
+            Invalid, None, id="empty_in_chunks",
+        ),
+        pytest.param(
+            [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", None],
+            Unavailable, None, id="no_chunk_at_all",
+        ),
+        pytest.param(
             [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", None],
             Unavailable, None, id="half_a_chunk",
         ),

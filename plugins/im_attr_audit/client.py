@@ -511,7 +511,8 @@ def _round_trip(route: HTTPConnectionPool, path: str, call: _Call) -> _Reply:
         ):
             pieces.append(piece)
             length += len(piece)
-        if response.status == 200 and not length and "Content-Length" not in response.headers:
+        framed = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
+        if response.status == 200 and not length and not framed:
             raise http.client.IncompleteRead(b"")  # hung up within the head: no empty answer
         return _Reply(
             status=response.status,

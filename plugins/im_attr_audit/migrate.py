@@ -50,7 +50,7 @@ create role {READER} login;
 -- Passwords, in psql: \\password {WRITER} and \\password {READER}
 -- The login that runs `im-attr-audit migrate` acts as the owner:
 grant {OWNER} to {_quoted(migrator)};
--- Once per database:
+-- Once per database (in UTF8: encoding 'UTF8' template template0):
 grant connect, create on database {_quoted(database)} to {OWNER};
 grant connect on database {_quoted(database)} to {WRITER}, {READER};
 """
@@ -59,8 +59,8 @@ grant connect on database {_quoted(database)} to {WRITER}, {READER};
 def migrate(url: str, revision: str = "head") -> str:
     """Migrate the database at the owner's URL; gives the revision it is at now.
 
-    Raises MigrationRefused where the server is older than PostgreSQL 15, or where roles are missing
-    and the login may not create them.
+    Raises MigrationRefused where the server is older than PostgreSQL 15, where the database is not
+    in UTF8, or where roles are missing and the login may not create them.
     """
     try:
         parsed = make_url(url).set(drivername="postgresql+psycopg2")
@@ -76,6 +76,7 @@ def migrate(url: str, revision: str = "head") -> str:
     )
     with engine.connect() as connection:
         _check_version(connection)
+        _check_encoding(connection)
         connection.execute(text("select pg_advisory_lock(:key)"), {"key": _LOCK})
         connection.commit()
         _ensure_roles(connection)
@@ -139,6 +140,20 @@ def _check_version(connection: Connection) -> None:
         version = connection.execute(text("show server_version")).scalar_one()
         raise MigrationRefused(
             f"The server is PostgreSQL {version}; im-attr-audit needs 15 or newer (tested to 18)."
+        )
+
+
+def _check_encoding(connection: Connection) -> None:
+    """Names are kept exactly as the vendor sends them, in whatever script; only UTF8 holds all."""
+    encoding = connection.execute(text("show server_encoding")).scalar_one()
+    if encoding != "UTF8":
+        database = _quoted(connection.execute(text("select current_database()")).scalar_one())
+        raise MigrationRefused(
+            f"The database {database} is in the encoding {encoding}, which cannot hold every name; "
+            "im-attr-audit needs UTF8. Nothing was changed. A database keeps its encoding for "
+            f"life: drop {database} if it is empty, or take another name, and run `create database "
+            f"{database} encoding 'UTF8' template template0` (with `locale 'C'` after it if the "
+            "server says that the encoding does not match its locale); then migrate again."
         )
 
 

@@ -46,11 +46,11 @@ TARGETS = {
     (PARSED, None): 1_000_000,
     ("SIGKILL of a sync at a named site", None): 1_000,
     ("SIGKILL of a sync at a random instant, by the site it had passed last", None): 1_000,
-    ("processes that synced the same apps at the same moment", "2 at once"): 2_000,
+    ("processes that synced the same apps at the same moment", "2 at once"): 500,
     ("hostile answers over TLS, by outcome", None): 5_000,
 }
 #: Which part of the time each takes; the histories take what is left.
-SHARES = {"parser": 0.005, "kills": 0.06, "overlaps": 0.06, "tls": 0.04}
+SHARES = {"parser": 0.005, "kills": 0.06, "overlaps": 0.06, "tls": 0.02}
 
 
 def parse_hostile(number: int, seed: int) -> None:

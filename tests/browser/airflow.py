@@ -33,11 +33,12 @@ class Airflow:
     """One API server. `start`, then `wait`; `stop` ends it and whatever it started."""
 
     def __init__(
-        self, folder: Path, postgres: EmbeddedPostgres, *, auth: str = FAB,
+        self, folder: Path, postgres: EmbeddedPostgres, *, auth: str = FAB, below: str = "",
         environment: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
+        """``below``: the path that its base_url ends with, such as /airflow."""
         self.port = free_port()
-        self.address = f"http://127.0.0.1:{self.port}"
+        self.address = f"http://127.0.0.1:{self.port}{below}"
         self.log = folder / "api-server.log"
         database = f"airflow_{self.port}"
         with postgres.connect() as connection, connection.cursor() as cursor:

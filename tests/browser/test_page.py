@@ -7,11 +7,11 @@ import io
 import json
 import re
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from im_attr_audit.web import models
-from playwright.sync_api import Frame, Page, expect
+from playwright.sync_api import Browser, Frame, Page, expect
 from pydantic import BaseModel
 
 from tests.browser.airflow import SIMPLE, Airflow
@@ -108,16 +108,35 @@ def test_a_shared_link_leads_through_the_login_and_back(story: Stage, open_page:
     expect(ready(page).locator("tbody tr")).to_have_count(3)
 
 
-def test_it_is_guarded_under_the_simple_auth_manager_too(story: Stage, tmp_path: Path) -> None:
-    airflow = Airflow(tmp_path, story.postgres, auth=SIMPLE)
+def test_under_the_simple_auth_manager_and_below_a_path_it_is_guarded_and_shown_too(
+    story: Stage, tmp_path: Path, browser: Browser
+) -> None:
+    airflow = Airflow(tmp_path, story.postgres, auth=SIMPLE, below="/data/airflow")
     airflow.start()
     try:
         airflow.wait()
         for path in API:
             assert airflow.get(f"{PAGE}api/{path}")[0] == 401
-        assert airflow.get(PAGE)[0] == 303
+        status, _, headers = airflow.get(f"{PAGE}changes?kind=renamed")
+        there = quote(f"/data/airflow{PAGE}changes?kind=renamed")
+        assert (status, headers["location"]) == (303, f"/data/airflow/auth/login?next={there}")
         assert airflow.get(f"{PAGE}healthz")[0] in (200, 503)
-        assert airflow.get(f"{PAGE}api/now", airflow.token("viewer"))[0] == 200
+        viewer = airflow.token("viewer")
+        assert airflow.get(f"{PAGE}api/now", viewer)[0] == 200
+
+        context = browser.new_context()
+        context.add_cookies([{"name": "_token", "value": viewer, "url": airflow.address}])
+        page = context.new_page()
+        page.goto(f"{airflow.address}/plugin/attribute-names")
+        frame = frame_of(page)
+        expect(frame.get_by_role("region", name="Names of shop")).to_be_visible()
+        frame.get_by_role("link", name="Changes", exact=True).click()
+        expect(frame_of(page).locator("tbody tr").first).to_be_visible()
+        page.goto(f"{airflow.address}{PAGE}changes")
+        run = ready(page).get_by_role("link", name=story.runs["renamed_again"]).first
+        path = f"/data/airflow/dags/im_attr_name_audit/runs/{story.runs['renamed_again']}"
+        assert unquote(urlsplit(run.evaluate("link => link.href")).path) == path
+        context.close()
     finally:
         airflow.stop()
 

@@ -12,8 +12,9 @@ __all__ = ["DAG_ID", "SHAPES", "SHAPE_ID", "plain_environment"]
 SHAPES = ROOT / "benchmarks" / "shape"
 SHAPE_ID = "im_attr_same_shape"
 
-# What make hands to a make below it, and what belongs to another Python.
-_NOT_OURS = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+# What make hands to a make below it, and what steers Python: one that may not write bytecode
+# compiles every module in every process.
+_NOT_OURS = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHON", "VIRTUAL_ENV")
 
 
 def plain_environment() -> dict[str, str]:
@@ -21,5 +22,5 @@ def plain_environment() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("AIRFLOW", "_AIRFLOW", "IM_ATTR_AUDIT")) and name not in _NOT_OURS
+        if not name.startswith(("AIRFLOW", "_AIRFLOW", "IM_ATTR_AUDIT", *_NOT_OURS))
     }

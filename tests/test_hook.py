@@ -73,6 +73,22 @@ def test_a_connection_written_as_a_uri_works_too(monkeypatch: pytest.MonkeyPatch
     assert target.base_url == "https://example.com:8443"
 
 
+def test_the_masker_is_told_of_a_key_unless_many_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    # By Airflow itself, and by us: neither may cost a task of many apps its minutes.
+    told: list[object] = []
+    monkeypatch.setattr("airflow.sdk.execution_time.context.mask_secret", told.append)
+    monkeypatch.setattr("im_attr_audit.hook.mask_secret", told.append)
+    define(monkeypatch)
+    hook = TencentImHook("chat")
+    masked = hook.get_target()
+    assert told.count(KEY) == 2
+    told.clear()
+    assert hook.get_target(masked=False) == masked
+    assert told == []
+    hook.get_target()
+    assert told.count(KEY) == 2
+
+
 def test_the_names_come_by_slot(
     monkeypatch: pytest.MonkeyPatch, vendor: http.server.ThreadingHTTPServer
 ) -> None:

@@ -32,6 +32,9 @@ CHANGES_ALIAS = AssetAlias("im-attr-audit-changes")
 
 #: Apps in one mapped task. A mapping may have 1,024 instances, so this carries 250,000 apps.
 APPS_PER_TASK = 250
+#: Connections that one task reads with Airflow's masker being told of each. What that costs grows
+#: with their square: half a second for these, minutes for a thousand.
+MASKED_AT_MOST = 50
 
 
 def plan(conn_ids: Sequence[str] | None) -> list[dict[str, Any]]:
@@ -52,7 +55,8 @@ def plan(conn_ids: Sequence[str] | None) -> list[dict[str, Any]]:
             f"list. Add it there, or leave it out."
         )
 
-    targets = {conn_id: _resolve(conn_id) for conn_id in dict.fromkeys(listed)}
+    masked = len(listed) <= MASKED_AT_MOST
+    targets = {conn_id: _resolve(conn_id, masked=masked) for conn_id in dict.fromkeys(listed)}
     problems = _doubly_listed(listed, targets)
     engine = audit_engine()
     try:
@@ -106,7 +110,7 @@ def sync(
         for conn_id in conn_ids:
             if conn_id in finished:
                 continue
-            target = _resolve(conn_id)
+            target = _resolve(conn_id, masked=len(conn_ids) <= MASKED_AT_MOST)
             if conn_id in problems:
                 region, sdk_app_id = _app(target) or (None, None)
                 target = Broken(conn_id, Misconfigured(problems[conn_id]), region, sdk_app_id)
@@ -258,13 +262,13 @@ def _listed_conn_ids() -> list[str]:
     return listed
 
 
-def _resolve(conn_id: str) -> Target | Broken:
+def _resolve(conn_id: str, *, masked: bool) -> Target | Broken:
     from im_attr_audit.errors import Misconfigured
     from im_attr_audit.hook import TencentImHook
     from im_attr_audit.sync import Broken
 
     try:
-        return TencentImHook(tencent_im_conn_id=conn_id).get_target()
+        return TencentImHook(tencent_im_conn_id=conn_id).get_target(masked=masked)
     except Misconfigured as problem:
         region = getattr(problem, "region", None)
         return Broken(conn_id, problem, region, getattr(problem, "sdk_app_id", None))

@@ -17,7 +17,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from benchmarks import against_peers, calls, data_volume, page, record, report
+from benchmarks import (
+    against_peers,
+    airflow_imports,
+    airflow_run,
+    calls,
+    data_volume,
+    page,
+    record,
+    report,
+    start,
+    sync_command,
+)
 from benchmarks.measure import machine, write_section
 from benchmarks.server import postgres
 from launch.state import State
@@ -85,6 +96,22 @@ PARTS: Mapping[str, Part] = {
     "peers": Part(_peers, report.peers),
     "page": Part(page.measure, page.render),
     "volume": Part(data_volume.measure, data_volume.render),
+    "dag_parse": Part(
+        lambda quick: airflow_imports.dag_parse(5 if quick else 41),
+        airflow_imports.render_dag_parse,
+    ),
+    "plugin": Part(
+        lambda quick: airflow_imports.plugin(5 if quick else 21), airflow_imports.render_plugin
+    ),
+    "dag_run": Part(
+        lambda quick: airflow_run.dag_run(2 if quick else 10), airflow_run.render_dag_run
+    ),
+    "plan": Part(
+        lambda quick: airflow_run.plan(1, 100) if quick else airflow_run.plan(),
+        airflow_run.render_plan,
+    ),
+    "sync": Part(lambda quick: sync_command.measure(2 if quick else 9), sync_command.render),
+    "start": Part(lambda quick: start.measure(1, 1) if quick else start.measure(), start.render),
 }
 
 

@@ -17,8 +17,8 @@ from itertools import count as counter
 from typing import Any
 
 from im_attr_audit.store import App, Recorded
-from im_attr_audit.sync import Broken, sync_apps
-from im_attr_audit.target import Target, target_from_connection
+from im_attr_audit.sync import sync_apps
+from im_attr_audit.target import Broken, Target, target_from_connection
 from sqlalchemy import Engine, text
 
 from tests.standin.control import LogEntry, StandIn, Truth

@@ -26,8 +26,7 @@ from hypothesis.stateful import (
 )
 from im_attr_audit.errors import Misconfigured
 from im_attr_audit.runs import retire_apps
-from im_attr_audit.sync import Broken
-from im_attr_audit.target import Target
+from im_attr_audit.target import Broken, Target
 
 from launch.postgres import EmbeddedPostgres
 from tests.conftest import fresh_audit_db

@@ -37,3 +37,8 @@ def test_the_core_needs_nothing_but_the_standard_library(module: str) -> None:
 )
 def test_an_adapter_knows_one_foreign_library(module: str, not_loaded: set[str]) -> None:
     assert loaded_by(f"import im_attr_audit.{module}") & not_loaded == set()
+
+
+def test_a_task_that_asks_nobody_does_not_load_what_speaks_http() -> None:
+    loaded = loaded_by("import im_attr_audit.target, im_attr_audit.runs, im_attr_audit.hook")
+    assert "requests" not in loaded

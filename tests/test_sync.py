@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from im_attr_audit.errors import Misconfigured
 from im_attr_audit.runs import retire_apps
-from im_attr_audit.sync import Broken
-from im_attr_audit.target import Target
+from im_attr_audit.target import Broken, Target
 from sqlalchemy import text
 
 from tests.children import Children, Strike, Work

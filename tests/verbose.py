@@ -23,8 +23,8 @@ from im_attr_audit.errors import AttrAuditError
 from im_attr_audit.report import render
 from im_attr_audit.runs import events_by_region, read_run
 from im_attr_audit.store import create_audit_engine
-from im_attr_audit.sync import Broken, sync_apps
-from im_attr_audit.target import Target
+from im_attr_audit.sync import sync_apps
+from im_attr_audit.target import Broken, Target
 from im_attr_audit.usersig import user_sig
 from sqlalchemy import text
 from sqlalchemy.engine import make_url

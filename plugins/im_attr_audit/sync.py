@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,7 +28,7 @@ from im_attr_audit.store import (
     record_unchanged,
     recorded_as,
 )
-from im_attr_audit.target import Target
+from im_attr_audit.target import Broken, Target
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +37,6 @@ log = logging.getLogger(__name__)
 THREADS = 8
 #: A vendor's clock further off than this is worth a warning.
 CLOCK_TOLERANCE = timedelta(minutes=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """A connection that gives no target, with what is wrong; the app where it names one."""
-
-    conn_id: str
-    problem: Misconfigured
-    region: str | None = None
-    sdk_app_id: int | None = None
 
 
 def sync_apps(

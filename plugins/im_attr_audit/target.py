@@ -87,6 +87,16 @@ class Target:
         return API_PATHS[self.api]
 
 
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A connection that gives no target, with what is wrong; the app where it names one."""
+
+    conn_id: str
+    problem: Misconfigured
+    region: str | None = None
+    sdk_app_id: int | None = None
+
+
 class _FaultError(Exception):
     """One field's fault; its text is what the operator reads."""
 

@@ -20,8 +20,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from im_attr_audit.sync import Broken
-    from im_attr_audit.target import Target
+    from im_attr_audit.target import Broken, Target
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +96,8 @@ def sync(
     from im_attr_audit.errors import Misconfigured
     from im_attr_audit.rules import FINAL_OUTCOMES, GOOD_OUTCOMES
     from im_attr_audit.runs import read_finished
-    from im_attr_audit.sync import Broken, sync_apps
+    from im_attr_audit.sync import sync_apps
+    from im_attr_audit.target import Broken
 
     # Clearing sets max_tries to the tries there were plus the retries that are granted again.
     first_try = ti.max_tries - (ti.task.retries or 0) + 1
@@ -265,7 +265,7 @@ def _listed_conn_ids() -> list[str]:
 def _resolve(conn_id: str, *, masked: bool) -> Target | Broken:
     from im_attr_audit.errors import Misconfigured
     from im_attr_audit.hook import TencentImHook
-    from im_attr_audit.sync import Broken
+    from im_attr_audit.target import Broken
 
     try:
         return TencentImHook(tencent_im_conn_id=conn_id).get_target(masked=masked)

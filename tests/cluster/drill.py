@@ -1,9 +1,10 @@
 """The compose stack from nothing to nothing: up, runs on three workers, each part killed in a run.
 
-``python -m tests.cluster.drill`` on a machine with docker compose. It works in a copy of the
-checkout under a project name of its own, on ports of its own, so that neither an `.env` nor a
-stack that is up is touched; it removes everything again. What it prints goes into docs/compose.md.
-Exit status 0 only if all that was expected came about.
+``python -m tests.cluster.drill`` on a machine with docker compose; ``--without-kills`` leaves out
+the three workers and the killing, which take most of the time. It works in a copy of the checkout
+under a project name of its own, on ports of its own, so that neither an `.env` nor a stack that is
+up is touched; it removes everything again. What it prints goes into docs/compose.md. Exit status 0
+only if all that was expected came about.
 """
 
 from __future__ import annotations
@@ -53,6 +54,14 @@ import sys
 from pathlib import Path
 from tests.standin.control import StandIn
 StandIn.attach(Path("/opt/airflow/standin")).set_latency(float(sys.argv[1]))
+"""
+MINE = """
+import json, sys
+from pathlib import Path
+from tests.standin.control import StandIn
+from tests.standin.story import APPS
+standin = StandIn.attach(Path("/opt/airflow/standin"))
+print(json.dumps(standin.connection_json("seoul", APPS["seoul"], ca_bundle=sys.argv[1])))
 """
 CONNECT = """
 import json, os, psycopg2
@@ -185,14 +194,19 @@ class Drill:
 
     # The story -----------------------------------------------------------------------------------
 
-    def go(self) -> None:
+    def go(self, *, kills: bool) -> None:
         self.from_nothing()
         self.page()
         self.little_knowledge()
-        self.three_workers()
-        for number, part in enumerate(("worker", "redis", "postgres", "api-server"), 1):
-            self.killed(part, number)
+        if not kills:
+            self.end_the_story()
+        else:
+            self.three_workers()
+            for number, part in enumerate(("worker", "redis", "postgres", "api-server"), 1):
+                self.killed(part, number)
         self.down_and_up()
+        self.apps_from_a_file()
+        self.lost_and_restored()
         self.say("\nAll of it came about as expected.")
 
     def from_nothing(self) -> None:
@@ -297,6 +311,9 @@ class Drill:
             "airflow", f"select count(distinct hostname) from task_instance where run_id = '{run}'"
         )
         self.expect(hosts == "3", "all three took work")
+        self.end_the_story()
+
+    def end_the_story(self) -> None:
         self.do(
             "docker compose exec -T standin python -m tests.standin "
             "--state /opt/airflow/standin set china 3 'signup'",
@@ -388,6 +405,93 @@ class Drill:
         self.do("docker compose exec -T api-server im-attr-audit verify 2>&1", last=3)
         self.do("docker compose run --rm -T init im-attr-audit retention 2>&1", last=1)
 
+    def apps_from_a_file(self) -> None:
+        self.chapter("Apps from targets.env")
+        mine = self.do(
+            "docker compose exec -T standin python - /opt/airflow/demo/ca.pem "
+            f"<<'END'\n{MINE}\nEND",
+            quiet=True,
+        )
+        targets = self.folder / "targets.env"
+        targets.touch(0o600)
+        targets.write_text(
+            f"AIRFLOW_CONN_FROM_A_FILE='{mine}'\n"
+            """AIRFLOW_VAR_IM_ATTR_AUDIT_CONN_IDS='["from_a_file"]'\n"""
+        )
+        key = json.loads(mine)["password"]
+        self.say("$ cat targets.env")
+        self.say(targets.read_text().replace(key, "…").rstrip())
+        self.do("docker compose --profile demo up --wait", last=1)
+        run = self.next_run(self.newest())
+        self.expect(self.ended(run) == "success", "the next run is green")
+        asked = self.sql(
+            "attr_audit",
+            "select conn_id, region, sdk_app_id, outcome from attr_audit.poll "
+            f"where dag_run_id = '{run}'",
+            show=True,
+        )
+        self.expect(
+            "from_a_file" in asked and "(1 row)" in asked, "it asked the app of that file alone"
+        )
+        retired = self.sql(
+            "attr_audit", "select count(*) from attr_audit.app where retired_at is not null"
+        )
+        self.expect(retired == "5", "the other five are retired")
+        knows = [
+            service
+            for service in self.do("docker compose ps --services", quiet=True).split()
+            if key in self.do(f"docker compose exec -T {service} env", quiet=True)
+        ]
+        self.expect(knows == ["worker"], "the key is in the environment of the worker alone")
+        self.do("rm targets.env && docker compose --profile demo up --wait", last=1)
+        run = self.next_run(self.newest())
+        self.expect(self.ended(run) == "success", "the next run is green")
+        polled = self.sql(
+            "attr_audit",
+            f"select count(distinct conn_id) from attr_audit.poll where dag_run_id = '{run}'",
+        )
+        self.expect(polled == "6", "it asked all six apps, as before")
+
+    def lost_and_restored(self) -> None:
+        self.chapter("Backed up, lost with every volume, and restored")
+        self.do(
+            "docker compose exec -T api-server sh -c 'im-attr-audit verify "
+            "--save-heads /tmp/heads.json >&2 && cat /tmp/heads.json' > heads.json",
+            last=4,
+        )
+        self.do(
+            "docker compose exec -T postgres pg_dump -U postgres -Fc attr_audit > record.dump "
+            "&& wc -c record.dump"
+        )
+        # A run between the heads and the dump is in the dump; what comes after it is lost.
+        listed = self.do(
+            "docker compose exec -T postgres pg_restore --data-only --table=change -f - "
+            "< record.dump | grep -c '^[0-9]'",
+            quiet=True,
+        )
+        self.do("docker compose --profile demo down -v", last=1)
+        self.do("docker compose up --wait postgres", last=1)
+        self.do(
+            "docker compose exec -T postgres pg_restore -U postgres -d attr_audit "
+            "--exit-on-error --single-transaction < record.dump"
+        )
+        self.do("docker compose up --wait", last=1)
+        again = self.sql("attr_audit", "select count(*) from attr_audit.change")
+        self.expect(again == listed, f"{listed} changes in the dump, {again} in the database")
+        said = self.do(
+            "docker compose exec -T api-server sh -c 'cat > /tmp/heads.json "
+            "&& im-attr-audit verify --heads /tmp/heads.json 2>&1' < heads.json",
+            last=4,
+        )
+        self.expect("The record is as it was recorded." in said, "the restored record is right")
+
+        self.do("docker compose --profile demo up --wait", last=1)
+        self.end_the_story()
+        self.do(f"docker compose exec -T api-server airflow dags unpause {DAG}", quiet=True)
+        run = self.next_run(None)
+        self.expect(self.ended(run) == "success", "a run on the restored record is green")
+        self.same_as_the_vendor()
+
     def expect(self, so: bool, what: str) -> None:
         self.say(f"{'✓' if so else '✗ NOT SO:'} {what}")
         if not so:
@@ -427,8 +531,12 @@ def copy_of_the_checkout(folder: Path) -> None:
             shutil.copy(source, target)
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """The drill; the exit status."""
+    without_kills = arguments == ["--without-kills"]
+    if arguments and not without_kills:
+        sys.stderr.write("usage: python -m tests.cluster.drill [--without-kills]\n")
+        return 2
     for name in ("COMPOSE_PROJECT_NAME", "COMPOSE_FILE", "COMPOSE_PROFILES"):
         os.environ.pop(name, None)
     with tempfile.TemporaryDirectory(prefix="im-attr-audit-drill-") as scratch:
@@ -436,7 +544,7 @@ def main() -> int:
         copy_of_the_checkout(folder)
         drill = Drill(folder)
         try:
-            drill.go()
+            drill.go(kills=not without_kills)
         except NotDoneError as error:
             drill.say(f"\nNot as expected: {error}")
             drill.why()
@@ -447,4 +555,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.clone import Clone, clone
 
 
-def measure(clones: int = 3, starts: int = 5, *, empty_cache: bool = True) -> dict[str, Any]:
+def measure(clones: int = 2, starts: int = 3, *, empty_cache: bool = True) -> dict[str, Any]:
     """Medians in seconds; ``empty_cache``: the installer finds nothing of an earlier time."""
     cold: list[dict[str, float]] = []
     again: list[dict[str, float]] = []

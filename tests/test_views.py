@@ -217,7 +217,7 @@ def test_names_as_of_agrees_with_a_replay_at_random_instants(audit_db: AuditDb) 
     certain = sum(row[4] for row in rows)
     unknown = sum(row[2] is None for row in rows)
     lengths = run(audit_db.reader, "select count(distinct span_class) from attr_audit.change")
-    assert lengths == [(5,)]
+    assert lengths == [(7,)]
     assert certain > 5_000
     assert len(rows) - certain - unknown > 2_000
     assert unknown > 300
@@ -264,7 +264,7 @@ def test_names_as_of_needs_nothing_of_change_but_its_index(audit_db: AuditDb) ->
             text("explain select * from attr_audit.names_as_of('2026-01-15Z')")
         ).scalars()
         scans = [line for line in plan if re.search(r"\bon change\b", line)]
-    assert len(scans) == 5
+    assert len(scans) == 7
     assert all("Index Only Scan using change_by_span" in scan for scan in scans)
 
 

@@ -183,7 +183,8 @@ create table attr_audit.change (
         (coalesce(old_seen_at, not_before, prior_ok_at)) stored,
     span_class     smallint generated always as (
         width_bucket(seen_at - coalesce(old_seen_at, not_before, prior_ok_at),
-                     array[interval '1 hour', '12 hours', '144 hours', '1728 hours'])) stored,
+                     array[interval '1 hour', '4 hours', '16 hours', '64 hours', '256 hours',
+                           '1024 hours'])) stored,
     prev_hash      bytea,
     row_hash       bytea not null,
     constraint one_chain_per_app unique (region, sdk_app_id, seq),
@@ -247,7 +248,7 @@ comment on column attr_audit.change.old_seen_at is
 comment on column attr_audit.change.span_from is
     'Derived: with seen_at the span that the row closes, that of its old name (old_seen_at) or, for an addition, that in which it is not known whether the slot had a name (its lower bound); null at first sight of the app.';
 comment on column attr_audit.change.span_class is
-    'Derived, for names_as_of: the span is shorter than 1 hour (0), 12 hours (1), 144 hours (2), 1,728 hours (3), or longer (4).';
+    'Derived, for names_as_of: the span is shorter than 1 hour (0), 4 hours (1), 16 hours (2), 64 hours (3), 256 hours (4), 1,024 hours (5), or longer (6).';
 comment on column attr_audit.change.prev_hash is 'row_hash of the app''s change before; null for the first.';
 comment on column attr_audit.change.row_hash is
     'SHA-256 of change_canonical(row): the row''s columns with prev_hash, as UTF-8.';

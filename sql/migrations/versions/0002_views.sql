@@ -56,42 +56,57 @@ comment on column attr_audit.current_names.confirmed_at is
 -- whether the slot had a name. Spans that reach over an instant are looked for by their length, for one
 -- of at most an hour began within the hour before (change_by_span); limits in hours, since a day is not
 -- the same length in every time zone. The snapshot holds the spans that are still open.
+-- Not parallel safe: nearly every row that is read is given back, and handing each from process to
+-- process costs more than finding it.
 create function attr_audit.names_as_of(at timestamptz)
     returns table (region text, sdk_app_id bigint, app_group text, slot smallint, name text,
                    attr_type smallint, certain boolean)
-    language sql stable parallel safe
+    language sql stable
 begin atomic
     select n.region, n.sdk_app_id, a.app_group, n.slot, n.name, n.attr_type,
            at <= coalesce(n.certain_to, a.last_ok_at)
+      -- "is true": not to be looked up by change_by_seen_at, whose rows lie all over the table.
       from (select c.region, c.sdk_app_id, c.slot, c.old_name as name, c.old_type as attr_type,
                    coalesce(c.not_before, c.prior_ok_at) as certain_to
               from attr_audit.change c
              where c.span_class = 0 and c.span_from > at - interval '1 hour' and c.span_from <= at
-               and c.seen_at > at and (c.old_name is not null or c.span_from < at)
+               and (c.seen_at > at) is true and (c.old_name is not null or c.span_from < at)
              union all
             select c.region, c.sdk_app_id, c.slot, c.old_name, c.old_type,
                    coalesce(c.not_before, c.prior_ok_at)
               from attr_audit.change c
-             where c.span_class = 1 and c.span_from > at - interval '12 hours' and c.span_from <= at
-               and c.seen_at > at and (c.old_name is not null or c.span_from < at)
+             where c.span_class = 1 and c.span_from > at - interval '4 hours' and c.span_from <= at
+               and (c.seen_at > at) is true and (c.old_name is not null or c.span_from < at)
              union all
             select c.region, c.sdk_app_id, c.slot, c.old_name, c.old_type,
                    coalesce(c.not_before, c.prior_ok_at)
               from attr_audit.change c
-             where c.span_class = 2 and c.span_from > at - interval '144 hours' and c.span_from <= at
-               and c.seen_at > at and (c.old_name is not null or c.span_from < at)
+             where c.span_class = 2 and c.span_from > at - interval '16 hours' and c.span_from <= at
+               and (c.seen_at > at) is true and (c.old_name is not null or c.span_from < at)
              union all
             select c.region, c.sdk_app_id, c.slot, c.old_name, c.old_type,
                    coalesce(c.not_before, c.prior_ok_at)
               from attr_audit.change c
-             where c.span_class = 3 and c.span_from > at - interval '1728 hours' and c.span_from <= at
-               and c.seen_at > at and (c.old_name is not null or c.span_from < at)
+             where c.span_class = 3 and c.span_from > at - interval '64 hours' and c.span_from <= at
+               and (c.seen_at > at) is true and (c.old_name is not null or c.span_from < at)
              union all
             select c.region, c.sdk_app_id, c.slot, c.old_name, c.old_type,
                    coalesce(c.not_before, c.prior_ok_at)
               from attr_audit.change c
-             where c.span_class = 4 and c.span_from <= at
-               and c.seen_at > at and (c.old_name is not null or c.span_from < at)
+             where c.span_class = 4 and c.span_from > at - interval '256 hours' and c.span_from <= at
+               and (c.seen_at > at) is true and (c.old_name is not null or c.span_from < at)
+             union all
+            select c.region, c.sdk_app_id, c.slot, c.old_name, c.old_type,
+                   coalesce(c.not_before, c.prior_ok_at)
+              from attr_audit.change c
+             where c.span_class = 5 and c.span_from > at - interval '1024 hours' and c.span_from <= at
+               and (c.seen_at > at) is true and (c.old_name is not null or c.span_from < at)
+             union all
+            select c.region, c.sdk_app_id, c.slot, c.old_name, c.old_type,
+                   coalesce(c.not_before, c.prior_ok_at)
+              from attr_audit.change c
+             where c.span_class = 6 and c.span_from <= at
+               and (c.seen_at > at) is true and (c.old_name is not null or c.span_from < at)
              union all
             select s.region, s.sdk_app_id, s.slot, s.name, s.attr_type, null::timestamptz
               from attr_audit.snapshot s

@@ -260,6 +260,7 @@ def test_names_as_of_needs_nothing_of_change_but_its_index(audit_db: AuditDb) ->
         for other in ("change_by_seen_at", "change_by_slot", "change_by_run"):
             connection.execute(text(f"drop index attr_audit.{other}"))
         connection.execute(text("set local enable_seqscan = off"))
+        connection.execute(text("set local enable_bitmapscan = off"))
         plan = connection.execute(
             text("explain select * from attr_audit.names_as_of('2026-01-15Z')")
         ).scalars()

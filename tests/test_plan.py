@@ -1,0 +1,47 @@
+"""What `plan` costs where there are many apps: Airflow's masker is not told of each."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from im_attr_audit import tasks
+
+from tests.conftest import WRITER, AuditDb
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_airflows_masker_is_told_of_few_keys_and_not_of_many(
+    audit_db: AuditDb, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    apps = range(tasks.MASKED_AT_MOST + more)
+    keys = {app: f"{app:064x}" for app in apps}
+    for app, key in keys.items():
+        extra = {"region": "seoul", "sdk_app_id": 20000000 + app}
+        connection = {"conn_type": "tencent_im", "login": "a", "password": key, "extra": extra}
+        monkeypatch.setenv(f"AIRFLOW_CONN_APP_{app}", json.dumps(connection))
+    monkeypatch.setenv(
+        "AIRFLOW_VAR_IM_ATTR_AUDIT_CONN_IDS", json.dumps([f"app_{app}" for app in apps])
+    )
+    server = audit_db.server
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_IM_ATTR_AUDIT_DB",
+        json.dumps(
+            {
+                "conn_type": "postgres",
+                "host": "127.0.0.1",
+                "port": server.port,
+                "login": WRITER,
+                "password": server.password(WRITER),
+                "schema": audit_db.name,
+            }
+        ),
+    )
+    told: set[object] = set()
+    monkeypatch.setattr("airflow.sdk.execution_time.context.mask_secret", told.add)
+    monkeypatch.setattr("im_attr_audit.hook.mask_secret", told.add)
+
+    [instance] = tasks.plan(None)
+
+    assert instance["conn_ids"] == [f"app_{app}" for app in apps]
+    assert told & set(keys.values()) == (set() if more else set(keys.values()))

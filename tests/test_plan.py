@@ -20,9 +20,9 @@ def test_airflows_masker_is_told_of_few_keys_and_not_of_many(
         extra = {"region": "seoul", "sdk_app_id": 20000000 + app}
         connection = {"conn_type": "tencent_im", "login": "a", "password": key, "extra": extra}
         monkeypatch.setenv(f"AIRFLOW_CONN_APP_{app}", json.dumps(connection))
-    monkeypatch.setenv(
-        "AIRFLOW_VAR_IM_ATTR_AUDIT_CONN_IDS", json.dumps([f"app_{app}" for app in apps])
-    )
+    listed = json.dumps([f"app_{app}" for app in apps])
+    # Outside a task there is nobody to ask for a Variable.
+    monkeypatch.setattr(tasks.Variable, "get", lambda *_, **__: listed)
     server = audit_db.server
     monkeypatch.setenv(
         "AIRFLOW_CONN_IM_ATTR_AUDIT_DB",

@@ -22,7 +22,7 @@ def test_airflows_masker_is_told_of_few_keys_and_not_of_many(
         monkeypatch.setenv(f"AIRFLOW_CONN_APP_{app}", json.dumps(connection))
     listed = json.dumps([f"app_{app}" for app in apps])
     # Outside a task there is nobody to ask for a Variable.
-    monkeypatch.setattr(tasks.Variable, "get", lambda *_, **__: listed)
+    monkeypatch.setattr("im_attr_audit.tasks.Variable.get", lambda *_, **__: listed)
     server = audit_db.server
     monkeypatch.setenv(
         "AIRFLOW_CONN_IM_ATTR_AUDIT_DB",

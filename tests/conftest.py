@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +36,19 @@ class AuditDb:
 
     def url(self, role: str) -> str:
         return self.server.url(self.name, role)
+
+    @property
+    def writer_connection(self) -> str:
+        """What AIRFLOW_CONN_IM_ATTR_AUDIT_DB is set to."""
+        connection = {
+            "conn_type": "postgres",
+            "host": "127.0.0.1",
+            "port": self.server.port,
+            "login": WRITER,
+            "password": self.server.password(WRITER),
+            "schema": self.name,
+        }
+        return json.dumps(connection)
 
     def dispose(self) -> None:
         for engine in (self.owner, self.writer, self.reader):

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from launch.postgres import EmbeddedPostgres
 from tests.airflow_process import AirflowProcess, Ended
-from tests.conftest import WRITER, AuditDb
+from tests.conftest import AuditDb
 from tests.standin.control import StandIn
 
 REGIONS = ("china", "seoul", "frankfurt")
@@ -46,21 +46,11 @@ class Audit:
         vendor.reset()
         for region, app in APPS.items():
             vendor.add_app(region, app, NAMES)
-        server = db.server
         self.environment: dict[str, str | None] = {
             f"AIRFLOW_CONN_IM_{region.upper()}": json.dumps(vendor.connection_json(region, app))
             for region, app in APPS.items()
         }
-        self.environment["AIRFLOW_CONN_IM_ATTR_AUDIT_DB"] = json.dumps(
-            {
-                "conn_type": "postgres",
-                "host": "127.0.0.1",
-                "port": server.port,
-                "login": WRITER,
-                "password": server.password(WRITER),
-                "schema": db.name,
-            }
-        )
+        self.environment["AIRFLOW_CONN_IM_ATTR_AUDIT_DB"] = db.writer_connection
         self.targets("im_china", "im_seoul", "im_frankfurt")
 
     def targets(self, *conn_ids: str) -> None:

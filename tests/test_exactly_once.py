@@ -19,7 +19,7 @@ from im_attr_audit.target import Target
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from tests.conftest import WRITER, AuditDb
+from tests.conftest import AuditDb
 from tests.rig import Rig, app_of, assert_changes_are_true
 from tests.standin.control import StandIn
 
@@ -86,16 +86,7 @@ class Task:
 
 @pytest.fixture
 def task(standin: StandIn, audit_db: AuditDb, monkeypatch: pytest.MonkeyPatch) -> Task:
-    server = audit_db.server
-    connection = {
-        "conn_type": "postgres",
-        "host": "127.0.0.1",
-        "port": server.port,
-        "login": WRITER,
-        "password": server.password(WRITER),
-        "schema": audit_db.name,
-    }
-    monkeypatch.setenv("AIRFLOW_CONN_IM_ATTR_AUDIT_DB", json.dumps(connection))
+    monkeypatch.setenv("AIRFLOW_CONN_IM_ATTR_AUDIT_DB", audit_db.writer_connection)
     monkeypatch.setenv("IM_ATTR_AUDIT_CONFIRM_SECONDS", "0")
     standin.reset()
     return Task(Rig(standin, audit_db.writer), monkeypatch)

@@ -7,7 +7,7 @@ import json
 import pytest
 from im_attr_audit import tasks
 
-from tests.conftest import WRITER, AuditDb
+from tests.conftest import AuditDb
 
 
 @pytest.mark.parametrize("more", [0, 1])
@@ -23,20 +23,7 @@ def test_airflows_masker_is_told_of_few_keys_and_not_of_many(
     listed = json.dumps([f"app_{app}" for app in apps])
     # Outside a task there is nobody to ask for a Variable.
     monkeypatch.setattr("im_attr_audit.tasks.Variable.get", lambda *_, **__: listed)
-    server = audit_db.server
-    monkeypatch.setenv(
-        "AIRFLOW_CONN_IM_ATTR_AUDIT_DB",
-        json.dumps(
-            {
-                "conn_type": "postgres",
-                "host": "127.0.0.1",
-                "port": server.port,
-                "login": WRITER,
-                "password": server.password(WRITER),
-                "schema": audit_db.name,
-            }
-        ),
-    )
+    monkeypatch.setenv("AIRFLOW_CONN_IM_ATTR_AUDIT_DB", audit_db.writer_connection)
     told: set[object] = set()
     monkeypatch.setattr("airflow.sdk.execution_time.context.mask_secret", told.add)
     monkeypatch.setattr("im_attr_audit.hook.mask_secret", told.add)

@@ -324,18 +324,10 @@ def test_dag_test_at_debug_writes_no_secret_anywhere(
         server.url("airflow_of_secrets"),
         AIRFLOW__LOGGING__LOGGING_LEVEL="DEBUG",
     )
-    writer = {
-        "conn_type": "postgres",
-        "host": "127.0.0.1",
-        "port": server.port,
-        "login": WRITER,
-        "password": server.password(WRITER),
-        "schema": audit_db.name,
-    }
     told: dict[str, str | None] = {
         f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in made.items()
     }
-    told["AIRFLOW_CONN_IM_ATTR_AUDIT_DB"] = json.dumps(writer)
+    told["AIRFLOW_CONN_IM_ATTR_AUDIT_DB"] = audit_db.writer_connection
     told["AIRFLOW_VAR_IM_ATTR_AUDIT_CONN_IDS"] = json.dumps([*made])
     try:
         ended = process.run(told)

@@ -30,7 +30,7 @@ from sqlalchemy import text
 from launch import api
 from launch.components import descendants
 from launch.postgres import EmbeddedPostgres
-from tests.conftest import WRITER, AuditDb, fresh_audit_db
+from tests.conftest import AuditDb, fresh_audit_db
 from tests.leaks import Secrets, scan
 from tests.standin.control import NewApp, StandIn
 
@@ -122,16 +122,7 @@ class Cluster:
             "AIRFLOW__API__SECRET_KEY": "the key by which logs are asked for, unused in this test",
         }
         self.worker = {
-            "AIRFLOW_CONN_IM_ATTR_AUDIT_DB": json.dumps(
-                {
-                    "conn_type": "postgres",
-                    "host": "127.0.0.1",
-                    "port": postgres.port,
-                    "login": WRITER,
-                    "password": postgres.password(WRITER),
-                    "schema": db.name,
-                }
-            ),
+            "AIRFLOW_CONN_IM_ATTR_AUDIT_DB": db.writer_connection,
             "AIRFLOW_VAR_IM_ATTR_AUDIT_CONN_IDS": json.dumps([f"app_{app}" for app in APPS]),
         }
         for app in APPS:

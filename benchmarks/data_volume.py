@@ -28,7 +28,7 @@ from tests.psql import psql
 
 FIRST = "2026-10-01"
 SLOTS = 10
-TIMES = 9
+TIMES = 25
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,7 @@ class Measured:
     question: str
     rows: int
     milliseconds: float
+    fastest: float
     processor: float | None
     reads: str
 
@@ -238,7 +239,8 @@ def measure_queries(server: EmbeddedPostgres, database: str) -> list[Measured]:
     return measured
 
 
-_EXPLAIN = "explain (analyze, timing off, format json)"
+# Counting rows is needed; what PostgreSQL 18 counts beside them unasked costs a tenth of the time.
+_EXPLAIN = "explain (analyze, timing off, buffers off, format json)"
 
 
 def _measure(
@@ -257,8 +259,8 @@ def _measure(
     variables = variables or {}
     [first] = _run(server, database, opening + statement, variables)[0]
     runs, alone = TIMES, 5
-    if first["Execution Time"] > 2_000:
-        runs, alone = 1, 1
+    if first["Execution Time"] > 200:
+        runs, alone = (3, 1) if first["Execution Time"] < 2_000 else (1, 1)
     found, _ = _run(server, database, opening + statement * (runs + 1), variables)
     opening += "set max_parallel_workers_per_gather = 0;\n" + statement
     processor = [
@@ -266,10 +268,12 @@ def _measure(
         for _ in range(2)
         for spent in _run(server, database, opening, variables, looked_at=statement * alone)[1]
     ]
+    times = [run["Execution Time"] for run in found[1:]]
     row = Measured(
         question,
         round(first["Plan"]["Actual Rows"]),
-        statistics.median(run["Execution Time"] for run in found[1:]),
+        statistics.median(times),
+        min(times),
         min(processor) / alone if processor else None,
         _reads(first["Plan"], _parents(server, database)),
     )
@@ -396,7 +400,8 @@ def report(
         f"({SETTINGS['shared_buffers']} shared buffers). {size.apps:,} apps of {SLOTS} "
         f"slots, {size.apps * size.hours:,} polls, {size.changes:,} changes, every one of them "
         "made by the product's own triggers. *ms* is the server's execution time as the reader, "
-        f"the median of {TIMES} runs (of 1 where it takes longer than 2 s). *of a processor* is "
+        f"the median of {TIMES} runs (of 3 above 0.2 s, of 1 above 2 s), *fastest* the fastest of "
+        "them: the machine runs at either of two speeds, a second at a time. *of a processor* is "
         "what one process spends on it without parallel workers, planning included; on a machine "
         "that does other things at the same time, this is the figure to trust.",
         "",
@@ -450,11 +455,11 @@ def _plan_on_paper(bytes_a_row: dict[str, float]) -> list[str]:
 
 def _table(head: str, rows: list[Measured]) -> list[str]:
     return [
-        f"| {head} | rows | ms | of a processor | reads |",
-        "|---|---:|---:|---:|---|",
+        f"| {head} | rows | ms | fastest | of a processor | reads |",
+        "|---|---:|---:|---:|---:|---|",
         *(
-            f"| {r.question} | {r.rows:,} | {_ms(r.milliseconds)} | {_ms(r.processor)} "
-            f"| {r.reads} |"
+            f"| {r.question} | {r.rows:,} | {_ms(r.milliseconds)} | {_ms(r.fastest)} "
+            f"| {_ms(r.processor)} | {r.reads} |"
             for r in rows
         ),
     ]

@@ -401,7 +401,7 @@ def report(
         f"slots, {size.apps * size.hours:,} polls, {size.changes:,} changes, every one of them "
         "made by the product's own triggers. *ms* is the server's execution time as the reader, "
         f"the median of {TIMES} runs (of 3 above 0.2 s, of 1 above 2 s), *fastest* the fastest of "
-        "them: the machine runs at either of two speeds, a second at a time. *of a processor* is "
+        "them. *of a processor* is "
         "what one process spends on it without parallel workers, planning included; on a machine "
         "that does other things at the same time, this is the figure to trust.",
         "",

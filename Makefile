@@ -38,7 +38,7 @@ clean:
 test: setup
 	@exec .venv/bin/python -m pytest
 
-# Ten minutes on two quiet cores: too long, and too sensitive to load, for every change.
+# Three minutes on two quiet cores, many more on busy ones: not for every change.
 test-airflow: setup
 	@exec .venv/bin/python -m pytest --numprocesses=0 tests/under_airflow.py
 

@@ -67,12 +67,14 @@ class Airflow:
             self.state, user, ready, port=self.port, log_port=log_port
         ) | {
             "AIRFLOW__CORE__PARALLELISM": "2",
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
             "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
-            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "6",
-            "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
+            # Many heartbeats below the threshold: else a scheduler that is merely busy takes its
+            # own tasks for orphans and ends them.
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
         }
         self.runs = DagRuns(self.server)
         self.groups: list[int] = []

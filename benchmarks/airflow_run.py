@@ -173,11 +173,10 @@ def _started(
         for component in family.components:
             assert component.ended is None, f"{component.name}:\n{component.last_words()}"
         with contextlib.suppress(OSError, ValueError):
-            health = api.ask(f"{address}/api/v2/monitor/health")
             token = api.log_in(address, state)
             for dag_id in DAGS.values():
                 api.ask(f"{address}/api/v2/dags/{dag_id}", token=token)
-            return bool(health["scheduler"]["status"] == "healthy")
+            return api.is_healthy(address)
         return False
 
     assert processes.wait_until(up, seconds=_UP_SECONDS, interval=0.5), "Airflow does not come up"

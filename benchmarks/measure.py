@@ -17,11 +17,10 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 
 @dataclass(frozen=True)
 class Side:
-    """One way of doing it. ``run`` is timed; ``before`` is not."""
+    """One way of doing it; ``run`` is what is timed."""
 
     name: str
     run: Callable[[], object]
-    before: Callable[[], object] = lambda: None
 
 
 def seconds(what: Callable[[], object]) -> float:
@@ -39,7 +38,6 @@ def in_turn(sides: Sequence[Side], rounds: int) -> dict[str, list[float]]:
     for number in range(rounds):
         order = list(sides) if number % 2 else list(reversed(sides))
         for side in order:
-            side.before()
             times[side.name].append(seconds(side.run))
     return times
 
@@ -61,14 +59,8 @@ def machine() -> str:
     return f"{os.cpu_count()} processors ({cpu}{memory}), Python {platform.python_version()}"
 
 
-def write_section(text: str, mark: str = "bench") -> None:
-    """Put the text between the page's markers; the rest of the page is others'."""
-    begin, end = f"<!-- {mark}:begin -->", f"<!-- {mark}:end -->"
-    page = PAGE.read_text() if PAGE.exists() else "# How fast it is\n"
-    section = f"{begin}\n{text.strip()}\n{end}"
-    if begin in page:
-        before, _, rest = page.partition(begin)
-        page = before + section + rest.partition(end)[2]
-    else:
-        page = page.rstrip() + f"\n\n{section}\n"
-    PAGE.write_text(page)
+def write_section(text: str) -> None:
+    """Put the text between the page's markers; the rest of the page is written by hand."""
+    begin, end = "<!-- bench:begin -->", "<!-- bench:end -->"
+    before, _, rest = PAGE.read_text().partition(begin)
+    PAGE.write_text(f"{before}{begin}\n{text.strip()}\n{end}{rest.partition(end)[2]}")

@@ -30,6 +30,7 @@ def measure(clones: int = 2, starts: int = 3, *, empty_cache: bool = True) -> di
                 shutil.rmtree(Path(caches) / "uv", ignore_errors=True)
                 # Evenly over the clones; a start takes the stand-in's story a step further.
                 for _ in range(number, starts, clones):
+                    # Nothing but the clock makes the next run due, once its minute has passed.
                     time.sleep(61 - time.time() % 60)
                     again.append(_start(made))
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import urllib.request
 from collections.abc import Mapping
@@ -33,3 +34,12 @@ def log_in(address: str, state: State) -> str:
     """A token."""
     login = {"username": environment.LOGIN, "password": environment.password(state)}
     return str(ask(f"{address}/auth/token", login)["access_token"])
+
+
+def is_healthy(address: str) -> bool:
+    """Whether what schedules, parses and keeps is well; not while nobody answers."""
+    with contextlib.suppress(OSError, ValueError):
+        health = ask(f"{address}/api/v2/monitor/health")
+        parts = ("metadatabase", "scheduler", "dag_processor")
+        return all(health[part]["status"] == "healthy" for part in parts)
+    return False

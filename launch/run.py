@@ -200,13 +200,7 @@ class _Run:
     def _wait_until_up(self, address: str, server: EmbeddedPostgres) -> None:
         def up() -> bool:
             self._check(server)
-            with contextlib.suppress(OSError, ValueError):
-                health = api.ask(f"{address}/api/v2/monitor/health")
-                return all(
-                    health[part]["status"] == "healthy"
-                    for part in ("metadatabase", "scheduler", "dag_processor")
-                )
-            return False
+            return api.is_healthy(address)
 
         if not processes.wait_until(up, seconds=_UP_SECONDS, interval=0.3):
             raise LaunchError(

@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 
 from launch.postgres import THROWAWAY, EmbeddedPostgres
+from tests.standin.control import StandIn
 
 # Printed at the end of every test run.
 pytest_plugins = ["tests.counts"]
@@ -117,3 +118,13 @@ def audit_db(postgres: EmbeddedPostgres, template: str) -> Iterator[AuditDb]:
     """A fresh migrated audit database."""
     with fresh_audit_db(postgres, template) as db:
         yield db
+
+
+@pytest.fixture(scope="module")
+def standin(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StandIn]:
+    """The vendor's stand-in, with the regions that the test's module names."""
+    directory = tmp_path_factory.mktemp("standin")
+    with StandIn.start(directory, regions=request.module.REGIONS, lasting=False) as running:
+        yield running

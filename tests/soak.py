@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import math
 import os
 import platform
 import random
@@ -29,6 +30,7 @@ from im_attr_audit.answer import parse
 from im_attr_audit.errors import PollFailed
 
 from launch.postgres import THROWAWAY, EmbeddedPostgres
+from launch.processes import wait_until
 from tests import hostile, test_histories, test_hostile_over_tls, test_kill_points, test_overlap
 from tests.children import Children
 from tests.conftest import WRITER, fresh_audit_db, make_template
@@ -135,8 +137,7 @@ class Worker:
     def _worked(self) -> float:
         """Seconds, less those of pauses; returns when no pause is wanted."""
         file, came = os.environ.get("SOAK_PAUSE"), time.monotonic()
-        while file and Path(file).exists():
-            time.sleep(1)
+        wait_until(lambda: not (file and Path(file).exists()), seconds=math.inf, interval=1)
         now = time.monotonic()
         self.paused += now - came
         return now - self.paused

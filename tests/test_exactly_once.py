@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,13 +24,6 @@ from tests.standin.control import StandIn
 
 REGIONS = ("china", "frankfurt", "seoul")
 RETRIES = 3
-
-
-@pytest.fixture(scope="module")
-def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
-    directory = tmp_path_factory.mktemp("standin")
-    with StandIn.start(directory, regions=REGIONS, lasting=False) as running:
-        yield running
 
 
 class Task:

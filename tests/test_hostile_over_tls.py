@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from im_attr_audit.answer import parse
 from im_attr_audit.errors import PollFailed
 from im_attr_audit.redact import redact
@@ -31,13 +30,6 @@ _OUTCOMES = {"ok", "rejected", "unavailable", "invalid"}
 #: How a body may be wrapped: what the headers say, and what they do to what is expected.
 _STATUSES = [200] * 60 + [204, 206, 301, 302, 304, 400, 403, 404, 407, 418, 429, 500, 502, 503, 599]
 _CHARSETS = ["utf-8", "gbk", "utf-16", "latin-1", "nonsense", '"', "\u00e9"]
-
-
-@pytest.fixture(scope="module")
-def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
-    directory = tmp_path_factory.mktemp("standin")
-    with StandIn.start(directory, regions=REGIONS, lasting=False) as running:
-        yield running
 
 
 def _wrapped(chance: random.Random, body: bytes) -> tuple[dict[str, Any], str | None]:

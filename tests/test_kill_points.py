@@ -50,13 +50,6 @@ REGIONS = ("china", "frankfurt")
 
 
 @pytest.fixture(scope="module")
-def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
-    directory = tmp_path_factory.mktemp("standin")
-    with StandIn.start(directory, regions=REGIONS, lasting=False) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def children() -> Iterator[Children]:
     with Children() as running:
         yield running

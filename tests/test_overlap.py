@@ -5,13 +5,11 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import pytest
 from im_attr_audit.rules import Attempt
 from im_attr_audit.store import Recorded, create_audit_engine, record_attempts
 from im_attr_audit.target import Target
@@ -30,13 +28,6 @@ TWO_AT_ONCE = 200
 THREE_AT_ONCE = 20
 FOUR_AT_ONCE = 60
 _TITLE = "processes that synced the same apps at the same moment"
-
-
-@pytest.fixture(scope="module")
-def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
-    directory = tmp_path_factory.mktemp("standin")
-    with StandIn.start(directory, regions=REGIONS, lasting=False) as running:
-        yield running
 
 
 def overlap(rig: Rig, url: str, times: int, *, processes: int, seed: int) -> None:

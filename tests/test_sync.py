@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -23,13 +22,6 @@ from tests.standin.control import StandIn
 REGIONS = ("china", "frankfurt", "seoul")
 NAMES = {0: "sex", 1: "city"}
 MANY = {slot: f"name {slot}" for slot in range(200)}
-
-
-@pytest.fixture(scope="module")
-def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
-    directory = tmp_path_factory.mktemp("standin")
-    with StandIn.start(directory, regions=REGIONS, lasting=False) as running:
-        yield running
 
 
 @pytest.fixture

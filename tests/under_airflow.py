@@ -108,10 +108,9 @@ class Airflow:
 
     def _up(self) -> bool:
         with contextlib.suppress(OSError, ValueError):
-            health = api.ask(f"{self.address}/api/v2/monitor/health")
             token = api.log_in(self.address, self.state)
             api.ask(f"{self.address}/api/v2/dags/{DAG_ID}", token=token)
-            return bool(health["scheduler"]["status"] == "healthy")
+            return api.is_healthy(self.address)
         return False
 
     def trigger(self, *conn_ids: str) -> str:
@@ -192,13 +191,6 @@ class Scene:
         record = self.rig.record(*self.targets)
         for target in self.targets:
             assert_changes_are_true(record.changes_of(app_of(target)), self.rig.history(target))
-
-
-@pytest.fixture(scope="module")
-def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
-    directory = tmp_path_factory.mktemp("standin")
-    with StandIn.start(directory, regions=REGIONS, lasting=False) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -60,9 +60,8 @@ def sync_apps(
 
     run: dict[str, Any] = {"dag_run_id": dag_run_id, "try_number": try_number}
     unlike = record_unchanged(engine, attempts.values(), **run)
-    unchanged = [
-        attempts.pop(t) for t, a in list(attempts.items()) if a.reads and _app(t) not in unlike
-    ]
+    unchanged = [a for t, a in attempts.items() if a.reads and _app(t) not in unlike]
+    attempts = {t: a for t, a in attempts.items() if not a.reads or _app(t) in unlike}
     differing = [
         t
         for t, a in attempts.items()

@@ -178,11 +178,9 @@ class Cluster:
     def _healthy(self) -> bool:
         self.check()
         with contextlib.suppress(OSError, ValueError):
-            told = api.ask(f"{self.address}/api/v2/monitor/health")
             # The tasks' interface is loaded when it is first asked.
             api.ask(f"{self.address}/execution/health")
-            parts = ("metadatabase", "scheduler", "dag_processor")
-            return all(told[part]["status"] == "healthy" for part in parts)
+            return api.is_healthy(self.address)
         return False
 
     def check(self) -> None:

@@ -7,14 +7,13 @@ ifdef PYTHON
 export PYTHON
 endif
 
-.PHONY: help setup run sync psql test test-airflow soak test-cluster lint screenshots bench lock licences clean
+.PHONY: help setup run sync psql test soak test-cluster lint screenshots bench lock licences clean
 
 help:
 	@echo 'make run          everything, from installation to the page; Ctrl-C stops it'
 	@echo 'make sync         one run; prints what was recorded'
 	@echo 'make psql         psql on the audit database, as the reader'
 	@echo 'make test         all tests'
-	@echo 'make test-airflow a scheduler and task workers of a real Airflow killed, and scanned'
 	@echo 'make soak         the same proofs at length: SOAK_MINUTES=60 make soak'
 	@echo 'make test-cluster a region of 1,000 apps on Celery workers (needs redis-server)'
 	@echo 'make bench        every figure of docs/performance.md; PARTS=record only some'
@@ -37,10 +36,6 @@ clean:
 
 test: setup
 	@exec .venv/bin/python -m pytest
-
-# Three minutes on two quiet cores, many more on busy ones: not for every change.
-test-airflow: setup
-	@exec .venv/bin/python -m pytest --numprocesses=0 tests/under_airflow.py
 
 # For SOAK_MINUTES (120 where unset); its report is docs/soak-report.md.
 soak: setup

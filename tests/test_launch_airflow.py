@@ -89,32 +89,33 @@ class Launched:
         return self.output.read_text()
 
     def until(self, condition: Callable[[], bool], seconds: float = 150) -> None:
-        """Wait, and remember on the way which processes there are."""
+        met = False
 
-        def met() -> bool:
-            for pid in components.descendants(self.process.pid):
-                if identity := processes.identity(pid):
-                    self.seen.add((pid, identity["started"]))
-            return condition() or self.process.poll() is not None
+        def over() -> bool:
+            nonlocal met
+            self.look()
+            met = condition()
+            return met or self.process.poll() is not None
 
-        met_in_time = processes.wait_until(met, seconds=seconds, interval=0.2)
-        assert met_in_time, self.said
-        assert condition(), self.said
+        processes.wait_until(over, seconds=seconds, interval=0.2)
+        assert met, self.said
+
+    def look(self) -> None:
+        """Remember which processes there are below it."""
+        for pid in components.descendants(self.process.pid):
+            if identity := processes.identity(pid):
+                self.seen.add((pid, identity["started"]))
 
     def until_up(self) -> None:
         self.until(lambda: "Login" in self.said)
 
     def named(self, name: str) -> int:
         """The process of one of Airflow's parts."""
-        return self.below(f"airflow {name}")[0]
-
-    def below(self, command: str) -> list[int]:
-        """The processes below it whose command line has that (a regular expression)."""
-        return [
+        return next(
             pid
             for pid in components.descendants(self.process.pid)
-            if re.search(command, processes.command_line(pid).replace("_", "-"))
-        ]
+            if re.search(rf"airflow {name}", processes.command_line(pid).replace("_", "-"))
+        )
 
     @property
     def scheduler_log(self) -> str:
@@ -128,11 +129,15 @@ class Launched:
             if processes.is_same({"pid": pid, "started": started})
         ]
 
+    @property
+    def only_postgres_left(self) -> bool:
+        return all("postgres" in each for each in self.left())
+
     def end(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        processes.wait_until(lambda: len(self.left()) <= 1, seconds=20)
+        processes.wait_until(lambda: self.only_postgres_left, seconds=20)
         for pid, started in self.seen:
             if processes.is_same({"pid": pid, "started": started}):
                 os.kill(pid, signal.SIGKILL)
@@ -253,10 +258,6 @@ def test_after_sigterm_nothing_is_left_and_the_next_run_goes_on_with_the_data(
     assert bench.sql("select count(*) from attr_audit.change") == recorded
 
 
-def only_postgres(launched: Launched) -> bool:
-    return all("postgres" in each for each in launched.left())
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
 def test_a_killed_run_leaves_postgres_at_most_and_the_next_one_adopts_it(bench: Bench) -> None:
     launched = bench.run(IM_ATTR_AUDIT_SCHEDULE=_SELDOM, IM_ATTR_AUDIT_RETRY_SECONDS="0")
@@ -268,7 +269,7 @@ def test_a_killed_run_leaves_postgres_at_most_and_the_next_one_adopts_it(bench: 
     launched.until(lambda: all(run.finished for run in DagRuns(server).newest()))
     launched.process.kill()
     launched.process.wait()
-    gone = processes.wait_until(lambda: only_postgres(launched), seconds=60)
+    gone = processes.wait_until(lambda: launched.only_postgres_left, seconds=60)
     assert gone, "\n".join([*launched.left(), launched.scheduler_log])
     assert server.pid == known
     assert bench.sql("select 1") == [["1"]]
@@ -279,15 +280,19 @@ def test_a_killed_run_leaves_postgres_at_most_and_the_next_one_adopts_it(bench: 
 def test_what_a_run_killed_amid_its_tasks_has_left_is_ended_by_the_next(bench: Bench) -> None:
     launched = bench.run(IM_ATTR_AUDIT_SCHEDULE=_SELDOM, IM_ATTR_AUDIT_RETRY_SECONDS="0")
     launched.until_up()
+    vendor = StandIn.attach(bench.state.standin)
+    assert vendor is not None
+    vendor.fault("hold", region="seoul")
     address = bench.state.recall("running")["address"]
     token = api.log_in(address, bench.state)
     api.ask(f"{address}/api/v2/dags/{DAG_ID}/dagRuns", {"logical_date": None}, token)
-    launched.until(lambda: launched.below("airflow worker -- [0-9a-f]{8}-") != [])
+    vendor.wait_held(timeout=120)
+    launched.look()
     launched.process.kill()
     launched.process.wait()
     known = bench.state.postgres().pid
 
     again = bench.run(IM_ATTR_AUDIT_SCHEDULE=_SELDOM)
     again.until_up()
-    assert only_postgres(launched), "\n".join(launched.left())
+    assert launched.only_postgres_left, "\n".join(launched.left())
     assert bench.state.postgres().pid == known

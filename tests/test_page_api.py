@@ -219,6 +219,7 @@ as-of?at=0001-01-01T00:00:00%2B14:00
 as-of?at=9999-12-31T23:59:59-12:00
 timeline?since=0001-01-02T00:00:00Z
 timeline?until=9999-12-31T00:00:00Z
+timeline?until=0001-01-02T00:00:00Z
 timeline?since=0001-01-01T00:00:00Z&until=9999-12-31T23:59:59Z
 changes?before=-1.1
 changes?slot=&name=
@@ -230,6 +231,29 @@ def test_what_cannot_be_asked_is_refused_with_a_reason(client: TestClient) -> No
         answer = client.get(f"/api/{asked}")
         assert answer.status_code == 422, (asked, answer.text)
         assert answer.json()["detail"]
+
+
+def test_a_timeline_shows_a_month_or_all_of_a_younger_record(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    def shown(**asked: str) -> tuple[datetime, datetime]:
+        told = client.get("/api/timeline", params=asked).json()
+        return (
+            datetime.fromisoformat(told["window_from"]),
+            datetime.fromisoformat(told["window_to"]),
+        )
+
+    month = timedelta(days=30)
+    begin, end = shown()
+    assert end - begin == month
+    poll(audit_db, {0: "sex"}, 3600, region="seoul")
+    first = now(audit_db) - timedelta(hours=1)
+    begin, end = shown()
+    assert timedelta() < first - begin < timedelta(minutes=5)
+    begin, end = shown(until=(first - timedelta(days=1)).isoformat())
+    assert end - begin == month
+    begin, end = shown(until=(first + timedelta(days=40)).isoformat())
+    assert end - begin == month
 
 
 def test_odd_questions_get_an_answer(audit_db: AuditDb, client: TestClient) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Query
@@ -208,11 +208,11 @@ def api(reader: Reader, targets_listed: Callable[[], bool | None]) -> APIRouter:
         with reader.transaction() as connection:
             at = queries.read_now(connection)
             window_to = until or at
-            window_from = since or window_to - timedelta(days=30)
-            if window_from >= window_to:
-                raise HTTPException(422, "The time must begin before it ends.")
             apps = sorted(queries.read_apps(connection, limit, retired=True), key=region_order)
             chosen, more = _choose(apps, region, group, app, after)
+            window_from = since or _begin_of_window(window_to, chosen)
+            if window_from >= window_to:
+                raise HTTPException(422, "The time must begin before it ends.")
             keys = [(each["region"], each["sdk_app_id"]) for each in chosen]
             given: dict[str, Any] = {
                 **queries.arrays(keys), "window_from": window_from, "window_to": window_to,
@@ -440,6 +440,14 @@ def _choose(
         return chosen, None
     chosen = chosen[:APPS_IN_A_TIMELINE]
     return chosen, f"{chosen[-1]['region']}/{chosen[-1]['sdk_app_id']}"
+
+
+def _begin_of_window(window_to: datetime, apps: Rows) -> datetime:
+    """30 days before its end, or shortly before the first poll where that is later: all that is
+    known of a young record would be a sliver at the edge of a month."""
+    month = window_to - min(timedelta(days=30), window_to - datetime.min.replace(tzinfo=UTC))
+    first = min((each["first_polled_at"] for each in apps), default=month)
+    return max(month, first - (window_to - first) / 20) if first < window_to else month
 
 
 def _strip(row: Row | None) -> dict[str, list[int]]:

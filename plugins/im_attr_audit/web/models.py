@@ -25,6 +25,7 @@ class AppRef(BaseModel):
     region: str
     sdk_app_id: int
     app_group: str
+    first_polled_at: datetime
     first_ok_at: datetime | None
     last_ok_at: datetime | None
     last_outcome: str

@@ -20,7 +20,8 @@ MAX_LANE_CHANGES = 400
 MAX_FAILED_POLLS = 400
 
 APPS = """
-select a.region, a.sdk_app_id, a.app_group, a.first_ok_at, a.last_ok_at, a.last_outcome,
+select a.region, a.sdk_app_id, a.app_group, a.first_polled_at, a.first_ok_at, a.last_ok_at,
+       a.last_outcome,
        now() - coalesce(a.last_ok_at, a.first_polled_at) > :stale_after as stale,
        a.retired_at is not null as retired
   from attr_audit.app a
@@ -148,7 +149,8 @@ select region, sdk_app_id, slot, name, attr_type, certain from attr_audit.names_
 """
 
 HEALTH = """
-select a.region, a.sdk_app_id, a.app_group, a.first_ok_at, a.last_ok_at, a.last_outcome,
+select a.region, a.sdk_app_id, a.app_group, a.first_polled_at, a.first_ok_at, a.last_ok_at,
+       a.last_outcome,
        now() - coalesce(a.last_ok_at, a.first_polled_at) > :stale_after as stale,
        false as retired, a.conn_id, a.api, a.last_polled_at,
        extract(epoch from now() - coalesce(a.last_ok_at, a.first_polled_at)) as age_seconds,

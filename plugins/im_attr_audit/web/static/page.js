@@ -245,7 +245,8 @@ export function bounds(notBefore, seenAt) {
 
 function zone() {
   const name = Intl.DateTimeFormat().resolvedOptions().timeZone ?? "the browser's zone";
-  document.getElementById("foot").textContent = `Times are in ${name}; hover over one for UTC.`;
+  document.getElementById("foot").textContent =
+    name === "UTC" ? "Times are in UTC." : `Times are in ${name}; hover over one for UTC.`;
 }
 
 /** datetime-local's value in the browser's zone for a UTC text, and back. */

@@ -50,16 +50,17 @@ A failed poll changes nothing: "we could not look" is never recorded as "nothing
             "empty: all of them.",
         )
     },
-    default_args={"owner": "im-attr-audit"},
+    default_args={
+        "owner": "im-attr-audit",
+        "retry_delay": timedelta(seconds=RETRY_SECONDS),
+        "retry_exponential_backoff": 2,
+        "max_retry_delay": timedelta(seconds=RETRY_SECONDS * 8),
+    },
 )
 def im_attr_name_audit() -> None:
     """plan → sync (mapped) → publish → report."""
 
-    @task(
-        retries=2,
-        retry_delay=timedelta(seconds=RETRY_SECONDS),
-        execution_timeout=timedelta(minutes=10),
-    )
+    @task(retries=2, execution_timeout=timedelta(minutes=10))
     def plan(params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         return tasks.plan((params or {}).get("conn_ids"))
 
@@ -67,19 +68,16 @@ def im_attr_name_audit() -> None:
         map_index_template="{{ task.op_kwargs['label'] }}",
         execution_timeout=timedelta(minutes=30),
         retries=3,
-        retry_delay=timedelta(seconds=RETRY_SECONDS),
-        retry_exponential_backoff=2,
-        max_retry_delay=timedelta(seconds=RETRY_SECONDS * 8),
     )
     def sync(label: str, conn_ids: list[str], problems: dict[str, str]) -> dict[str, int]:
-        ti = get_current_context()["ti"]
-        return tasks.sync(conn_ids, problems, dag_run_id=ti.run_id, ti=ti)
+        context = get_current_context()
+        ti, begun_at = context["ti"], context["dag_run"].start_date
+        return tasks.sync(conn_ids, problems, dag_run_id=ti.run_id, begun_at=begun_at, ti=ti)
 
     @task(
         trigger_rule="all_done",
         outlets=[tasks.CHANGES_ALIAS],
         retries=2,
-        retry_delay=timedelta(seconds=RETRY_SECONDS),
         execution_timeout=timedelta(minutes=10),
     )
     def publish() -> int:

@@ -58,7 +58,13 @@ def reader(state: State, server: EmbeddedPostgres, user: Mapping[str, str]) -> s
     if not user.get("IM_ATTR_AUDIT_DATABASE_URL"):
         with contextlib.suppress(psycopg2.OperationalError), server.connect(AUDIT, READER):
             return _embedded(server, READER)
-    return prepare(state, server, user).reader
+    ready = prepare(state, server, user)
+    if ready.reader == ready.writer:
+        raise LaunchError(
+            "AIRFLOW_CONN_IM_ATTR_AUDIT_DB is given without a reader to go with it: give "
+            "AIRFLOW_CONN_IM_ATTR_AUDIT_DB_READER too, attr_audit_reader's (see .env.example)."
+        )
+    return ready.reader
 
 
 def _prepare_embedded(server: EmbeddedPostgres) -> tuple[str, str]:

@@ -1,8 +1,8 @@
 """A sync from end to end: the real stand-in, a real Postgres, and what must hold afterwards.
 
 `Rig` runs rounds and keeps the targets. `Record` is the record as an outsider reads it; its
-`check` recomputes everything that the database promises (contract rule 2, the chain, the order of
-bounds) from the rows alone, in Python.
+`check` recomputes everything that the database promises (the chain, the order of bounds) from the
+rows alone, in Python.
 """
 
 from __future__ import annotations

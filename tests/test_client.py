@@ -35,7 +35,7 @@ from im_attr_audit import client as client_module
 from im_attr_audit.client import Pool, TencentImClient
 from im_attr_audit.errors import Invalid, Misconfigured, PollFailed, Rejected, Unavailable
 from im_attr_audit.names import AttrName
-from im_attr_audit.redact import REDACTED
+from im_attr_audit.redact import REDACTED, redact
 from im_attr_audit.target import Target
 
 KEY = "5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5e"
@@ -493,6 +493,17 @@ def test_a_second_drop_is_unavailable(serve: Callable[..., Server]) -> None:
     assert len(server.requests) == 3
 
 
+def test_one_read_reconnects_once_however_often_it_is_signed(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve(reply(), [None], [*code(70001)], [None], reply())
+    target = target_of(server)
+    with Pool() as pool:
+        TencentImClient(target, pool).get_attr_names()
+        assert type(failure_of(target, pool)) is Unavailable
+    assert len(server.requests) == 4
+
+
 def test_a_connection_dropped_within_the_answer_is_not_asked_again(
     serve: Callable[..., Server],
 ) -> None:
@@ -911,6 +922,34 @@ def test_a_kept_answer_is_inert_and_without_secrets(serve: Callable[..., Server]
     answer = TencentImClient(target_of(server)).get_attr_names()
     assert REDACTED in answer.text
     assert KEY not in answer.text
+
+
+def test_no_frame_of_an_error_holds_a_secret(serve: Callable[..., Server]) -> None:
+    """Some renderers of tracebacks show every frame's locals."""
+    for answer in (code(70009), code(70001), reply(b"x"), [None]):
+        server = serve(answer)
+        failure = failure_of(target_of(server))
+        shown = "".join(
+            traceback.TracebackException.from_exception(failure, capture_locals=True).format()
+        )
+        assert "outcome" in shown
+        assert KEY not in shown
+        assert not [query["usersig"] for query in server.requests if query["usersig"] in shown]
+
+
+@pytest.mark.parametrize("status", ["200 OK", "502 Bad Gateway"])
+def test_an_escape_of_more_digits_than_python_reads_is_like_any_other(
+    serve: Callable[..., Server], status: str
+) -> None:
+    for endless in ("&#" + "1" * 5000 + ";", "&#x" + "f" * 5000 + ";", "&#" + "0" * 5000 + "65;"):
+        failure = failure_of(target_of(serve(reply(f"<p>{endless}</p>".encode(), status))))
+        assert type(failure) is (Invalid if status.startswith("200") else Unavailable)
+        assert "could not be understood" not in failure.reason
+
+
+def test_leading_zeros_of_an_escape_hide_no_secret() -> None:
+    spelt = "".join(f"&#{ord(char):030d};" for char in KEY)
+    assert redact(f"<p>{spelt}</p>", secrets=[KEY]) == f"<p>{REDACTED}</p>"
 
 
 def test_client_target_and_pool_show_no_secret(serve: Callable[..., Server]) -> None:

@@ -92,7 +92,7 @@ def audit(airflow: AirflowProcess, vendor: StandIn, audit_db: AuditDb) -> Audit:
 SNAPSHOT = "select region, slot, name from attr_audit.snapshot order by 1, 2"
 
 
-def test_the_dag_has_the_shape_that_the_contract_says(airflow: AirflowProcess) -> None:
+def test_the_dag_has_the_shape_that_others_rely_on(airflow: AirflowProcess) -> None:
     dag = airflow.describe()
     assert dag["dag_id"] == "im_attr_name_audit"
     assert dag["timetable"]["__var"]["expression"] == "*/15 * * * *"

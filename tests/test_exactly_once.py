@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +36,7 @@ class Task:
         for target in self.targets:
             self.connect(target)
         self.run = rig.new_run()
+        self.begun_at = datetime.now(UTC)
         self.tries = 0
         self.max_tries = RETRIES
 
@@ -51,7 +53,9 @@ class Task:
             task=SimpleNamespace(retries=RETRIES),
         )
         conn_ids = [target.conn_id for target in self.targets]
-        return tasks.sync(conn_ids, problems or {}, dag_run_id=self.run, ti=ti)
+        return tasks.sync(
+            conn_ids, problems or {}, dag_run_id=self.run, begun_at=self.begun_at, ti=ti
+        )
 
     def clear(self) -> None:
         """What clearing does to a task instance: as many retries again."""
@@ -91,6 +95,14 @@ def test_a_retry_of_a_task_whose_commit_had_happened_asks_nobody_again(task: Tas
     assert len(task.rig.standin.log()) == asked
     assert task.polls() == [[(1, "ok")]] * 3
     assert task.changes_are_true()
+
+
+def test_a_run_that_was_deleted_and_made_again_under_its_id_asks_everybody(task: Task) -> None:
+    assert task.attempt() == {"ok": 3}
+    task.tries = 0
+    task.begun_at += timedelta(hours=1)
+    assert task.attempt() == {"ok": 3}
+    assert task.polls() == [[(1, "ok")] * 2] * 3
 
 
 def test_a_commit_whose_answer_was_lost_is_neither_lost_nor_made_twice(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import threading
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,6 +62,16 @@ def test_the_connection_becomes_a_target(monkeypatch: pytest.MonkeyPatch) -> Non
     target = TencentImHook("chat").get_target()
     assert (target.conn_id, target.region, target.sdk_app_id) == ("chat", "singapore", 1400000000)
     assert target.secret_key == KEY
+
+
+def test_no_frame_of_a_bad_connections_error_holds_the_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    define(monkeypatch, extra={"region": "nowhere", "sdk_app_id": 7})
+    with pytest.raises(Misconfigured) as raised:
+        TencentImHook("chat").get_conn()
+    shown = traceback.TracebackException.from_exception(raised.value, capture_locals=True)
+    assert KEY not in "".join(shown.format())
 
 
 def test_a_connection_written_as_a_uri_works_too(monkeypatch: pytest.MonkeyPatch) -> None:

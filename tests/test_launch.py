@@ -317,6 +317,8 @@ def test_a_given_writers_connection_is_used_and_no_password_changed(
     }
     ready = databases.prepare(state, embedded, user)
     assert ready.writer == ready.reader == given
+    with pytest.raises(LaunchError, match="AIRFLOW_CONN_IM_ATTR_AUDIT_DB_READER too"):
+        databases.reader(state, embedded, user)
     with older.connect("audit", "attr_audit_writer"):
         pass
 

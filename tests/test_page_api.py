@@ -142,7 +142,9 @@ def test_the_health_word_says_when_the_schema_or_the_database_is_missing(
     bare.schema, bare.login, bare.password = "postgres", "postgres", None
     bare.password = audit_db.server.password("postgres")
     gone.port = free_port()
-    for connection, word in ((bare, "unmigrated"), (gone, "down"), (None, "down")):
+    odd = Connection(audit_db)
+    odd.extra_dejson = {"sqlalchemy_query": {"no_such_option": "1"}}
+    for connection, word in ((bare, "unmigrated"), (gone, "down"), (odd, "down"), (None, "down")):
         answer = TestClient(application(connection)).get("/healthz")
         assert (answer.status_code, answer.text) == (503, word)
 

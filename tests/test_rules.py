@@ -122,7 +122,7 @@ def test_a_late_poll_is_neither_good_nor_a_failure() -> None:
 
 
 class TestARemovalOfEverything:
-    """Contract rule 4: it needs the next run's poll too."""
+    """It needs the next run's poll too."""
 
     first = polled({}, {}, at=900)
 

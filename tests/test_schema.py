@@ -185,6 +185,18 @@ def test_a_poll_from_the_future_is_refused(seeded: AuditDb) -> None:
     assert "responded_at_is_not_in" in refused(
         seeded.writer, poll, asked=timedelta(0), answered=hour
     )
+    for answered in ("null", "now()"):
+        again = (
+            "insert into attr_audit.poll (conn_id, region, sdk_app_id, requested_at, responded_at, "
+            f"last_requested_at, outcome) values ('c', 'seoul', 2, now(), {answered}, "
+            "now() + interval '1 hour', 'ok')"
+        )
+        assert "reads_are_in_order" in refused(seeded.writer, again)
+
+
+def test_the_writer_cannot_say_that_an_apps_row_is_another_apps(seeded: AuditDb) -> None:
+    for renamed in ("region = 'elsewhere'", "sdk_app_id = -1"):
+        assert "permission denied" in refused(seeded.writer, f"update attr_audit.app set {renamed}")
 
 
 def test_set_based_inserts_chain_and_replaying_gives_the_snapshot(seeded: AuditDb) -> None:

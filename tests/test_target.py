@@ -160,7 +160,10 @@ def test_login_and_password_are_checked(changed: dict[str, Any], told: str) -> N
     ("extra", "told"),
     [
         pytest.param({"region": None}, "'region' is missing", id="no_region"),
-        pytest.param({"region": "Singapore"}, "no label", id="capital"),
+        pytest.param({"region": "Singapore"}, "not one we know the host of", id="capital"),
+        pytest.param({"region": "a/b"}, "no label", id="slash"),
+        pytest.param({"region": " eu"}, "no label", id="blank_before"),
+        pytest.param({"region": "e\u202eu"}, "no label", id="reordering"),
         pytest.param({"region": "a" * 65}, "no label", id="long_label"),
         pytest.param({"region": "new\n"}, "no label", id="newline"),
         pytest.param({"region": 7}, "no label", id="number"),
@@ -208,10 +211,16 @@ def test_an_extra_that_is_no_json_object_is_told(extra: str) -> None:
 def test_an_error_names_the_app_as_far_as_it_is_readable() -> None:
     error = refusal({"region": "riyadh", "sdk_app_id": "7"})
     assert (error.region, error.sdk_app_id) == ("riyadh", 7)
-    error = refusal({"region": "A", "sdk_app_id": 7})
+    error = refusal({"region": "a/b", "sdk_app_id": 7})
     assert (error.region, error.sdk_app_id) == (None, 7)
     error = refusal({"sdk_app_id": None})
     assert (error.region, error.sdk_app_id) == ("singapore", None)
+
+
+@pytest.mark.parametrize("label", ["mine", "EU", "hk.1", "Hong Kong", "香港"])
+def test_a_label_of_ones_own_needs_a_host_and_nothing_else(label: str) -> None:
+    own = target({"region": label}, host="https://im.example.com")
+    assert (own.region, own.base_url) == (label, "https://im.example.com")
 
 
 def test_all_faults_are_told_at_once() -> None:

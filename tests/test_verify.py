@@ -106,6 +106,30 @@ def test_a_snapshot_that_does_not_follow_from_the_changes_is_found(recorded: Aud
     ]
 
 
+def test_a_bound_that_was_moved_in_the_snapshot_is_found(recorded: AuditDb) -> None:
+    with recorded.owner.begin() as connection:
+        connection.execute(
+            text("update attr_audit.snapshot set not_before = '2020-01-01' where region = 'seoul'")
+        )
+    found = {str(finding) for finding in check_database(recorded.reader).findings}
+    assert "seoul/7: snapshot slot 0 is not what replaying its changes gives" in found
+
+
+@pytest.mark.parametrize(
+    "hiding",
+    [
+        "delete from attr_audit.app where region = 'seoul'",
+        "update attr_audit.app set first_ok_at = null, last_ok_at = null, ok_api = null"
+        " where region = 'seoul'",
+    ],
+)
+def test_an_app_whose_row_is_hidden_from_the_views_is_found(recorded: AuditDb, hiding: str) -> None:
+    with recorded.owner.begin() as connection:
+        connection.execute(text(hiding))
+    found = [str(finding) for finding in check_database(recorded.reader).findings]
+    assert found == ["seoul/7: has changes, but no row in app that lets views show them"]
+
+
 CONSISTENT: dict[str, tuple[str, str]] = {
     "an edit re-hashed to the end": (
         "update attr_audit.change set old_name = 'forged' where region = 'frankfurt' and seq = 4; "

@@ -1,7 +1,7 @@
 """One answer of the vendor: which bytes are valid, and what anything else is. Pure.
 
-:func:`parse` follows the contract's "What a valid answer is" to the letter. Every input ends in
-exactly one way: names are returned, or one of three errors is raised.
+:func:`parse` decides, and no other place does. Every input ends in exactly one way: names are
+returned, or one of three errors is raised.
 
 ============================================== =====================================================
 what came                                      what it is

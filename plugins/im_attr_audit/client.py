@@ -355,6 +355,14 @@ class _Reply:
     too_long: bool
 
 
+@dataclass(slots=True)
+class _Limits:
+    """Of one read, whatever is sent in it: its end, and whether its reconnect is spent."""
+
+    deadline: float
+    reconnected: bool = False
+
+
 class TencentImClient:
     """One app at the vendor. Many clients may share one Pool, and many threads one client.
 
@@ -388,19 +396,24 @@ class TencentImClient:
 
     def get_attr_names(self) -> Answer:
         """The app's attribute names as they are now; the errors are :mod:`errors`'."""
-        deadline = time.monotonic() + self.target.timeout
+        outcome = self._read()
+        if isinstance(outcome, Answer):
+            return outcome
+        # Where it was made the frames hold key and signature, and some renderers show locals.
+        raise outcome.with_traceback(None)
+
+    def _read(self) -> Answer | PollFailed | Misconfigured:
+        limits = _Limits(time.monotonic() + self.target.timeout)
         sig, kept = self._sign()
-        outcome = self._ask(sig, (sig,), deadline)
+        outcome = self._ask(sig, (sig,), limits)
         if isinstance(outcome, PollFailed) and _spoils(outcome):
             _signatures.forget(self.target)
             if kept or _always_re_signed(outcome):
                 again, _ = self._sign()
-                outcome = self._ask(again, (sig, again), deadline)
+                outcome = self._ask(again, (sig, again), limits)
                 if isinstance(outcome, PollFailed) and _spoils(outcome):
                     _signatures.forget(self.target)
-        if isinstance(outcome, Answer):
-            return outcome
-        raise outcome
+        return outcome
 
     def _sign(self) -> tuple[str, bool]:
         sig, kept = _signatures.get(self.target, int(self._now()))
@@ -410,14 +423,23 @@ class TencentImClient:
         return sig, kept
 
     def _ask(
-        self, sig: str, sigs: tuple[str, ...], deadline: float
+        self, sig: str, sigs: tuple[str, ...], limits: _Limits
     ) -> Answer | PollFailed | Misconfigured:
         """One request and its answer; errors are given back, to be raised outside any handler."""
-        reply = self._exchange(sig, deadline)
+        reply = self._exchange(sig, limits)
         if not isinstance(reply, _Reply):
             return reply
-        hidden = (self.target.secret_key, *sigs)
+        try:
+            return self._understood(reply, (self.target.secret_key, *sigs))
+        except Exception as error:
+            # Whatever an answer can provoke ends here: it must not stop the apps beside it.
+            reason = f"the answer could not be understood ({type(error).__name__})"
+        failure = Invalid(reason, error_info=reason)
+        failure.http_status = reply.status
+        failure.vendor_date = reply.date
+        return failure
 
+    def _understood(self, reply: _Reply, hidden: tuple[str, ...]) -> Answer | PollFailed:
         def clean(text: str) -> str:
             return safe_text(text, secrets=hidden)
 
@@ -442,7 +464,7 @@ class TencentImClient:
         failure.vendor_date = reply.date
         return failure
 
-    def _exchange(self, sig: str, deadline: float) -> _Reply | Unavailable | Misconfigured:
+    def _exchange(self, sig: str, limits: _Limits) -> _Reply | Unavailable | Misconfigured:
         try:
             route = self._pool.route(self.target)
         except (OSError, ValueError, urllib3.exceptions.HTTPError):
@@ -459,10 +481,10 @@ class TencentImClient:
                 "contenttype": "json",
             }
         )
-        call = _Call(deadline, query)
-        result = self._exchange_once(route, call)
-        if result is None:
-            call = _Call(deadline, query, new_connection=True)
+        result = self._exchange_once(route, _Call(limits.deadline, query))
+        if result is None and not limits.reconnected:
+            limits.reconnected = True
+            call = _Call(limits.deadline, query, new_connection=True)
             result = self._exchange_once(route, call)
         return result if result is not None else self._unavailable("the connection was dropped")
 

@@ -11,6 +11,10 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+#: What a clock that is slewed gains or loses in the longest task, and less than a change's bounds
+#: can be wrong by without anybody's harm.
+TOLERANCE = timedelta(seconds=1)
+
 
 class Clock:
     """``at`` (aware) was read somewhere between the monotonic times ``asked`` and ``answered``."""
@@ -35,3 +39,12 @@ class Clock:
     def latest(self) -> datetime:
         """Now, or a moment after: for the arrival of an answer."""
         return self._at + timedelta(seconds=self._monotonic() - self._asked)
+
+    def differs_from(self, later: Clock) -> timedelta | None:
+        """By how much a later reading is surely off what this one says; None within tolerance.
+
+        The monotonic clock does not count while a machine is suspended, and a database's clock may
+        be set: times that this clock gave since the two came apart are false.
+        """
+        off = max(later.earliest() - self.latest(), self.earliest() - later.latest())
+        return off if off > TOLERANCE else None

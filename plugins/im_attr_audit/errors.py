@@ -72,6 +72,6 @@ class Rejected(PollFailed):
 
 
 class Invalid(PollFailed):
-    """Something came that is not a valid answer (contract: "What a valid answer is")."""
+    """Something came that is not a valid answer; see :mod:`answer`."""
 
     outcome = "invalid"

@@ -76,6 +76,13 @@ class TencentImHook(BaseHook):
         ``masked=False``: for who reads many. Airflow's masker is not told of it then, which is a
         second line only: what we log, record or raise is redacted by ourselves.
         """
+        found = self._find_target(masked=masked)
+        if isinstance(found, Misconfigured):
+            # Where it was made the frames hold the password, and some renderers show locals.
+            raise found.with_traceback(None)
+        return found
+
+    def _find_target(self, *, masked: bool) -> Target | Misconfigured:
         keep_masks_unsaid()
         conn_id = self.tencent_im_conn_id
         connection = why_not = None
@@ -91,21 +98,24 @@ class TencentImHook(BaseHook):
             # The text may quote the connection itself: only the kind of error is told.
             why_not = f"could not be read from Airflow ({type(error).__name__}): see its logs"
         if connection is None:
-            raise Misconfigured(f"connection {inert(conn_id)!r} {why_not}")
+            return Misconfigured(f"connection {inert(conn_id)!r} {why_not}")
         if masked and connection.password:
             mask_secret(connection.password)
         if connection.conn_type != self.conn_type:
-            raise Misconfigured(
+            return Misconfigured(
                 f"connection {inert(conn_id)!r} is not of type {self.conn_type}: change its type"
             )
-        return target_from_connection(
-            conn_id,
-            login=connection.login,
-            password=connection.password,
-            host=connection.host,
-            port=connection.port,
-            extra=connection.extra,
-        )
+        try:
+            return target_from_connection(
+                conn_id,
+                login=connection.login,
+                password=connection.password,
+                host=connection.host,
+                port=connection.port,
+                extra=connection.extra,
+            )
+        except Misconfigured as fault:
+            return fault
 
     def get_conn(self, pool: Pool | None = None) -> TencentImClient:
         """A client of the app. Redaction is the client's own; masking is a second line only."""

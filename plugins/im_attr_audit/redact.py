@@ -47,6 +47,8 @@ _UNPACKED_SIG = re.compile(r"(TLS\.sig\W{1,12})[A-Za-z0-9+/=\\]{20,}")
 
 # What _plain undoes by itself: JSON's escapes, and a NUL as inert() spells it.
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})|\\x00|\x00")
+# html.unescape reads all the digits as one number, and Python refuses those of more than 4,300.
+_DECIMAL = re.compile(r"&#0*([0-9]+)")
 
 
 def inert(text: str) -> str:
@@ -124,7 +126,11 @@ def _plain(text: str) -> str:
         text = _ESCAPED.sub(lambda match: _char(match.group(1)), text)
         # The two halves of a sign beyond U+FFFF are one again.
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        text = html.unescape(unquote(text, errors="surrogateescape")).replace("\\", "")
+        text = _DECIMAL.sub(
+            lambda match: f"&#{match[1]}" if len(match[1]) < 8 else "\ufffd",
+            unquote(text, errors="surrogateescape"),
+        )
+        text = html.unescape(text).replace("\\", "")
         if text == before:
             break
     return text
@@ -165,7 +171,7 @@ def _any_spelling_of(char: str) -> str:
     json_escape = "".join(
         rf"\\{{1,4}}u{hexes(units[at : at + 4])}" for at in range(0, len(units), 4)
     )
-    in_html = f"&#(?:0{{0,6}}{ord(char)}|[xX]0{{0,6}}{hexes(f'{ord(char):x}')});"
+    in_html = f"&#(?:0*{ord(char)}|[xX]0*{hexes(f'{ord(char):x}')});"
     spellings = [re.escape(char), percent, json_escape, in_html]
     if not char.isalnum():
         spellings.append(r"\\{1,4}" + re.escape(char))

@@ -27,7 +27,8 @@ _WHAT_TO_DO = {
 def render(run: Run) -> str:
     """The run as a few aligned lines: every app with its names, every change, every failure."""
     failed = [poll for poll in run.polls if poll.failed]
-    count = f"{len(run.polls) - len(failed)} of {len(run.polls)} targets recorded"
+    recorded = sum(poll.outcome == "ok" for poll in run.polls)
+    count = f"{recorded} of {len(run.polls)} targets recorded"
     if not run.polls:
         count = "nothing was polled"
     lines = [f"Run {run.dag_run_id}: {count}", ""]
@@ -44,8 +45,9 @@ def render(run: Run) -> str:
         lines += ["Changes:"]
         lines += _table(("REGION", "APP", "SLOT", "CHANGE", "BETWEEN"), list(map(_change, changes)))
     elif failed:
-        recorded = len(run.polls) - len(failed)
         lines += [f"Changes: none in the {recorded} recorded; what failed was not seen."]
+    elif recorded < len(run.polls):
+        lines += [f"Changes: none in the {recorded} recorded; the late are recorded by later runs."]
     elif run.polls:
         lines += ["Changes: none."]
     if failed:

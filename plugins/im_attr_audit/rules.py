@@ -103,14 +103,14 @@ class Verdict:
 
 
 def needs_confirmation(known: Known | None, names: Names) -> bool:
-    """Whether a first read says something that a second one must agree with (contract rule 4)."""
+    """Whether a first read says something that a second one must agree with."""
     if known is None or known.last_ok_at is None:
         return True
     return bool(compare(known.names, settle(known.names, names)))
 
 
 def judge(known: Known, attempt: Attempt, dag_run_id: str) -> Verdict:
-    """The outcome of an attempt against what is recorded (contract rules 1, 4 and 5)."""
+    """The outcome of an attempt against what is recorded."""
     pending_at, pending_run = known.emptied_seen_at, known.emptied_dag_run_id
     another_api = attempt.api not in (known.api, None)  # a broken connection tells no api
     if another_api or any(read.answer.names for read in attempt.reads):

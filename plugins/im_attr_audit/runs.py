@@ -86,6 +86,7 @@ select conn_id, outcome, error_info
   from attr_audit.poll
  where dag_run_id = :dag_run_id and try_number >= :first_try
    and conn_id = any(:conn_ids) and outcome = any(:outcomes)
+   and recorded_at >= coalesce(cast(:begun_at as timestamptz) - interval '1 minute', '-infinity')
  order by poll_id
 """
 
@@ -147,11 +148,17 @@ def read_run(engine: Engine, dag_run_id: str) -> Run:
 
 
 def read_finished(
-    engine: Engine, *, dag_run_id: str, first_try: int, conn_ids: Collection[str]
+    engine: Engine,
+    *,
+    dag_run_id: str,
+    first_try: int,
+    conn_ids: Collection[str],
+    begun_at: datetime | None,
 ) -> dict[str, tuple[str, str | None]]:
     """The connections that have a final outcome in this run since its try ``first_try``.
 
-    Each with that outcome and its ``error_info``.
+    Each with that outcome and its ``error_info``. ``begun_at`` (Airflow's clock, which may be a
+    minute off ours) tells the run from a deleted one of the same id.
     """
     with engine.connect() as connection:
         rows = connection.execute(
@@ -159,6 +166,7 @@ def read_finished(
             {
                 "dag_run_id": dag_run_id,
                 "first_try": first_try,
+                "begun_at": begun_at,
                 "conn_ids": list(conn_ids),
                 "outcomes": sorted(FINAL_OUTCOMES),
             },
@@ -195,7 +203,7 @@ def retire_apps(
 
 
 def events_by_region(run: Run) -> list[dict[str, Any]]:
-    """The asset events of a run, one per region with changes or baselines (contract: Asset).
+    """The asset events of a run, one per region with changes or baselines.
 
     Taken from the run's own rows, so that a retry gives the same events even if a later run has
     recorded more.

@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 
 from im_attr_audit.client import Pool, TencentImClient
 from im_attr_audit.clock import Clock
-from im_attr_audit.errors import Misconfigured, PollFailed
+from im_attr_audit.errors import Misconfigured, PollFailed, Unavailable
 from im_attr_audit.rules import Attempt, Read, needs_confirmation
 from im_attr_audit.store import (
     App,
@@ -68,11 +68,10 @@ def sync_apps(
         if a.reads and needs_confirmation(unlike[_app(t)], a.reads[0].answer.names)
     ]
     if differing:
-        # One wait for all of them, from the last first read on. However short it is to be, the
-        # second request must surely be later than the first answer, or bounds could cross.
-        firsts = [attempts[t].reads[0] for t in differing]
-        go_on = max(read.requested_at for read in firsts) + timedelta(seconds=confirm_seconds)
-        go_on = max(go_on, *(read.responded_at for read in firsts))
+        # One wait for all of them, from the last first answer on: its request was surely sent
+        # before, and connecting may have taken long after `requested_at` was noted.
+        answered = max(attempts[t].reads[0].responded_at for t in differing)
+        go_on = answered + timedelta(seconds=confirm_seconds)
         wait = (go_on - clock.earliest()).total_seconds()
         if wait > 0:
             sleep(wait)
@@ -80,6 +79,10 @@ def sync_apps(
             attempts[target] = _join(attempts[target], second)
 
     _warn_of_clocks([*unchanged, *attempts.values()])
+    if any(attempt.reads for attempt in attempts.values()):
+        later = read_clock(engine)
+        if off := clock.differs_from(later):
+            attempts = {t: _mistimed(a, off, later) for t, a in attempts.items()}
     rest = record_attempts(engine, [*broken, *attempts.values()], as_read=unlike, **run)
     return [*(recorded_as(attempt, "ok") for attempt in unchanged), *rest]
 
@@ -133,6 +136,25 @@ def _join(first: Attempt, second: Attempt) -> Attempt:
         sent=first.sent + second.sent,
         reads=first.reads + second.reads,
         failure=second.failure,
+    )
+
+
+def _mistimed(attempt: Attempt, off: timedelta, clock: Clock) -> Attempt:
+    """The attempt where it got an answer, as one that failed just now."""
+    if not attempt.reads:
+        return attempt
+    now = clock.earliest()
+    reason = (
+        f"this machine stood still or a clock was set meanwhile ({off.total_seconds():.0f} s): "
+        "the bounds of a change would be false"
+    )
+    return replace(
+        attempt,
+        requested_at=now,
+        last_requested_at=now,
+        responded_at=now,
+        reads=(),
+        failure=Unavailable(reason, error_info=reason),
     )
 
 

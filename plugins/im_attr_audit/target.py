@@ -47,7 +47,6 @@ _FIELDS: Final = (
     "timeout",
     "usersig_ttl",
 )
-_REGION: Final = re.compile(r"[a-z0-9_-]{1,64}", re.ASCII)
 _HOSTNAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,252}[a-z0-9_])?\.?", re.ASCII)
 _DIGITS: Final = re.compile(r"[0-9]{1,20}", re.ASCII)
 
@@ -291,10 +290,11 @@ def _region(fields: Mapping[str, object]) -> str:
     labels = ", ".join(REGION_HOSTS)
     what = f"one of {labels}, or a label of your own with a host"
     value = _required(fields, "region", what)
-    if not isinstance(value, str) or _REGION.fullmatch(value) is None:
+    fine = isinstance(value, str) and value.isprintable() and "/" not in value
+    if not isinstance(value, str) or not fine or value.strip() != value or len(value) > 64:
         raise _FaultError(
-            "extra 'region' is no label: write up to 64 of a-z 0-9 _ -, for instance one of "
-            + labels
+            "extra 'region' is no label: write up to 64 printable characters without a slash, "
+            f"for instance one of {labels}"
         )
     return value
 

@@ -11,7 +11,7 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetAlias, BaseHook, Variable
@@ -31,6 +31,9 @@ CHANGES_ALIAS = AssetAlias("im-attr-audit-changes")
 
 #: Apps in one mapped task. A mapping may have 1,024 instances, so this carries 250,000 apps.
 APPS_PER_TASK = 250
+#: What the first reads of one task may take where every app hangs, in seconds: a second round of
+#: them fits into the task's half hour too.
+READS_AT_MOST = 600
 #: Connections that one task reads with Airflow's masker being told of each. What that costs grows
 #: with their square: half a second for these, minutes for a thousand.
 MASKED_AT_MOST = 50
@@ -80,15 +83,21 @@ def plan(conn_ids: Sequence[str] | None) -> list[dict[str, Any]]:
     return [
         instance
         for region, ids in sorted(by_region.items())
-        for instance in _split(region, ids, problems)
+        for instance in _split(region, ids, _size([targets[i] for i in ids]), problems)
     ]
 
 
 def sync(
-    conn_ids: Sequence[str], problems: Mapping[str, str], *, dag_run_id: str, ti: Any
+    conn_ids: Sequence[str],
+    problems: Mapping[str, str],
+    *,
+    dag_run_id: str,
+    begun_at: datetime | None,
+    ti: Any,
 ) -> dict[str, int]:
     """Poll and record one instance's apps; how many ended in which outcome.
 
+    ``begun_at``: when the DAG run began, by Airflow's clock.
     A retry polls only what has no final outcome in this round; clearing the task begins a new one.
     Raises AirflowException (to be retried) if any app is `unavailable` or `unstable`, else
     AirflowFailException if any failed.
@@ -104,7 +113,11 @@ def sync(
     engine = audit_engine()
     try:
         finished = read_finished(
-            engine, dag_run_id=dag_run_id, first_try=first_try, conn_ids=conn_ids
+            engine,
+            dag_run_id=dag_run_id,
+            first_try=first_try,
+            conn_ids=conn_ids,
+            begun_at=begun_at,
         )
         targets: list[Target | Broken] = []
         for conn_id in conn_ids:
@@ -213,7 +226,7 @@ def _tell(engine: Engine, dag_run_id: str) -> list[str]:
 
 
 def confirm_seconds() -> float:
-    """How long after a differing read the app is read again (contract rule 4), in seconds."""
+    """How long after a differing read the app is read again, in seconds."""
     return _seconds("IM_ATTR_AUDIT_CONFIRM_SECONDS", 2, least=0, most=600)
 
 
@@ -281,7 +294,7 @@ def _app(target: Target | Broken) -> tuple[str, int] | None:
 
 
 def _doubly_listed(listed: Sequence[str], targets: Mapping[str, Target | Broken]) -> dict[str, str]:
-    """Connections that name the same app, or are listed twice: neither is polled (contract)."""
+    """Connections that name the same app, or are listed twice: neither is polled."""
     by_app: dict[tuple[str, int], list[str]] = defaultdict(list)
     for conn_id in listed:
         if app := _app(targets[conn_id]):
@@ -295,8 +308,18 @@ def _doubly_listed(listed: Sequence[str], targets: Mapping[str, Target | Broken]
     }
 
 
-def _split(region: str, ids: list[str], problems: Mapping[str, str]) -> list[dict[str, Any]]:
-    parts = -(-len(ids) // APPS_PER_TASK)
+def _size(targets: Sequence[Target | Broken]) -> int:
+    """How many of these apps one task may have: all of them may hang for their whole time-out."""
+    from im_attr_audit.sync import THREADS
+
+    longest = max((getattr(target, "timeout", 0.0) for target in targets), default=0.0)
+    return min(APPS_PER_TASK, max(1, int(THREADS * READS_AT_MOST / max(longest, 1.0))))
+
+
+def _split(
+    region: str, ids: list[str], size: int, problems: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    parts = -(-len(ids) // size)
     size = -(-len(ids) // parts)
     instances = []
     for part in range(parts):

@@ -83,6 +83,7 @@ def check_database(engine: Engine) -> Checked:
         chains = connection.execute(text("select * from attr_audit.verify_chain()")).all()
         unlike = connection.execute(text(_REPLAY)).all()
         digests = connection.execute(text(_DIGESTS)).all()
+        hidden = connection.execute(text(_HIDDEN)).all()
     findings = [
         Finding(c.region, c.sdk_app_id, c.first_bad_seq, "the chain is broken at this row")
         for c in chains
@@ -100,6 +101,12 @@ def check_database(engine: Engine) -> Checked:
     findings += [
         Finding(r.region, r.sdk_app_id, None, "app.snapshot_digest is not that of the snapshot")
         for r in digests
+    ]
+    findings += [
+        Finding(
+            r.region, r.sdk_app_id, None, "has changes, but no row in app that lets views show them"
+        )
+        for r in hidden
     ]
     heads = [
         Head(c.region, c.sdk_app_id, c.head_seq, bytes(c.head_hash).hex(), "database")
@@ -301,7 +308,8 @@ _REPLAY = """
 with replayed as (
     select * from (
         select distinct on (region, sdk_app_id, slot)
-               region, sdk_app_id, slot, new_name as name, new_type as attr_type, seen_at
+               region, sdk_app_id, slot, new_name as name, new_type as attr_type, not_before,
+               seen_at
           from attr_audit.change
          order by region, sdk_app_id, slot, seq desc) newest
      where name is not null
@@ -311,8 +319,17 @@ select coalesce(r.region, s.region) as region, coalesce(r.sdk_app_id, s.sdk_app_
   from replayed r
   full join attr_audit.snapshot s
     on s.region = r.region and s.sdk_app_id = r.sdk_app_id and s.slot = r.slot
- where (r.name, r.attr_type, r.seen_at) is distinct from (s.name, s.attr_type, s.seen_at)
+ where (r.name, r.attr_type, r.not_before, r.seen_at)
+       is distinct from (s.name, s.attr_type, s.not_before, s.seen_at)
  order by 1, 2, 3
+"""
+
+_HIDDEN = """
+select c.region, c.sdk_app_id
+  from attr_audit.change c
+  left join attr_audit.app a using (region, sdk_app_id)
+ where c.seq = 1 and a.first_ok_at is null
+ order by 1, 2
 """
 
 _DIGESTS = """

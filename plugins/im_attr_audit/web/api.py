@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import os
 import threading
 import time
@@ -23,6 +24,8 @@ from im_attr_audit.regions import REGION_HOSTS
 from im_attr_audit.web import models, queries
 from im_attr_audit.web.queries import App, ChangeFilter, Row, Rows
 from im_attr_audit.web.reader import CannotRead, Reader
+
+log = logging.getLogger(__name__)
 
 #: Apps in one timeline, and changes on one page.
 APPS_IN_A_TIMELINE = 12
@@ -394,6 +397,10 @@ class HealthCheck:
                 row = queries.read_one(connection, queries.STATE, stale_after=stale_after())
         except CannotRead as problem:
             return "unmigrated" if problem.code in ("not_migrated", "no_privilege") else "down"
+        except Exception as error:
+            # Such as a connection that cannot be used: the watcher gets its word all the same.
+            log.error("The health word cannot be looked up: %s", type(error).__name__)
+            return "down"
         if row is None or row["stale"] or row["unreadable"]:
             return "stale"
         return "ok" if row["apps"] else "empty"

@@ -87,7 +87,8 @@ create table attr_audit.poll (
     constraint app_is_named_unless_misconfigured check
         (outcome = 'misconfigured' or (region is not null and sdk_app_id is not null)),
     constraint answered_after_asked check (responded_at >= requested_at),
-    constraint reads_are_in_order check (last_requested_at between requested_at and responded_at),
+    constraint reads_are_in_order check
+        (last_requested_at is null or last_requested_at between requested_at and coalesce(responded_at, requested_at)),
     constraint requested_at_is_not_in_the_future check (requested_at <= recorded_at + interval '1 minute'),
     constraint responded_at_is_not_in_the_future check (responded_at <= recorded_at + interval '1 minute')
 ) partition by range (requested_at);
@@ -430,7 +431,11 @@ grant usage on schema attr_audit to attr_audit_writer, attr_audit_reader;
 grant select on attr_audit.app, attr_audit.poll, attr_audit.snapshot, attr_audit.change
     to attr_audit_writer, attr_audit_reader;
 
-grant insert, update on attr_audit.app to attr_audit_writer;
+-- Whose row it is cannot be changed: that would hide an app's history.
+grant insert, update (app_group, api, first_polled_at, first_ok_at, last_polled_at, last_ok_at,
+                      last_outcome, retired_at, conn_id, ok_api, last_poll_ended_at,
+                      consecutive_failures, snapshot_digest, emptied_seen_at, emptied_dag_run_id)
+    on attr_audit.app to attr_audit_writer;
 grant insert (conn_id, region, sdk_app_id, api, dag_run_id, try_number, requested_at, responded_at,
               outcome, reads, http_status, error_code, error_info, answer, vendor_date,
               last_requested_at)

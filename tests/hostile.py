@@ -13,6 +13,8 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Final
 
+#: Under which the tests count what came of them.
+PARSED: Final = "hostile answers to the parser, by outcome"
 OK: Final = '"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0'
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from im_attr_audit.answer import parse
 from im_attr_audit.errors import PollFailed
+from im_attr_audit.redact import safe_text
 
 from launch.postgres import THROWAWAY, EmbeddedPostgres
 from launch.processes import wait_until
@@ -41,11 +42,10 @@ from tests.standin.control import StandIn
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "docs" / "soak-report.md"
 REGIONS = test_histories.REGIONS
-PARSED = "hostile answers to the parser, by outcome"
 #: What a run is to reach at least: title and line (None: all lines) → number.
 TARGETS = {
     ("histories: what they held", "histories"): 50_000,
-    (PARSED, None): 1_000_000,
+    (hostile.PARSED, None): 1_000_000,
     ("SIGKILL of a sync at a named site", None): 1_000,
     ("SIGKILL of a sync at a random instant, by the site it had passed last", None): 1_000,
     ("processes that synced the same apps at the same moment", "2 at once"): 500,
@@ -58,12 +58,13 @@ SHARES = {"parser": 0.005, "kills": 0.06, "overlaps": 0.06, "tls": 0.02}
 def parse_hostile(number: int, seed: int) -> None:
     """So many made-up answers: each is names or one of three errors, and nothing else."""
     for body in itertools.islice(hostile.bodies(seed), number):
+        safe_text(body.decode("utf-8", "backslashreplace"), secrets=["0123456789abcdef" * 4])
         try:
             parse(body)
         except PollFailed as failure:
-            count(PARSED, failure.outcome)
+            count(hostile.PARSED, failure.outcome)
         else:
-            count(PARSED, "ok")
+            count(hostile.PARSED, "ok")
 
 
 class Worker:

@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-#: What a clock that is slewed gains or loses in the longest task, and less than a change's bounds
-#: can be wrong by without anybody's harm.
+#: What a clock that is slewed gains or loses in the longest task.
 TOLERANCE = timedelta(seconds=1)
 
 

@@ -27,5 +27,5 @@ def of_run(reader: str, dag_run_id: str, expected: Collection[str]) -> Table:
         run = read_run(engine, dag_run_id)
     finally:
         engine.dispose()
-    good = {poll.conn_id for poll in run.polls if poll.outcome == "ok"}
+    good = {poll.conn_id for poll in run.polls if poll.recorded}
     return Table(render(run), bool(good) and set(expected) <= good)

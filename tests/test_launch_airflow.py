@@ -21,8 +21,6 @@ from tests.standin.control import StandIn
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.timeout(300)
-# Once a year: one run as soon as the DAG is known, and none later.
-_SELDOM = "0 0 1 1 *"
 
 
 class Bench:
@@ -60,8 +58,11 @@ class Bench:
         assert done.returncode == 0, done.stderr
         return [line.split(",") for line in done.stdout.splitlines()]
 
-    def run(self, **variables: str) -> Launched:
-        launched = Launched(self, variables)
+    def run(self) -> Launched:
+        """A `make run` that runs the DAG once, as soon as it knows it, and retries at once."""
+        launched = Launched(
+            self, {"IM_ATTR_AUDIT_SCHEDULE": "0 0 1 1 *", "IM_ATTR_AUDIT_RETRY_SECONDS": "0"}
+        )
         self.started.append(launched)
         return launched
 
@@ -209,7 +210,7 @@ def test_sync_of_given_targets_records_what_it_can_and_fails_by_name(
 def test_run_serves_beside_sync_and_psql_and_a_crash_of_one_part_leaves_nothing(
     bench: Bench,
 ) -> None:
-    launched = bench.run(IM_ATTR_AUDIT_SCHEDULE=_SELDOM, IM_ATTR_AUDIT_RETRY_SECONDS="0")
+    launched = bench.run()
     launched.until_up()
     address = bench.state.recall("running")["address"]
     with urllib.request.urlopen(f"{address}/api/v2/monitor/health", timeout=10) as answer:
@@ -248,7 +249,7 @@ def test_run_serves_beside_sync_and_psql_and_a_crash_of_one_part_leaves_nothing(
 def test_after_sigterm_nothing_is_left_and_the_next_run_goes_on_with_the_data(
     bench: Bench,
 ) -> None:
-    launched = bench.run(IM_ATTR_AUDIT_SCHEDULE=_SELDOM, IM_ATTR_AUDIT_RETRY_SECONDS="0")
+    launched = bench.run()
     launched.until_up()
     recorded = bench.sql("select count(*) from attr_audit.change")
     assert recorded != [["0"]]
@@ -260,7 +261,7 @@ def test_after_sigterm_nothing_is_left_and_the_next_run_goes_on_with_the_data(
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
 def test_a_killed_run_leaves_postgres_at_most_and_the_next_one_adopts_it(bench: Bench) -> None:
-    launched = bench.run(IM_ATTR_AUDIT_SCHEDULE=_SELDOM, IM_ATTR_AUDIT_RETRY_SECONDS="0")
+    launched = bench.run()
     launched.until_up()
     server = bench.state.postgres()
     known = server.pid
@@ -276,9 +277,8 @@ def test_a_killed_run_leaves_postgres_at_most_and_the_next_one_adopts_it(bench: 
     assert not server.running
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
 def test_what_a_run_killed_amid_its_tasks_has_left_is_ended_by_the_next(bench: Bench) -> None:
-    launched = bench.run(IM_ATTR_AUDIT_SCHEDULE=_SELDOM, IM_ATTR_AUDIT_RETRY_SECONDS="0")
+    launched = bench.run()
     launched.until_up()
     vendor = StandIn.attach(bench.state.standin)
     assert vendor is not None
@@ -292,7 +292,7 @@ def test_what_a_run_killed_amid_its_tasks_has_left_is_ended_by_the_next(bench: B
     launched.process.wait()
     known = bench.state.postgres().pid
 
-    again = bench.run(IM_ATTR_AUDIT_SCHEDULE=_SELDOM)
+    again = bench.run()
     again.until_up()
     assert launched.only_postgres_left, "\n".join(launched.left())
     assert bench.state.postgres().pid == known

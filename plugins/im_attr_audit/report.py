@@ -27,7 +27,7 @@ _WHAT_TO_DO = {
 def render(run: Run) -> str:
     """The run as a few aligned lines: every app with its names, every change, every failure."""
     failed = [poll for poll in run.polls if poll.failed]
-    recorded = sum(poll.outcome == "ok" for poll in run.polls)
+    recorded = sum(poll.recorded for poll in run.polls)
     count = f"{recorded} of {len(run.polls)} targets recorded"
     if not run.polls:
         count = "nothing was polled"

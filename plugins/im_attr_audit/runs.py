@@ -31,6 +31,11 @@ class RunPoll:
     names: Mapping[int, AttrName]
 
     @property
+    def recorded(self) -> bool:
+        """Whether this run's own answer is on record; of a late poll it is not, and none failed."""
+        return self.outcome == "ok"
+
+    @property
     def failed(self) -> bool:
         return self.outcome not in GOOD_OUTCOMES
 

@@ -313,7 +313,7 @@ def _size(targets: Sequence[Target | Broken]) -> int:
     from im_attr_audit.sync import THREADS
 
     longest = max((getattr(target, "timeout", 0.0) for target in targets), default=0.0)
-    return min(APPS_PER_TASK, max(1, int(THREADS * READS_AT_MOST / max(longest, 1.0))))
+    return min(APPS_PER_TASK, int(THREADS * READS_AT_MOST / max(longest, 1.0)))
 
 
 def _split(

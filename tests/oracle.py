@@ -92,13 +92,20 @@ class AppOracle:
         """Whether an answer has to be confirmed."""
         return not self.first_seen or self._settled(told) != self.names
 
-    def take(self, poll: Any, reads: Sequence[Seen], *, run: str) -> tuple[str, list[Expected]]:
-        """What a poll ought to come to; from now on it is part of what is known."""
+    def take(
+        self, poll: Any, reads: Sequence[Seen], *, run: str, hung_up: bool = False
+    ) -> tuple[str, list[Expected]]:
+        """What a poll ought to come to; from now on it is part of what is known.
+
+        ``hung_up``: its last request never came to be, as no connection was to be had.
+        """
         late = self.ended is not None and poll.requested_at < self.ended
         if poll.responded_at is not None:
             self.ended = max(poll.responded_at, self.ended or poll.responded_at)
         failed = reads[-1].outcome if reads and reads[-1].outcome != "ok" else None
-        if not reads:
+        if hung_up:
+            failed = "unavailable"
+        elif not reads:
             failed = "misconfigured"
         source, api = self.api, poll.api or self.api
         if self.newest is None or poll.requested_at >= self.newest:

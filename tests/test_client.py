@@ -42,6 +42,11 @@ KEY = "5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5e"
 NAMES = {"ActionStatus": "OK", "ErrorInfo": "", "ErrorCode": 0, "AttrNames": {"0": "sex"}}
 GOOD = json.dumps(NAMES).encode()
 
+
+class Beneath(bytes):
+    """Sent as it is, beneath TLS."""
+
+
 # An answer is a list of pieces: bytes to send, numbers of seconds to wait (until the client hangs
 # up), None to hang up. It is made from the request's query.
 Piece = bytes | float | None
@@ -119,7 +124,9 @@ class Server:
         for piece in script(query):
             if piece is None:
                 return False
-            if isinstance(piece, bytes):
+            if isinstance(piece, Beneath):
+                socket.socket.sendall(sock, piece)
+            elif isinstance(piece, bytes):
                 sock.sendall(piece)
             elif self._closing.wait(piece):
                 return False
@@ -484,6 +491,18 @@ def test_a_kept_alive_connection_that_was_dropped_is_made_anew_once(
     assert (len(server.requests), server.connections) == (3, 2)
 
 
+def test_a_kept_alive_connection_whose_tls_has_broken_is_made_anew_once(
+    serve: Callable[..., Server], authority: Authority
+) -> None:
+    server = serve(reply(), [Beneath(b"no record")], reply(), context=authority.server_context())
+    target = target_of(server, ca_bundle=authority.bundle)
+    with Pool() as pool:
+        client = TencentImClient(target, pool)
+        assert client.get_attr_names().names
+        assert client.get_attr_names().names
+    assert (len(server.requests), server.connections) == (3, 2)
+
+
 def test_a_second_drop_is_unavailable(serve: Callable[..., Server]) -> None:
     server = serve(reply(), [None])
     target = target_of(server)
@@ -699,7 +718,32 @@ def test_tls_1_1_is_refused(serve: Callable[..., Server], authority: Authority) 
     server = serve(reply(), context=context)
     failure = failure_of(target_of(server, ca_bundle=authority.bundle))
     assert type(failure) is Unavailable
+    assert "TLS 1.2 or newer could not be agreed (TLSV1_ALERT_PROTOCOL_VERSION)" in failure.reason
     assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("greeting", "words"),
+    [
+        (b"", "it hung up before it could be asked"),
+        (b"220 mail.example ESMTP\r\n", "could not be agreed (WRONG_VERSION_NUMBER)"),
+    ],
+)
+def test_what_speaks_no_tls_is_unavailable_and_the_reason_says_how(
+    greeting: bytes, words: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(greeting)
+
+        threading.Thread(target=greet, daemon=True).start()
+        failure = failure_of(target_of(f"https://127.0.0.1:{listener.getsockname()[1]}"))
+    assert type(failure) is Unavailable
+    assert words in failure.reason
 
 
 def test_a_ca_bundle_that_has_gone_is_misconfigured() -> None:

@@ -35,12 +35,14 @@ from tests.counts import count, counted
 from tests.oracle import AppOracle, Expected, assert_recorded, assert_true_time, reads_of
 from tests.rig import Record, Rig, app_of, assert_chains_hold
 from tests.standin.control import LogEntry, StandIn
+from tests.standin.world import StandInError
 
 REGIONS = ("china", "frankfurt", "seoul")
 #: Hypothesis makes some more than it is asked for.
 HISTORIES = 260
 _HELD = "histories: what they held"
 _TITLE = "histories: polls by outcome"
+_HUNG_UP = "histories: polls whose connection failed by itself"
 
 _NAMES = ["sex", "city", "Sex", "a|b", "a", "b", "", " ", "é", "e\u0301", "会员等级", "🙂", "';--"]
 _slots = st.integers(0, 3)
@@ -101,6 +103,16 @@ class _Held(_Actor):
 
     thread: threading.Thread | None = None
     errors: list[BaseException] = field(default_factory=list)
+
+
+def _no_tls(poll: Any) -> str | None:
+    """How a poll says that it found no TLS connection to the stand-in.
+
+    Seen about once in some ten thousand histories, under load, with nothing asked of the stand-in.
+    A poll that says so is believed, as it claims nothing; how many may do so is bounded.
+    """
+    _, _, why = (poll.error_info or "").rpartition(": ")
+    return why if "TLS" in why or "before it could be asked" in why else None
 
 
 class History(RuleBasedStateMachine):
@@ -241,9 +253,16 @@ class History(RuleBasedStateMachine):
         actor.thread.start()
         self.held[app] = (mark, actor)
         # The first read of a new signature may be refused and sent again before it is held.
-        self.standin.wait_held(len(self.held))
+        comes = self._is_held(len(self.held))
         actor.seqs |= {entry.seq for entry in self._entries(mark, {target.sdk_app_id})}
-        count(_HELD, "polls held under way")
+        if comes:
+            count(_HELD, "polls held under way")
+        else:
+            self._release(app)
+            self.standin.clear_faults(app=target.sdk_app_id)
+            before = counted(_HUNG_UP).total()
+            self._judge()
+            assert counted(_HUNG_UP).total() > before, "the stand-in ought to hold an answer back"
         self.sound = True
 
     @precondition(lambda self: self.held)
@@ -299,6 +318,14 @@ class History(RuleBasedStateMachine):
         assert not actor.errors, actor.errors
         actor.seqs |= {entry.seq for entry in self._entries(mark, {target.sdk_app_id})}
 
+    def _is_held(self, number: int) -> bool:
+        """Whether so many are; if not, the last one's poll has to say why (see _no_tls)."""
+        try:
+            self.standin.wait_held(number)
+        except StandInError:
+            return False
+        return True
+
     def _mark(self) -> int:
         entries = self.standin.log()
         return entries[-1].seq if entries else 0
@@ -320,9 +347,11 @@ class History(RuleBasedStateMachine):
             entries = [e for e in log if e.seq in actor.seqs and e.app_id == poll.sdk_app_id]
             assert actor.run == poll.dag_run_id
             reads = reads_of(entries)
-            assert poll.reads == len(reads), (poll, entries)
+            hung_up = _no_tls(poll)
+            # The request that was not sent was a read of its own, or a read's second request.
+            assert poll.reads - len(reads) in ((0, 1) if hung_up else (0,)), (poll, entries)
             oracle = self.oracles[app]
-            outcome, expected = oracle.take(poll, reads, run=actor.run)
+            outcome, expected = oracle.take(poll, reads, run=actor.run, hung_up=bool(hung_up))
             assert poll.outcome == outcome, (poll, reads)
             changes = [c for c in record.changes if c.poll_id == poll.poll_id]
             assert len(changes) == len(expected), (changes, expected)
@@ -331,6 +360,8 @@ class History(RuleBasedStateMachine):
                 self.expected.append((app, change, wanted))
                 count("histories: changes by kind", change.kind)
             count(_TITLE, poll.outcome)
+            if hung_up:
+                count(_HUNG_UP, hung_up)
         assert len(record.changes) == len(self.expected)
         for number, target in enumerate(self.targets):
             known = {slot: name for slot, (name, _) in self.oracles[number].names.items()}
@@ -346,12 +377,14 @@ class History(RuleBasedStateMachine):
         self._judge()
         for app in range(len(self.targets)):
             self._mend_key(app)
-        on_time = 0
-        while on_time < 2:
-            # One right after another may be late where reading the clock took long.
+        sufficing = 0
+        for _ in range(10):
+            # One right after another may be late where reading the clock took long, or _no_tls.
             recorded = self._poll(list(self.current), new_run=True)
             self._judge()
-            on_time += all(each.outcome != "late" for each in recorded)
+            sufficing += all(each.outcome in ("ok", "unstable") for each in recorded)
+            if sufficing == 2:
+                break
         record = self.rig.record(*self.targets)
         for target in self.current:
             truth = self.standin.truth(*app_of(target), api=target.api)
@@ -407,6 +440,8 @@ def run_histories(
         )
         assert_chains_hold(History.rig.engine)
         del History.rig
+    # A stand-in that nobody gets through to would prove nothing.
+    assert counted(_HUNG_UP).total() <= 2 + counted(_HELD)["histories"] // 5000
 
 
 @pytest.fixture

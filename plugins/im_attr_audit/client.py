@@ -1,9 +1,9 @@
 """Asks the vendor for one app's attribute names. The only module that speaks HTTP.
 
 One read is one POST, plus at most one with a new signature (where the vendor says that the first
-has expired) and one over a new connection (where a kept-alive one turned out to be dropped before
-any byte of the answer). Everything else that goes wrong is raised, classified, for Airflow to
-retry. Three things that the HTTP libraries do not give are made here:
+has expired) and one over a new connection (where a kept-alive one turned out to be dropped, or its
+TLS broken, before any byte of the answer). Everything else that goes wrong is raised, classified,
+for Airflow to retry. Three things that the HTTP libraries do not give are made here:
 
 *One time-out for the whole call.* ``requests`` and urllib3 count from byte to byte: a server that
 drips one a second is never cut off. Here each call has a deadline, and every socket operation
@@ -489,14 +489,14 @@ class TencentImClient:
         return result if result is not None else self._unavailable("the connection was dropped")
 
     def _exchange_once(self, route: HTTPConnectionPool, call: _Call) -> _Reply | Unavailable | None:
-        """The reply, or the error; None where a kept-alive connection turned out to be dropped."""
+        """The reply, or the error; None where a kept-alive connection turned out to be dead."""
         _this_thread.call = call
         try:
             return _round_trip(route, self.target.path, call)
         except Exception as error:
             # Not only the library's own errors: whatever a server can provoke in it ends here.
             causes = list(_causes(error))
-            dropped = any(isinstance(cause, (ConnectionError, ssl.SSLEOFError)) for cause in causes)
+            dropped = any(isinstance(cause, (ConnectionError, ssl.SSLError)) for cause in causes)
             if dropped and not call.connected and not call.answered:
                 return None
             if time.monotonic() >= call.deadline:
@@ -617,6 +617,7 @@ def _in_words(causes: list[BaseException]) -> str:
     """What went wrong, in words of our own: the libraries' texts may quote what was sent."""
     for kind, words in (
         (ssl.SSLCertVerificationError, "its certificate is not trusted"),
+        (ssl.SSLEOFError, "it hung up before it could be asked"),
         (ssl.SSLError, "TLS 1.2 or newer could not be agreed"),
         (socket.gaierror, "its name cannot be resolved"),
         (urllib3.exceptions.ProxyError, "the proxy named by HTTPS_PROXY did not connect to it"),
@@ -633,6 +634,8 @@ def _in_words(causes: list[BaseException]) -> str:
             if isinstance(cause, kind):
                 if isinstance(cause, ssl.SSLCertVerificationError):
                     return f"{words} ({cause.verify_message}); for a private CA set ca_bundle"
+                if isinstance(cause, ssl.SSLError) and cause.reason:
+                    return f"{words} ({cause.reason})"  # a constant of OpenSSL's
                 return words
     last = causes[-1]
     if isinstance(last, OSError) and last.errno is not None:

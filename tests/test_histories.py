@@ -99,8 +99,9 @@ class _Actor:
 
 @dataclass
 class _Held(_Actor):
-    """One that waits for an answer which the stand-in holds back."""
+    """One that waits for an answer which the stand-in holds back, if it got through to it."""
 
+    waits: bool = False
     thread: threading.Thread | None = None
     errors: list[BaseException] = field(default_factory=list)
 
@@ -253,12 +254,11 @@ class History(RuleBasedStateMachine):
         actor.thread.start()
         self.held[app] = (mark, actor)
         # The first read of a new signature may be refused and sent again before it is held.
-        comes = self._is_held(len(self.held))
+        actor.waits = self._waits(actor.thread)
         actor.seqs |= {entry.seq for entry in self._entries(mark, {target.sdk_app_id})}
-        if comes:
+        if actor.waits:
             count(_HELD, "polls held under way")
         else:
-            self._release(app)
             self.standin.clear_faults(app=target.sdk_app_id)
             before = counted(_HUNG_UP).total()
             self._judge()
@@ -318,13 +318,18 @@ class History(RuleBasedStateMachine):
         assert not actor.errors, actor.errors
         actor.seqs |= {entry.seq for entry in self._entries(mark, {target.sdk_app_id})}
 
-    def _is_held(self, number: int) -> bool:
-        """Whether so many are; if not, the last one's poll has to say why (see _no_tls)."""
-        try:
-            self.standin.wait_held(number)
-        except StandInError:
-            return False
-        return True
+    def _waits(self, thread: threading.Thread) -> bool:
+        """Whether one more answer is held back; if not, this thread's poll is over already."""
+        number = 1 + sum(actor.waits for _, actor in self.held.values())
+        while True:
+            over = not thread.is_alive()
+            try:
+                self.standin.wait_held(number, timeout=1)
+            except StandInError:
+                if over:
+                    return False
+            else:
+                return True
 
     def _mark(self) -> int:
         entries = self.standin.log()

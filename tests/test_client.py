@@ -503,6 +503,23 @@ def test_a_kept_alive_connection_whose_tls_has_broken_is_made_anew_once(
     assert (len(server.requests), server.connections) == (3, 2)
 
 
+@pytest.mark.parametrize("status", ["200 OK", "204 No Content", "304 Not Modified", "502 Bad"])
+@pytest.mark.parametrize("excess", [b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 9_000, b"x" * 100_000])
+def test_what_follows_an_answer_is_not_taken_for_the_next_apps(
+    serve: Callable[..., Server], authority: Authority, status: str, excess: bytes
+) -> None:
+    whole = reply(status=status)[0]
+    assert isinstance(whole, bytes)
+    server = serve([whole + excess], reply(), context=authority.server_context())
+    with Pool() as pool:
+        first = TencentImClient(target_of(server, ca_bundle=authority.bundle), pool)
+        with contextlib.suppress(Unavailable, Invalid):
+            first.get_attr_names()
+        second = TencentImClient(target_of(server, ca_bundle=authority.bundle), pool)
+        assert second.get_attr_names().names == {0: AttrName("sex")}
+    assert len(server.requests) == 2
+
+
 def test_a_second_drop_is_unavailable(serve: Callable[..., Server]) -> None:
     server = serve(reply(), [None])
     target = target_of(server)

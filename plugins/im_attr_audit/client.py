@@ -191,12 +191,18 @@ def _connect(host: str, port: int, options: Any) -> socket.socket:
 
 
 class _OurResponse(http.client.HTTPResponse):
-    """Refuses a head that cannot be read, before urllib3 logs what it could not read of it."""
+    """Refuses a head that cannot be read, before urllib3 logs what it could not read of it.
+
+    A connection outlives an ordinary answer alone: after another the body that its status rules
+    out, or a longer one than was announced, would be read as the next app's answer.
+    """
 
     def begin(self) -> None:
         super().begin()
         if self.headers.defects or self.headers.get_payload():
             raise http.client.HTTPException("broken headers")
+        if self.status != 200:
+            self.will_close = True
 
 
 class _OurHttp(HTTPConnection):
@@ -222,8 +228,11 @@ class _OurHttpPool(HTTPConnectionPool):
     ConnectionCls = _OurHttp
 
     def _get_conn(self, timeout: float | None = None) -> Any:
-        connection = super()._get_conn(timeout)
-        if _this_thread.call is not None and _this_thread.call.new_connection:
+        connection: Any = super()._get_conn(timeout)
+        wanted = _this_thread.call is not None and _this_thread.call.new_connection
+        # Deciphered already, so that urllib3's look at the socket does not see it.
+        left_over = isinstance(connection.sock, ssl.SSLSocket) and connection.sock.pending()
+        if wanted or left_over:
             connection.close()  # it connects anew by itself
         return connection
 

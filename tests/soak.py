@@ -52,7 +52,7 @@ TARGETS = {
     ("hostile answers over TLS, by outcome", None): 5_000,
 }
 #: Which part of the time each takes; the histories take what is left.
-SHARES = {"parser": 0.004, "kills": 0.05, "overlaps": 0.02, "tls": 0.01}
+SHARES = {"parser": 0.016, "kills": 0.04, "overlaps": 0.015, "tls": 0.01}
 
 
 def parse_hostile(number: int, seed: int) -> None:

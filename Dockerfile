@@ -49,8 +49,7 @@ WORKDIR /opt/airflow
 
 FROM base AS demo
 COPY compose/demo.py /opt/im-attr-audit/
-COPY tests/__init__.py /opt/im-attr-audit/tests/
-COPY tests/standin /opt/im-attr-audit/tests/standin
+COPY simulator /opt/im-attr-audit/simulator
 CMD ["python", "/opt/im-attr-audit/demo.py"]
 
 FROM base AS airflow

@@ -55,7 +55,8 @@ test-cluster: setup
 lint: setup
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy plugins dags launch compose tests benchmarks
+	@.venv/bin/lint-imports
+	@.venv/bin/mypy plugins dags launch compose simulator tests benchmarks
 
 licences: setup
 	@.venv/bin/python -m launch.licences

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.fernet import Fernet
-from im_attr_audit.rules import GOOD_OUTCOMES
+from im_attr_audit.record.rules import GOOD_OUTCOMES
 
 from benchmarks.measure import ratio
 from benchmarks.plain import DAG_ID, SHAPE_ID, SHAPES, plain_environment
@@ -29,8 +29,8 @@ from launch.dag_runs import FINISHED
 from launch.databases import AIRFLOW, AUDIT
 from launch.postgres import EmbeddedPostgres
 from launch.state import ROOT, State
-from tests.standin.control import NewApp, StandIn
-from tests.standin.story import APPS, REGIONS
+from simulator.control import NewApp, StandIn
+from simulator.story import APPS, REGIONS
 
 NAMES = {0: "sex", 1: "city", 2: "Membership level", 3: "signup channel"}
 DAGS = {"ours": DAG_ID, "shape": SHAPE_ID}

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from im_attr_audit import client
-from im_attr_audit.client import Pool, TencentImClient
 from im_attr_audit.sync import THREADS
-from im_attr_audit.target import Target, target_from_connection
-from im_attr_audit.usersig import user_sig
+from im_attr_audit.tencent import client
+from im_attr_audit.tencent.client import Pool, TencentImClient
+from im_attr_audit.tencent.target import Target, target_from_connection
+from im_attr_audit.tencent.usersig import user_sig
 from requests.adapters import HTTPAdapter
 
 from benchmarks.measure import Side, in_turn
-from tests.standin.control import NewApp, StandIn
+from simulator.control import NewApp, StandIn
 
 APPS = 1_000
 LATENCY = 0.030

@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from im_attr_audit.migrate import migrate, sql_directory
+from im_attr_audit.record.migrate import migrate, sql_directory
 
 from launch.postgres import MAJOR, SETTINGS, THROWAWAY, EmbeddedPostgres
 from tests.psql import psql

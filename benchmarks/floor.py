@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from im_attr_audit.rules import Attempt
+from im_attr_audit.record.rules import Attempt
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 _BEGIN = """

@@ -17,7 +17,7 @@ def main() -> None:
     side, url, state, run = sys.argv[1:]
     attempts = pickle.loads(Path(state).read_bytes())  # our own file of a moment ago
     if side == "ours":
-        from im_attr_audit.store import create_audit_engine
+        from im_attr_audit.record.engine import create_audit_engine
         from sqlalchemy.engine import make_url
 
         from benchmarks.record import ours

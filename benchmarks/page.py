@@ -20,10 +20,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from im_attr_audit.migrate import migrate
-from im_attr_audit.regions import REGION_HOSTS
-from im_attr_audit.web import queries
-from im_attr_audit.web.api import APPS_IN_A_TIMELINE, CHANGES_ON_A_PAGE
+from im_attr_audit.page import queries
+from im_attr_audit.page.api import APPS_IN_A_TIMELINE, CHANGES_ON_A_PAGE
+from im_attr_audit.record.migrate import migrate
+from im_attr_audit.tencent.regions import REGION_HOSTS
 from playwright.sync_api import sync_playwright
 from psycopg2.extensions import adapt
 

@@ -14,9 +14,10 @@ from datetime import timedelta
 from typing import Any
 
 import psycopg2
-from im_attr_audit.rules import Attempt, needs_confirmation
-from im_attr_audit.store import create_audit_engine, record_attempts, record_unchanged
-from im_attr_audit.verify import check_database
+from im_attr_audit.record.engine import create_audit_engine
+from im_attr_audit.record.rules import Attempt, needs_confirmation
+from im_attr_audit.record.store import record_attempts, record_unchanged
+from im_attr_audit.record.verify import check_database
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from im_attr_audit.migrate import migrate
+from im_attr_audit.record.migrate import migrate
 
 from launch.postgres import EmbeddedPostgres
 

@@ -19,8 +19,8 @@ from benchmarks.measure import Side, in_turn, ratio
 from benchmarks.plain import SHAPE_ID
 from launch import databases, environment
 from launch.postgres import EmbeddedPostgres
-from tests.standin.control import NewApp
-from tests.standin.story import APPS, REGIONS
+from simulator.control import NewApp
+from simulator.story import APPS, REGIONS
 
 
 def measure(rounds: int = 9) -> dict[str, Any]:

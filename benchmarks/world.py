@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime, timedelta
 
-from im_attr_audit.answer import Answer
 from im_attr_audit.names import AttrName
-from im_attr_audit.rules import Attempt, Read
+from im_attr_audit.record.rules import Attempt, Read
+from im_attr_audit.tencent.answer import Answer
 
 REGIONS = ("china", "singapore", "seoul", "tokyo", "frankfurt", "mumbai")
 SLOTS = 10

@@ -18,8 +18,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.standin.control import StandIn
-from tests.standin.story import APPS, REGIONS
+from simulator.control import StandIn
+from simulator.story import APPS, REGIONS
 
 NAME = "standin"
 STATE = Path("/opt/airflow/standin")

@@ -68,7 +68,7 @@ def reader(state: State, server: EmbeddedPostgres, user: Mapping[str, str]) -> s
 
 
 def _prepare_embedded(server: EmbeddedPostgres) -> tuple[str, str]:
-    from im_attr_audit.migrate import migrate
+    from im_attr_audit.record.migrate import migrate
 
     server.ensure_database(AUDIT)
     migrate(server.url(AUDIT))
@@ -88,7 +88,7 @@ def _embedded(server: EmbeddedPostgres, role: str) -> str:
 
 
 def _prepare_own(state: State, url: str, user: Mapping[str, str]) -> tuple[str, str]:
-    from im_attr_audit.migrate import migrate
+    from im_attr_audit.record.migrate import migrate
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 

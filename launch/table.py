@@ -18,9 +18,9 @@ class Table:
 
 def of_run(reader: str, dag_run_id: str, expected: Collection[str]) -> Table:
     """`reader`: an Airflow Connection. `expected`: the connections that were to be asked."""
+    from im_attr_audit.record.engine import create_audit_engine
+    from im_attr_audit.record.runs import read_run
     from im_attr_audit.report import render
-    from im_attr_audit.runs import read_run
-    from im_attr_audit.store import create_audit_engine
 
     engine = create_audit_engine(url_of(reader))
     try:

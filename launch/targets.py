@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from launch.environment import CONN_IDS, SCHEDULE, conn_ids, past_the_proxy
 from launch.state import State, say
-from tests.standin.control import StandIn
-from tests.standin.story import APPS, REGIONS
+from simulator.control import StandIn
+from simulator.story import APPS, REGIONS
 
 
 @dataclass(slots=True)

@@ -47,7 +47,7 @@ class ImAttrAuditPlugin(AirflowPlugin):
     @cached_property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
         try:
-            from im_attr_audit.web.app import airflow_app
+            from im_attr_audit.page.app import airflow_app
 
             return [{"app": airflow_app(), "url_prefix": f"/{_PREFIX}", "name": "Attribute names"}]
         except Exception:

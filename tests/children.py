@@ -205,7 +205,8 @@ class _Sites:
         engine.dialect.do_commit = watched_commit
 
     def watch_client(self) -> None:
-        from im_attr_audit import client, sync
+        from im_attr_audit import sync
+        from im_attr_audit.tencent import client
 
         sites = self
 
@@ -257,7 +258,7 @@ _engines: dict[str, Any] = {}
 
 
 def _sync(work: Work, say: Callable[[str], None], strike: Strike | None) -> dict[str, Any]:
-    from im_attr_audit.store import create_audit_engine
+    from im_attr_audit.record.engine import create_audit_engine
     from im_attr_audit.sync import sync_apps
     from sqlalchemy.engine import make_url
 
@@ -302,7 +303,7 @@ def _send_an_executioner(seconds: float) -> None:
 def _serve() -> None:
     # Everything that a sync needs is imported once for all.
     import im_attr_audit.sync  # noqa: F401
-    from im_attr_audit.store import create_audit_engine
+    from im_attr_audit.record.engine import create_audit_engine
     from sqlalchemy.engine import make_url
 
     create_audit_engine(make_url("postgresql://nobody@127.0.0.1/nothing"))

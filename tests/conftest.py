@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from im_attr_audit.migrate import migrate
-from im_attr_audit.store import create_audit_engine
+from im_attr_audit.record.engine import create_audit_engine
+from im_attr_audit.record.migrate import migrate
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 
 from launch.postgres import THROWAWAY, EmbeddedPostgres
-from tests.standin.control import StandIn
+from simulator.control import StandIn
 
 # Printed at the end of every test run.
 pytest_plugins = ["tests.counts"]

@@ -155,7 +155,7 @@ def _shell(value: str) -> str:
 
 def main() -> None:
     """Write the page anew."""
-    from im_attr_audit.migrate import migrate
+    from im_attr_audit.record.migrate import migrate
 
     with tempfile.TemporaryDirectory(prefix="im-attr-audit-docs-") as directory:
         server = EmbeddedPostgres(Path(directory) / "postgres", settings=THROWAWAY)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from im_attr_audit.answer import Answer
 from im_attr_audit.errors import Misconfigured, PollFailed
 from im_attr_audit.names import AttrName
-from im_attr_audit.rules import Attempt, Read
+from im_attr_audit.record.rules import Attempt, Read
+from im_attr_audit.tencent.answer import Answer
 
 NamesLike = Mapping[int, str | tuple[str, int | None]]
 

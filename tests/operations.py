@@ -6,7 +6,7 @@ import itertools
 import re
 from pathlib import Path
 
-from im_attr_audit.codes import CODES, Code
+from im_attr_audit.tencent.codes import CODES, Code
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "operations.md"
 _GENERATED = re.compile(r"(<!-- generated: codes -->\n).*?(<!-- end -->)", re.DOTALL)

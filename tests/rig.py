@@ -16,12 +16,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import count as counter
 from typing import Any
 
-from im_attr_audit.store import App, Recorded
+from im_attr_audit.record.store import App, Recorded
 from im_attr_audit.sync import sync_apps
-from im_attr_audit.target import Broken, Target, target_from_connection
+from im_attr_audit.tencent.target import Broken, Target, target_from_connection
 from sqlalchemy import Engine, text
 
-from tests.standin.control import LogEntry, StandIn, Truth
+from simulator.control import LogEntry, StandIn, Truth
 
 Slots = Mapping[int, str]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -26,18 +26,18 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from im_attr_audit.answer import parse
 from im_attr_audit.errors import PollFailed
-from im_attr_audit.redact import safe_text
+from im_attr_audit.tencent.answer import parse
+from im_attr_audit.tencent.redact import safe_text
 
 from launch.postgres import THROWAWAY, EmbeddedPostgres
 from launch.processes import wait_until
+from simulator.control import StandIn
 from tests import hostile, test_histories, test_hostile_over_tls, test_kill_points, test_overlap
 from tests.children import Children
 from tests.conftest import WRITER, fresh_audit_db, make_template
 from tests.counts import count, everything, lines, take_over
 from tests.rig import Rig, assert_chains_hold
-from tests.standin.control import StandIn
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "docs" / "soak-report.md"

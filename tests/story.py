@@ -13,9 +13,10 @@ from datetime import UTC, datetime, timedelta
 
 from im_attr_audit.errors import Misconfigured, PollFailed, Rejected, Unavailable
 from im_attr_audit.names import AttrName
-from im_attr_audit.rules import Attempt
-from im_attr_audit.runs import retire_apps
-from im_attr_audit.store import App, create_audit_engine, record_attempts
+from im_attr_audit.record.engine import create_audit_engine
+from im_attr_audit.record.rules import Attempt
+from im_attr_audit.record.runs import retire_apps
+from im_attr_audit.record.store import App, record_attempts
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 

@@ -11,11 +11,11 @@ import urllib.parse
 from typing import Any
 
 import pytest
-from im_attr_audit.answer import parse
 from im_attr_audit.errors import Invalid, PollFailed, Rejected, Unavailable
 from im_attr_audit.names import AttrName
-from im_attr_audit.redact import REDACTED, inert, redact, safe_text
-from im_attr_audit.usersig import user_sig
+from im_attr_audit.tencent.answer import parse
+from im_attr_audit.tencent.redact import REDACTED, inert, redact, safe_text
+from im_attr_audit.tencent.usersig import user_sig
 
 from tests import hostile
 from tests.counts import count

@@ -31,12 +31,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from im_attr_audit import client as client_module
-from im_attr_audit.client import Pool, TencentImClient
 from im_attr_audit.errors import Invalid, Misconfigured, PollFailed, Rejected, Unavailable
 from im_attr_audit.names import AttrName
-from im_attr_audit.redact import REDACTED, redact
-from im_attr_audit.target import Target
+from im_attr_audit.tencent import client as client_module
+from im_attr_audit.tencent.client import Pool, TencentImClient
+from im_attr_audit.tencent.redact import REDACTED, redact
+from im_attr_audit.tencent.target import Target
 
 KEY = "5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5e"
 NAMES = {"ActionStatus": "OK", "ErrorInfo": "", "ErrorCode": 0, "AttrNames": {"0": "sex"}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from im_attr_audit.codes import CODES, Action, explain, lookup
+from im_attr_audit.tencent.codes import CODES, Action, explain, lookup
 
 # Every code of the vendor's pages that the fact sheet lists.
 DOCUMENTED = [

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg2
 import pytest
 import yaml  # type: ignore[import-untyped]
-from im_attr_audit.migrate import migrate
+from im_attr_audit.record.migrate import migrate
 
 from launch.postgres import THROWAWAY, EmbeddedPostgres, bundled_binaries
 

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import text
 
 from launch.postgres import EmbeddedPostgres
+from simulator.control import StandIn
 from tests.airflow_process import AirflowProcess, Ended
 from tests.conftest import AuditDb
-from tests.standin.control import StandIn
 
 REGIONS = ("china", "seoul", "frankfurt")
 APPS = {"china": 1400000001, "seoul": 1400000002, "frankfurt": 1400000003}

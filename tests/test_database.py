@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from im_attr_audit.database import engine_of_connection
+from im_attr_audit.record.engine import engine_of_connection
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from im_attr_audit import tasks
-from im_attr_audit.target import Target
+from im_attr_audit.tencent.target import Target
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
+from simulator.control import StandIn
 from tests.conftest import AuditDb
 from tests.rig import Rig, app_of, assert_changes_are_true
-from tests.standin.control import StandIn
 
 REGIONS = ("china", "frankfurt", "seoul")
 RETRIES = 3

@@ -25,17 +25,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from im_attr_audit.errors import Misconfigured
-from im_attr_audit.runs import retire_apps
-from im_attr_audit.store import Recorded
-from im_attr_audit.target import Broken, Target
+from im_attr_audit.record.runs import retire_apps
+from im_attr_audit.record.store import Recorded
+from im_attr_audit.tencent.target import Broken, Target
 
 from launch.postgres import EmbeddedPostgres
+from simulator.control import LogEntry, StandIn
+from simulator.world import StandInError
 from tests.conftest import fresh_audit_db
 from tests.counts import count, counted
 from tests.oracle import AppOracle, Expected, assert_recorded, assert_true_time, reads_of
 from tests.rig import Record, Rig, app_of, assert_chains_hold
-from tests.standin.control import LogEntry, StandIn
-from tests.standin.world import StandInError
 
 REGIONS = ("china", "frankfurt", "seoul")
 #: Hypothesis makes some more than it is asked for.

@@ -9,16 +9,16 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from im_attr_audit.answer import parse
 from im_attr_audit.errors import PollFailed
-from im_attr_audit.redact import redact
-from im_attr_audit.target import Target
+from im_attr_audit.tencent.answer import parse
+from im_attr_audit.tencent.redact import redact
+from im_attr_audit.tencent.target import Target
 
+from simulator.control import StandIn
 from tests import hostile
 from tests.conftest import AuditDb
 from tests.counts import count
 from tests.rig import Rig, app_of, assert_chains_hold
-from tests.standin.control import StandIn
 
 ANSWERS = 520
 AT_ONCE = 26

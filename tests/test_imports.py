@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-CORE = "errors names usersig regions codes redact answer target rules clock"
+CORE = (
+    "errors names tencent.usersig tencent.regions tencent.codes tencent.redact tencent.answer "
+    "tencent.target record.rules record.clock"
+)
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -29,10 +32,10 @@ def test_the_core_needs_nothing_but_the_standard_library(module: str) -> None:
 @pytest.mark.parametrize(
     ("module", "not_loaded"),
     [
-        ("client", {"airflow", "sqlalchemy", "psycopg2"}),
+        ("tencent.client", {"airflow", "sqlalchemy", "psycopg2"}),
         ("sync", {"airflow", "fastapi"}),
-        ("store", {"airflow", "requests"}),
-        ("migrate", {"airflow", "requests"}),
+        ("record.store", {"airflow", "requests"}),
+        ("record.migrate", {"airflow", "requests"}),
     ],
 )
 def test_an_adapter_knows_one_foreign_library(module: str, not_loaded: set[str]) -> None:
@@ -40,5 +43,6 @@ def test_an_adapter_knows_one_foreign_library(module: str, not_loaded: set[str])
 
 
 def test_a_task_that_asks_nobody_does_not_load_what_speaks_http() -> None:
-    loaded = loaded_by("import im_attr_audit.target, im_attr_audit.runs, im_attr_audit.hook")
+    modules = ("tencent.target", "record.runs", "hook")
+    loaded = loaded_by("; ".join(f"import im_attr_audit.{module}" for module in modules))
     assert "requests" not in loaded

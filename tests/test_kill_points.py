@@ -14,14 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from im_attr_audit.migrate import migrate
-from im_attr_audit.store import create_audit_engine
-from im_attr_audit.target import Target
+from im_attr_audit.record.engine import create_audit_engine
+from im_attr_audit.record.migrate import migrate
+from im_attr_audit.tencent.target import Target
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from launch.postgres import EmbeddedPostgres
 from launch.processes import wait_until
+from simulator.control import StandIn
 from tests.children import Children, Ended, Strike, Work, named_passings
 from tests.conftest import WRITER, AuditDb
 from tests.counts import count, counted
@@ -32,7 +33,6 @@ from tests.rig import (
     assert_chains_hold,
     assert_changes_are_true,
 )
-from tests.standin.control import StandIn
 
 _NAMED = "SIGKILL of a sync at a named site"
 _BETWEEN = "SIGKILL of a sync at a random instant, by the site it had passed last"

@@ -17,7 +17,7 @@ import pytest
 from launch import api, components, environment, processes
 from launch.dag_runs import DAG_ID, DagRuns
 from launch.state import STATE_VARIABLE, State
-from tests.standin.control import StandIn
+from simulator.control import StandIn
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.timeout(300)
@@ -163,7 +163,7 @@ def test_sync_records_the_names_and_then_exactly_the_one_that_was_changed(bench:
     assert not bench.state.postgres().running
 
     by_hand = bench.launch(
-        "tests.standin", "set", "frankfurt", "2", "loyalty", "--state", str(bench.state.standin)
+        "simulator", "set", "frankfurt", "2", "loyalty", "--state", str(bench.state.standin)
     )
     assert by_hand.returncode == 0, by_hand.stderr
     second = bench.launch("launch", "sync")

@@ -16,21 +16,22 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from im_attr_audit import alerts, notify
-from im_attr_audit.alerts import Delivery, Fact, deliver, note_gaps, read_waiting
+from im_attr_audit import notify
 from im_attr_audit.errors import Unavailable
 from im_attr_audit.names import AttrName
 from im_attr_audit.notify import Messenger, compose, inert_word, send_waiting
-from im_attr_audit.runs import retire_apps
-from im_attr_audit.store import record_attempts
+from im_attr_audit.record import notifications as alerts
+from im_attr_audit.record.notifications import Delivery, Fact, deliver, note_gaps, read_waiting
+from im_attr_audit.record.runs import retire_apps
+from im_attr_audit.record.store import record_attempts
 from im_attr_audit.tasks import stale_after
 from sqlalchemy.exc import DBAPIError
 
 from launch.postgres import EmbeddedPostgres
+from simulator.control import StandIn
 from tests.airflow_process import ROOT, AirflowProcess
 from tests.conftest import AuditDb
 from tests.history import START, NamesLike, polled
-from tests.standin.control import StandIn
 from tests.test_dag import APPS, REGIONS, Audit
 from tests.test_schema import months_before, refused, run
 from tests.webhook import Webhook, webhook
@@ -239,7 +240,7 @@ def test_two_reports_at_the_same_time_send_a_message_once(db: AuditDb) -> None:
 KILLED_BETWEEN = """
 import os, signal, sys
 from im_attr_audit import notify
-from im_attr_audit.store import create_audit_engine
+from im_attr_audit.record.engine import create_audit_engine
 from sqlalchemy.engine import make_url
 send = notify.Messenger.send
 def and_die(*args):
@@ -346,7 +347,7 @@ def test_a_messenger_whose_answer_never_ends_is_given_up(hook: Webhook) -> None:
 LOADED = """
 import os, sys
 from im_attr_audit.notify import send_waiting
-from im_attr_audit.store import create_audit_engine
+from im_attr_audit.record.engine import create_audit_engine
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 engine = create_audit_engine(make_url(sys.argv[1]))

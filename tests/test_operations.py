@@ -18,15 +18,15 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from im_attr_audit.store import record_attempts
+from im_attr_audit.record.store import record_attempts
 
 from launch.postgres import THROWAWAY, EmbeddedPostgres, bundled_binaries
+from simulator.control import StandIn
 from tests.airflow_commands import airflow_commands
 from tests.airflow_process import ROOT
 from tests.conftest import AuditDb
 from tests.history import polled
 from tests.operations import GUIDE, codes_table, written
-from tests.standin.control import StandIn
 from tests.test_schema import run
 from tests.webhook import webhook
 

@@ -10,18 +10,19 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from im_attr_audit.rules import Attempt
-from im_attr_audit.store import Recorded, create_audit_engine, record_attempts
-from im_attr_audit.target import Target
+from im_attr_audit.record.engine import create_audit_engine
+from im_attr_audit.record.rules import Attempt
+from im_attr_audit.record.store import Recorded, record_attempts
+from im_attr_audit.tencent.target import Target
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 
+from simulator.control import StandIn
 from tests.children import Children, Work
 from tests.conftest import WRITER, AuditDb
 from tests.counts import count
 from tests.history import polled
 from tests.rig import Rig, app_of, assert_chains_hold, assert_changes_are_true
-from tests.standin.control import StandIn
 
 REGIONS = ("china", "frankfurt")
 TWO_AT_ONCE = 200

@@ -18,11 +18,11 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from im_attr_audit.errors import Rejected
-from im_attr_audit.store import record_attempts
-from im_attr_audit.web import api, app
-from im_attr_audit.web.app import make_app
-from im_attr_audit.web.models import Problem
-from im_attr_audit.web.reader import Reader
+from im_attr_audit.page import api, app
+from im_attr_audit.page.app import make_app
+from im_attr_audit.page.models import Problem
+from im_attr_audit.page.reader import Reader
+from im_attr_audit.record.store import record_attempts
 from sqlalchemy import text
 
 from launch.postgres import free_port
@@ -406,11 +406,11 @@ def test_a_task_process_that_loads_the_plugin_loads_nothing_of_the_page(tmp_path
     assert "im_attr_audit" in plugins
     assert "im_attr_audit_plugin" in new
     heavy = ("fastapi", "starlette", "pydantic", "sqlalchemy", "airflow.api_fastapi", "flask")
-    assert [name for name in new if name.startswith((*heavy, "im_attr_audit.web"))] == []
+    assert [name for name in new if name.startswith((*heavy, "im_attr_audit.page"))] == []
 
 
 def test_airflow_starts_although_the_page_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "im_attr_audit.web.app", None)
+    monkeypatch.setitem(sys.modules, "im_attr_audit.page.app", None)
     monkeypatch.syspath_prepend(str(ROOT / "plugins"))
     from im_attr_audit_plugin import ImAttrAuditPlugin
 

@@ -13,8 +13,8 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 from im_attr_audit.hook import TencentImHook
 from im_attr_audit.provider import get_provider_info
-from im_attr_audit.regions import REGION_HOSTS
-from im_attr_audit.target import target_from_connection
+from im_attr_audit.tencent.regions import REGION_HOSTS
+from im_attr_audit.tencent.target import target_from_connection
 
 
 @pytest.fixture(scope="module")

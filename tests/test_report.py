@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 from im_attr_audit.names import AttrName
+from im_attr_audit.record.runs import Run, RunChange, RunPoll
 from im_attr_audit.report import quoted, render
-from im_attr_audit.runs import Run, RunChange, RunPoll
 
 AT = datetime(2026, 5, 3, 10, 0, tzinfo=UTC)
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from im_attr_audit.errors import Misconfigured, Rejected, Unavailable
 from im_attr_audit.names import AttrName, Difference, compare, settle
-from im_attr_audit.rules import Attempt, Known, Verdict, advance, judge, needs_confirmation
+from im_attr_audit.record.rules import Attempt, Known, Verdict, advance, judge, needs_confirmation
 
 from tests.history import START, NamesLike, names, polled
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg2
 import pytest
-from im_attr_audit.migrate import migrate, revisions
-from im_attr_audit.store import record_attempts
+from im_attr_audit.record.migrate import migrate, revisions
+from im_attr_audit.record.store import record_attempts
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 

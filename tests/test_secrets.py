@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from im_attr_audit.usersig import user_sig
+from im_attr_audit.tencent.usersig import user_sig
 
 from launch.processes import wait_until
+from simulator.control import StandIn
 from tests.conftest import WRITER, AuditDb
 from tests.counts import count
 from tests.leaks import Secrets, scan, scan_command_lines, scan_database, scan_files
-from tests.standin.control import StandIn
 
 ROOT = Path(__file__).resolve().parents[1]
 TITLE = "scanned for secrets"

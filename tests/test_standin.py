@@ -27,10 +27,10 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.standin.control import NewApp, StandIn
-from tests.standin.signature import refusal_of
-from tests.standin.story import APPS, REGIONS, STEPS
-from tests.standin.world import StandInError, World
+from simulator.control import NewApp, StandIn
+from simulator.signature import refusal_of
+from simulator.story import APPS, REGIONS, STEPS
+from simulator.world import StandInError, World
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = 20000001
@@ -664,7 +664,7 @@ def test_the_control_port_is_closed_to_strangers(standin: StandIn, tmp_path: Pat
 
 
 def by_hand(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tests.standin", *arguments, "--state", str(state)]
+    command = [sys.executable, "-m", "simulator", *arguments, "--state", str(state)]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
     )
@@ -712,7 +712,7 @@ def test_no_file_but_the_private_ones_holds_a_secret(tmp_path: Path) -> None:
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     program = (
         "import os, pathlib, sys\n"
-        "from tests.standin.control import StandIn\n"
+        "from simulator.control import StandIn\n"
         "standin = StandIn.start(pathlib.Path(sys.argv[1]))\n"
         "print(standin.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from im_attr_audit.answer import Answer
 from im_attr_audit.errors import Unavailable
 from im_attr_audit.names import AttrName
-from im_attr_audit.rules import Attempt, Known, advance, judge, snapshot_digest
-from im_attr_audit.store import Recorded, record_attempts, record_unchanged
+from im_attr_audit.record.rules import Attempt, Known, advance, judge, snapshot_digest
+from im_attr_audit.record.store import Recorded, record_attempts, record_unchanged
+from im_attr_audit.tencent.answer import Answer
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import IntegrityError
 
@@ -308,7 +308,7 @@ def test_a_digest_is_worked_out_once_a_read(monkeypatch: pytest.MonkeyPatch, db:
         calls.append(names)
         return snapshot_digest(names)
 
-    monkeypatch.setattr("im_attr_audit.rules.snapshot_digest", watch)
+    monkeypatch.setattr("im_attr_audit.record.rules.snapshot_digest", watch)
     record(db.writer, crowd(5, at=100))
     assert len(calls) == 5
 

@@ -10,19 +10,19 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from im_attr_audit.answer import parse
-from im_attr_audit.clock import Clock
 from im_attr_audit.errors import Misconfigured
 from im_attr_audit.names import AttrName
-from im_attr_audit.runs import retire_apps
-from im_attr_audit.store import read_clock
-from im_attr_audit.target import Broken, Target
+from im_attr_audit.record.clock import Clock
+from im_attr_audit.record.runs import retire_apps
+from im_attr_audit.record.store import read_clock
+from im_attr_audit.tencent.answer import parse
+from im_attr_audit.tencent.target import Broken, Target
 from sqlalchemy import Engine, text
 
+from simulator.control import StandIn
 from tests.children import Children, Strike, Work
 from tests.conftest import WRITER, AuditDb
 from tests.rig import Rig, app_of, assert_changes_are_true, brief
-from tests.standin.control import StandIn
 
 REGIONS = ("china", "frankfurt", "seoul")
 NAMES = {0: "sex", 1: "city"}
@@ -356,7 +356,7 @@ def test_an_answer_that_nobody_foresaw_is_invalid_and_stops_no_other(
         return parse(body)
 
     rig.set_names(app, {0: "gender"})
-    monkeypatch.setattr("im_attr_audit.client.parse", fails)
+    monkeypatch.setattr("im_attr_audit.tencent.client.parse", fails)
     assert rig.outcomes(app, other) == ["invalid", "ok"]
     assert rig.record(app).polls[-1].error_info == (
         "the answer could not be understood (ZeroDivisionError)"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from im_attr_audit.errors import Misconfigured
-from im_attr_audit.regions import REGION_HOSTS
-from im_attr_audit.target import (
+from im_attr_audit.tencent.regions import REGION_HOSTS
+from im_attr_audit.tencent.target import (
     BadTarget,
     Target,
     check_base_url,

@@ -18,19 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from im_attr_audit.store import create_audit_engine
-from im_attr_audit.target import Target
+from im_attr_audit.record.engine import create_audit_engine
+from im_attr_audit.tencent.target import Target
 from sqlalchemy.engine import make_url
 
 from launch import api, components, databases, environment, network, processes
 from launch.dag_runs import DAG_ID, DagRun, DagRuns
 from launch.state import State
+from simulator.control import StandIn
 from tests.airflow_process import AirflowProcess
 from tests.conftest import WRITER, AuditDb
 from tests.counts import count
 from tests.leaks import Secrets, scan_command_lines, scan_database, scan_files
 from tests.rig import Rig, app_of, assert_chains_hold, assert_changes_are_true, target_of
-from tests.standin.control import StandIn
 from tests.test_secrets import FAULTS, TITLE, connections
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import TLSSigAPIv2  # type: ignore[import-untyped]
-from im_attr_audit.usersig import user_sig
+from im_attr_audit.tencent.usersig import user_sig
 
 DEMO_KEY = "5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5e"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from im_attr_audit.runs import events_by_region, read_run
-from im_attr_audit.store import record_attempts
-from im_attr_audit.verify import (
+from im_attr_audit.record.runs import events_by_region, read_run
+from im_attr_audit.record.store import record_attempts
+from im_attr_audit.record.verify import (
     Head,
     check_database,
     check_export,

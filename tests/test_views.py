@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from im_attr_audit.errors import Rejected, Unavailable
 from im_attr_audit.names import AttrName
-from im_attr_audit.rules import Attempt
-from im_attr_audit.runs import retire_apps
-from im_attr_audit.store import App, record_attempts
+from im_attr_audit.record.rules import Attempt
+from im_attr_audit.record.runs import retire_apps
+from im_attr_audit.record.store import App, record_attempts
 from sqlalchemy import Engine, text
 
 from launch.postgres import EmbeddedPostgres
@@ -333,7 +333,7 @@ AS_OF_ONE = (
 @pytest.fixture(scope="module")
 def week(postgres: EmbeddedPostgres, template: str) -> Engine:
     """The scripted week, as the reader."""
-    from im_attr_audit.store import create_audit_engine
+    from im_attr_audit.record.engine import create_audit_engine
     from sqlalchemy.engine import make_url
 
     name = story.week(postgres, template)

@@ -66,7 +66,11 @@ def test_the_installed_wheel_migrates_from_empty(
     libraries = next(path for path in sys.path if path.endswith("site-packages"))
     clean = {"PATH": os.environ["PATH"], "PYTHONPATH": libraries}
     where = subprocess.run(
-        [python, "-c", "import im_attr_audit.migrate as m; print(m.__file__, m.sql_directory())"],
+        [
+            python,
+            "-c",
+            "import im_attr_audit.record.migrate as m; print(m.__file__, m.sql_directory())",
+        ],
         env=clean,
         cwd=tmp_path,
         capture_output=True,

@@ -18,14 +18,14 @@ import urllib.parse
 from typing import Any
 
 import urllib3
-from im_attr_audit.client import Pool, TencentImClient
 from im_attr_audit.errors import AttrAuditError
+from im_attr_audit.record.engine import create_audit_engine
+from im_attr_audit.record.runs import events_by_region, read_run
 from im_attr_audit.report import render
-from im_attr_audit.runs import events_by_region, read_run
-from im_attr_audit.store import create_audit_engine
 from im_attr_audit.sync import sync_apps
-from im_attr_audit.target import Broken, Target
-from im_attr_audit.usersig import user_sig
+from im_attr_audit.tencent.client import Pool, TencentImClient
+from im_attr_audit.tencent.target import Broken, Target
+from im_attr_audit.tencent.usersig import user_sig
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 

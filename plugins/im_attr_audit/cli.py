@@ -18,7 +18,7 @@ from im_attr_audit.errors import AttrAuditError
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from im_attr_audit.verify import Checked, Finding, Head
+    from im_attr_audit.record.verify import Checked, Finding, Head
 
 URL_VARIABLE = "IM_ATTR_AUDIT_DATABASE_URL"
 
@@ -128,7 +128,7 @@ def _migrate(given: argparse.Namespace) -> int:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
-    from im_attr_audit.migrate import migrate, print_roles
+    from im_attr_audit.record.migrate import migrate, print_roles
 
     if given.print_roles:
         url = os.environ.get(URL_VARIABLE)
@@ -145,7 +145,7 @@ def _migrate(given: argparse.Namespace) -> int:
 
 
 def _retention(given: argparse.Namespace) -> int:
-    from im_attr_audit.retention import drop_old_polls
+    from im_attr_audit.record.retention import drop_old_polls
 
     dropped = drop_old_polls(_owner_url(), keep_months=given.keep_months)
     print(f"dropped {', '.join(dropped)}" if dropped else "nothing to drop")
@@ -153,7 +153,7 @@ def _retention(given: argparse.Namespace) -> int:
 
 
 def _verify(given: argparse.Namespace) -> int:
-    from im_attr_audit.verify import check_export, check_heads, read_heads, save_heads
+    from im_attr_audit.record.verify import check_export, check_heads, read_heads, save_heads
 
     witnessed = [*(read_heads(given.heads) if given.heads else [])]
     engine = None
@@ -187,7 +187,7 @@ def _verify(given: argparse.Namespace) -> int:
 
 
 def _check_database(engine: Engine) -> Checked:
-    from im_attr_audit.verify import check_database
+    from im_attr_audit.record.verify import check_database
 
     return check_database(engine)
 
@@ -195,7 +195,7 @@ def _check_database(engine: Engine) -> Checked:
 def _rows(
     engine: Engine | None, export: Path | None, witnessed: Sequence[Head]
 ) -> dict[tuple[str, int], dict[int, str]]:
-    from im_attr_audit.verify import read_rows, rows_of_export
+    from im_attr_audit.record.verify import read_rows, rows_of_export
 
     if engine is None:
         assert export is not None  # noqa: S101 - one of the two is what was checked
@@ -207,7 +207,7 @@ def _reader_engine() -> Engine:
     from airflow.models.connection import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException
 
-    from im_attr_audit.database import engine_of_connection
+    from im_attr_audit.record.engine import engine_of_connection
 
     for conn_id in ("im_attr_audit_db_reader", "im_attr_audit_db"):
         try:

@@ -13,12 +13,12 @@ from airflow.sdk.log import mask_secret
 
 from im_attr_audit.errors import AttrAuditError, Misconfigured
 from im_attr_audit.names import AttrName
-from im_attr_audit.redact import inert
-from im_attr_audit.target import Target, target_from_connection
+from im_attr_audit.tencent.redact import inert
+from im_attr_audit.tencent.target import Target, target_from_connection
 
 # Plan, publish and report speak no HTTP, and each task is a process that would pay for it.
 if TYPE_CHECKING:
-    from im_attr_audit.client import Pool, TencentImClient
+    from im_attr_audit.tencent.client import Pool, TencentImClient
 
 
 def keep_masks_unsaid() -> None:
@@ -119,13 +119,13 @@ class TencentImHook(BaseHook):
 
     def get_conn(self, pool: Pool | None = None) -> TencentImClient:
         """A client of the app. Redaction is the client's own; masking is a second line only."""
-        from im_attr_audit.client import TencentImClient
+        from im_attr_audit.tencent.client import TencentImClient
 
         return TencentImClient(self.get_target(), pool, on_signature=mask_secret)
 
     def get_attr_names(self) -> dict[int, AttrName]:
         """The app's names as they are now, by slot."""
-        from im_attr_audit.client import Pool
+        from im_attr_audit.tencent.client import Pool
 
         with Pool(max_connections=1) as pool:
             return self.get_conn(pool).get_attr_names().names

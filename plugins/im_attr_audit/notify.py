@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from im_attr_audit.alerts import Delivery, Fact, deliver, read_waiting
 from im_attr_audit.names import AttrName
-from im_attr_audit.redact import clip
+from im_attr_audit.record.notifications import Delivery, Fact, deliver, read_waiting
 from im_attr_audit.report import quoted
+from im_attr_audit.tencent.redact import clip
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

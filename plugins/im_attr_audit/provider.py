@@ -1,16 +1,16 @@
 """What Airflow is told of the connection type: the form's labels, fields and suggestions.
 
 Airflow 3.3 builds the form from this dict alone and does not import the hook for it. The checks
-in it are the browser's only; :mod:`im_attr_audit.target` makes the real ones. The port is shown
-because Airflow 3.3.2 fails to test a saved connection that has none.
+run in the browser only; :mod:`im_attr_audit.tencent.target` makes the real ones. The port field
+is shown because Airflow 3.3.2 cannot test a saved connection without a port.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from im_attr_audit.regions import REGION_HOSTS
-from im_attr_audit.target import (
+from im_attr_audit.tencent.regions import REGION_HOSTS
+from im_attr_audit.tencent.target import (
     API_PATHS,
     DEFAULT_API,
     DEFAULT_APP_GROUP,

@@ -9,9 +9,9 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 
-from im_attr_audit.codes import explain
 from im_attr_audit.names import AttrName
-from im_attr_audit.runs import Run, RunChange, RunPoll
+from im_attr_audit.record.runs import Run, RunChange, RunPoll
+from im_attr_audit.tencent.codes import explain
 
 _WHAT_TO_DO = {
     "unstable": "Nothing is recorded until reads agree; the next run asks again.",

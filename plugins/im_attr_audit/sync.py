@@ -16,11 +16,10 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from im_attr_audit.client import Pool, TencentImClient
-from im_attr_audit.clock import Clock
 from im_attr_audit.errors import Misconfigured, PollFailed, Unavailable
-from im_attr_audit.rules import Attempt, Read, needs_confirmation
-from im_attr_audit.store import (
+from im_attr_audit.record.clock import Clock
+from im_attr_audit.record.rules import Attempt, Read, needs_confirmation
+from im_attr_audit.record.store import (
     App,
     Recorded,
     read_clock,
@@ -28,7 +27,8 @@ from im_attr_audit.store import (
     record_unchanged,
     recorded_as,
 )
-from im_attr_audit.target import Broken, Target
+from im_attr_audit.tencent.client import Pool, TencentImClient
+from im_attr_audit.tencent.target import Broken, Target
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from im_attr_audit.target import Broken, Target
+    from im_attr_audit.tencent.target import Broken, Target
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def plan(conn_ids: Sequence[str] | None) -> list[dict[str, Any]]:
     are no longer listed. Raises AirflowFailException where the Variable or the param is no list of
     connection ids.
     """
-    from im_attr_audit.runs import prepare_run, retire_apps
+    from im_attr_audit.record.runs import prepare_run, retire_apps
 
     listed = _listed_conn_ids()
     wanted = set(listed if conn_ids is None else conn_ids)
@@ -103,10 +103,10 @@ def sync(
     AirflowFailException if any failed.
     """
     from im_attr_audit.errors import Misconfigured
-    from im_attr_audit.rules import FINAL_OUTCOMES, GOOD_OUTCOMES
-    from im_attr_audit.runs import read_finished
+    from im_attr_audit.record.rules import FINAL_OUTCOMES, GOOD_OUTCOMES
+    from im_attr_audit.record.runs import read_finished
     from im_attr_audit.sync import sync_apps
-    from im_attr_audit.target import Broken
+    from im_attr_audit.tencent.target import Broken
 
     # Clearing sets max_tries to the tries there were plus the retries that are granted again.
     first_try = ti.max_tries - (ti.task.retries or 0) + 1
@@ -158,7 +158,7 @@ def sync(
 
 def publish(*, dag_run_id: str, outlet_events: Any) -> int:
     """Emit one asset event per region in which this run recorded something; how many."""
-    from im_attr_audit.runs import events_by_region, read_run
+    from im_attr_audit.record.runs import events_by_region, read_run
 
     engine = audit_engine()
     try:
@@ -178,8 +178,8 @@ def report(
     ``states`` are those of the tasks before it: an instance that died without recording anything
     is a failure too, and so is an app of which this run has no poll.
     """
+    from im_attr_audit.record.runs import read_run
     from im_attr_audit.report import render
-    from im_attr_audit.runs import read_run
 
     engine = audit_engine()
     try:
@@ -210,8 +210,8 @@ def _tell(engine: Engine, dag_run_id: str) -> list[str]:
 
     A messenger that is down is no failure of the run: its messages wait.
     """
-    from im_attr_audit.alerts import note_gaps
     from im_attr_audit.notify import send_waiting
+    from im_attr_audit.record.notifications import note_gaps
 
     try:
         note_gaps(engine, dag_run_id=dag_run_id, stale_after=timedelta(seconds=stale_after()))
@@ -248,8 +248,8 @@ def _seconds(name: str, default: int, *, least: int, most: int) -> float:
 
 def audit_engine() -> Engine:
     """The audit database as the writer."""
-    from im_attr_audit.database import engine_of_connection
     from im_attr_audit.hook import keep_masks_unsaid
+    from im_attr_audit.record.engine import engine_of_connection
 
     keep_masks_unsaid()
     return engine_of_connection(BaseHook.get_connection(AUDIT_DB))
@@ -278,7 +278,7 @@ def _listed_conn_ids() -> list[str]:
 def _resolve(conn_id: str, *, masked: bool) -> Target | Broken:
     from im_attr_audit.errors import Misconfigured
     from im_attr_audit.hook import TencentImHook
-    from im_attr_audit.target import Broken
+    from im_attr_audit.tencent.target import Broken
 
     try:
         return TencentImHook(tencent_im_conn_id=conn_id).get_target(masked=masked)

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the steps over the connection that im_attr_audit.migrate hands in."""
+"""Alembic's entry: runs the migrations over the connection of im_attr_audit.record.migrate."""
 
 from alembic import context
 

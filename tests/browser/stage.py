@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from im_attr_audit.migrate import migrate
-from im_attr_audit.store import create_audit_engine
+from im_attr_audit.record.engine import create_audit_engine
+from im_attr_audit.record.migrate import migrate
 from sqlalchemy.engine import make_url
 
 from launch.postgres import EmbeddedPostgres

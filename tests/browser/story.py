@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from im_attr_audit.errors import Misconfigured, PollFailed, Rejected, Unavailable
-from im_attr_audit.store import record_attempts
+from im_attr_audit.record.store import record_attempts
 from sqlalchemy import Engine, text
 
 from tests.history import NamesLike, polled

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
-from im_attr_audit.web import models
+from im_attr_audit.page import models
 from playwright.sync_api import Browser, Frame, Page, expect
 from pydantic import BaseModel
 

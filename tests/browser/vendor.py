@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "plugins/im_attr_audit/web/static/vendor"
+PAGE = ROOT / "plugins/im_attr_audit/page/static/vendor"
 TESTS = Path(__file__).parent / "vendor"
 
 PACKAGES = {

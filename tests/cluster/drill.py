@@ -52,14 +52,14 @@ IM_ATTR_AUDIT_DEMO_IMAGE={PROJECT}-demo:local
 SLOW = """
 import sys
 from pathlib import Path
-from tests.standin.control import StandIn
+from simulator.control import StandIn
 StandIn.attach(Path("/opt/airflow/standin")).set_latency(float(sys.argv[1]))
 """
 MINE = """
 import json, sys
 from pathlib import Path
-from tests.standin.control import StandIn
-from tests.standin.story import APPS
+from simulator.control import StandIn
+from simulator.story import APPS
 standin = StandIn.attach(Path("/opt/airflow/standin"))
 print(json.dumps(standin.connection_json("seoul", APPS["seoul"], ca_bundle=sys.argv[1])))
 """
@@ -315,9 +315,9 @@ class Drill:
 
     def end_the_story(self) -> None:
         self.do(
-            "docker compose exec -T standin python -m tests.standin "
+            "docker compose exec -T standin python -m simulator "
             "--state /opt/airflow/standin set china 3 'signup'",
-            shown="docker compose exec standin python -m tests.standin … set china 3 'signup'",
+            shown="docker compose exec standin python -m simulator … set china 3 'signup'",
             last=1,
         )
         self.say("(a change by hand ends the story; from here on all names are ours)")
@@ -329,7 +329,7 @@ class Drill:
         self.newest()
         for region in ("frankfurt", "jakarta"):
             self.do(
-                "docker compose exec -T standin python -m tests.standin "
+                "docker compose exec -T standin python -m simulator "
                 f"--state /opt/airflow/standin set {region} 2 '{name}'",
                 quiet=True,
             )
@@ -376,8 +376,7 @@ class Drill:
     def same_as_the_vendor(self) -> None:
         """Every name in the record is what the stand-in answers, and the other way round."""
         told = self.do(
-            "docker compose exec -T standin python -m tests.standin "
-            "--state /opt/airflow/standin show",
+            "docker compose exec -T standin python -m simulator --state /opt/airflow/standin show",
             quiet=True,
         )
         vendor, region = set(), ""

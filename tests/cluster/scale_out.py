@@ -30,9 +30,9 @@ from sqlalchemy import text
 from launch import api
 from launch.components import descendants
 from launch.postgres import EmbeddedPostgres
+from simulator.control import NewApp, StandIn
 from tests.conftest import AuditDb, fresh_audit_db
 from tests.leaks import Secrets, scan
-from tests.standin.control import NewApp, StandIn
 
 ROOT = Path(__file__).resolve().parents[2]
 DAG = "im_attr_name_audit"

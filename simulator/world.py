@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from tests.standin.files import read_json, write_private
-from tests.standin.signature import Refusal, refusal_of
+from simulator.files import read_json, write_private
+from simulator.signature import Refusal, refusal_of
 
 ALL_MEMBER_PUSH = "all_member_push"
 TIMPUSH = "timpush"

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 
-from im_attr_audit.database import PostgresConnection, engine_of_connection
+from im_attr_audit.record.engine import PostgresConnection, engine_of_connection
 
 READER = "im_attr_audit_db_reader"
 WRITER = "im_attr_audit_db"

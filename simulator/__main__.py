@@ -1,11 +1,11 @@
-"""``python -m tests.standin``: run the stand-in, or change it by hand, running or not.
+"""``python -m simulator``: run the stand-in, or change it by hand, running or not.
 
-    python -m tests.standin --story                    run it, with the newcomer's story
-    python -m tests.standin show                       what it answers at present
-    python -m tests.standin set frankfurt 2 "tier"     give a slot a name
-    python -m tests.standin unset frankfurt 2          take a name away
-    python -m tests.standin fail frankfurt             answer every call of a region with 502
-    python -m tests.standin mend frankfurt             answer again
+    python -m simulator --story                    run it, with the newcomer's story
+    python -m simulator show                       what it answers at present
+    python -m simulator set frankfurt 2 "tier"     give a slot a name
+    python -m simulator unset frankfurt 2          take a name away
+    python -m simulator fail frankfurt             answer every call of a region with 502
+    python -m simulator mend frankfurt             answer again
 
 A change by hand ends the story.
 """
@@ -18,13 +18,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.standin.control import StandIn
-from tests.standin.files import StateLock
-from tests.standin.server import serve
-from tests.standin.story import Story
-from tests.standin.world import ALL_MEMBER_PUSH, StandInError, World
+from simulator.control import StandIn
+from simulator.files import StateLock
+from simulator.server import serve
+from simulator.story import Story
+from simulator.world import ALL_MEMBER_PUSH, StandInError, World
 
-DEFAULT_STATE = Path(__file__).resolve().parents[2] / ".local" / "standin"
+DEFAULT_STATE = Path(__file__).resolve().parents[1] / ".local" / "standin"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     description, _, usage = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
-        prog="python -m tests.standin",
+        prog="python -m simulator",
         description=description,
         epilog=usage,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from tests.standin.certificates import ensure_certificates
-from tests.standin.faults import Fault, FaultPlan
-from tests.standin.files import StateLock, write_private
-from tests.standin.http11 import Connection, DateHeader, Request, head_of, in_chunks
-from tests.standin.journal import Entry, Journal
-from tests.standin.signature import Refusal
-from tests.standin.story import REGIONS, Story
-from tests.standin.world import TIMPUSH, Judged, StandInError, World
+from simulator.certificates import ensure_certificates
+from simulator.faults import Fault, FaultPlan
+from simulator.files import StateLock, write_private
+from simulator.http11 import Connection, DateHeader, Request, head_of, in_chunks
+from simulator.journal import Entry, Journal
+from simulator.signature import Refusal
+from simulator.story import REGIONS, Story
+from simulator.world import TIMPUSH, Judged, StandInError, World
 
 _LOOPBACK = "127.0.0.1"
 _BAD_GATEWAY_PAGE = (

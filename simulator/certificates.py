@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tests.standin.files import read_json, write_private
+from simulator.files import read_json, write_private
 
 _LIFETIME = timedelta(days=5 * 365)
 _RENEW_BEFORE = timedelta(days=30)

@@ -20,8 +20,8 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from im_attr_audit.errors import Misconfigured
-from im_attr_audit.redact import inert, redact
-from im_attr_audit.regions import REGION_HOSTS, default_host
+from im_attr_audit.tencent.redact import inert, redact
+from im_attr_audit.tencent.regions import REGION_HOSTS, default_host
 
 API_PATHS: Final[Mapping[str, str]] = {
     "all_member_push": "/v4/all_member_push/im_get_attr_name",

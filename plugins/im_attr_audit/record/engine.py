@@ -11,10 +11,31 @@ from typing import Any, Protocol
 
 import psycopg2
 from psycopg2.extensions import make_dsn
-from sqlalchemy import Engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL
 
-from im_attr_audit.store import create_audit_engine
+
+def create_audit_engine(url: URL, connect_args: Mapping[str, Any] | None = None) -> Engine:
+    """An engine for the audit database: psycopg2 whatever the URL says, UTC, bounded waits.
+
+    A statement that waits longer than five minutes (two for a lock) is given up: the task fails,
+    and Airflow tries it again.
+    """
+    given = dict(connect_args or {})
+    # The last one counts: memory is the deployment's to choose, the rest is ours.
+    given["options"] = (
+        f"-c work_mem=32MB {given.get('options') or ''} "
+        "-c TimeZone=UTC -c statement_timeout=300s -c lock_timeout=120s"
+    )
+    given.setdefault("application_name", "im-attr-audit")
+    given.setdefault("connect_timeout", 30)
+    return create_engine(
+        url.set(drivername="postgresql+psycopg2"),
+        connect_args=given,
+        hide_parameters=True,
+        pool_pre_ping=True,
+        pool_size=2,
+    )
 
 
 class PostgresConnection(Protocol):

@@ -24,9 +24,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from im_attr_audit.web.api import HealthCheck, api
-from im_attr_audit.web.models import Problem
-from im_attr_audit.web.reader import CannotRead, Reader, connection_from_airflow
+from im_attr_audit.page.api import HealthCheck, api
+from im_attr_audit.page.models import Problem
+from im_attr_audit.page.reader import CannotRead, Reader, connection_from_airflow
 
 DAG_ID = "im_attr_name_audit"
 STATIC = Path(__file__).parent / "static"

@@ -33,10 +33,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NoReturn
 
-from im_attr_audit.codes import lookup
 from im_attr_audit.errors import Invalid, PollFailed, Rejected, Unavailable
 from im_attr_audit.names import AttrName
-from im_attr_audit.redact import clip, safe_text
+from im_attr_audit.tencent.codes import lookup
+from im_attr_audit.tencent.redact import clip, safe_text
 
 MAX_NAME_BYTES: Final = 1024
 MAX_SLOT: Final = 999

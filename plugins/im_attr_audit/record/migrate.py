@@ -35,9 +35,9 @@ class MigrationRefused(AttrAuditError):
 
 def sql_directory() -> Path:
     """Where the migrations and queries are: in the installed package, or beside ``plugins/``."""
-    here = Path(__file__).resolve()
-    inside = here.parent / "sql"
-    return inside if inside.is_dir() else here.parents[2] / "sql"
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "sql"
+    return inside if inside.is_dir() else package.parents[1] / "sql"
 
 
 def print_roles(database: str, migrator: str = "<the migrating login>") -> str:

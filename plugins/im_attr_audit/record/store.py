@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeAlias
 
-from sqlalchemy import Connection, Engine, create_engine, text
-from sqlalchemy.engine import URL
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DataError, IntegrityError, InternalError, ProgrammingError
 
-from im_attr_audit.clock import Clock
 from im_attr_audit.errors import PollFailed
 from im_attr_audit.names import AttrName, Names
-from im_attr_audit.rules import (
+from im_attr_audit.record.clock import Clock
+from im_attr_audit.record.rules import (
     Attempt,
     Known,
     NewChange,
@@ -30,29 +29,6 @@ from im_attr_audit.rules import (
 
 App: TypeAlias = tuple[str, int]
 """(region, sdk_app_id): what identifies an app."""
-
-
-def create_audit_engine(url: URL, connect_args: Mapping[str, Any] | None = None) -> Engine:
-    """An engine for the audit database: psycopg2 whatever the URL says, UTC, bounded waits.
-
-    A statement that waits longer than five minutes (two for a lock) is given up: the task fails,
-    and Airflow tries it again.
-    """
-    given = dict(connect_args or {})
-    # The last one counts: memory is the deployment's to choose, the rest is ours.
-    given["options"] = (
-        f"-c work_mem=32MB {given.get('options') or ''} "
-        "-c TimeZone=UTC -c statement_timeout=300s -c lock_timeout=120s"
-    )
-    given.setdefault("application_name", "im-attr-audit")
-    given.setdefault("connect_timeout", 30)
-    return create_engine(
-        url.set(drivername="postgresql+psycopg2"),
-        connect_args=given,
-        hide_parameters=True,
-        pool_pre_ping=True,
-        pool_size=2,
-    )
 
 
 class Recorded(NamedTuple):

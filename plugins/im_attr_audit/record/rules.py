@@ -12,9 +12,9 @@ from datetime import datetime
 from functools import cached_property
 from json.encoder import encode_basestring
 
-from im_attr_audit.answer import Answer
 from im_attr_audit.errors import Misconfigured, PollFailed
 from im_attr_audit.names import Difference, Names, compare, settle
+from im_attr_audit.tencent.answer import Answer
 
 #: Outcomes after which the same round of a run does not poll the app again.
 FINAL_OUTCOMES = frozenset({"ok", "late", "rejected", "invalid", "misconfigured"})

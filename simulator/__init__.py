@@ -1,4 +1,4 @@
-"""A stand-in of the vendor, run as a process of its own: ``python -m tests.standin``.
+"""A stand-in of the vendor, run as a process of its own: ``python -m simulator``.
 
 It speaks HTTPS on loopback, one port per region, refuses what the vendor would refuse, and can be
 told from outside to misbehave. Its log of what it truly answered is what the tests believe.

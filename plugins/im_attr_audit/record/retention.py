@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from im_attr_audit.errors import AttrAuditError
-from im_attr_audit.migrate import OWNER
+from im_attr_audit.record.migrate import OWNER
 
 #: Two years, and the month that is running out of them.
 KEEP_MONTHS = 25

@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Final
 
-from tests.standin.files import read_json, write_private
-from tests.standin.world import World
+from simulator.files import read_json, write_private
+from simulator.world import World
 
 APP_GROUP: Final = "shop"
 APPS: Final = {

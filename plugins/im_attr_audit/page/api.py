@@ -19,11 +19,11 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import AwareDatetime, BaseModel
 from pydantic_core import to_json
 
-from im_attr_audit import codes
-from im_attr_audit.regions import REGION_HOSTS
-from im_attr_audit.web import models, queries
-from im_attr_audit.web.queries import App, ChangeFilter, Row, Rows
-from im_attr_audit.web.reader import CannotRead, Reader
+from im_attr_audit.page import models, queries
+from im_attr_audit.page.queries import App, ChangeFilter, Row, Rows
+from im_attr_audit.page.reader import CannotRead, Reader
+from im_attr_audit.tencent import codes
+from im_attr_audit.tencent.regions import REGION_HOSTS
 
 log = logging.getLogger(__name__)
 

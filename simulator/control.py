@@ -29,10 +29,10 @@ from types import TracebackType
 from typing import IO, Any
 from urllib.parse import urlencode, urlsplit
 
-from tests.standin.files import StateLock, read_json
-from tests.standin.world import ALL_MEMBER_PUSH, StandInError
+from simulator.files import StateLock, read_json
+from simulator.world import ALL_MEMBER_PUSH, StandInError
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[1]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -119,7 +119,7 @@ class StandIn:
         ``name``: it serves other hosts too, under this name.
         """
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "tests.standin", "--die-with-parent"]
+        command = [sys.executable, "-m", "simulator", "--die-with-parent"]
         command += ["--state", str(state_dir.resolve()), "--regions", ",".join(regions)]
         command += ["--story"] if story else []
         command += [] if lasting else ["--ephemeral"]

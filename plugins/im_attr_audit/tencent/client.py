@@ -42,12 +42,12 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from im_attr_audit.answer import Answer, parse
-from im_attr_audit.codes import Action, lookup
 from im_attr_audit.errors import Invalid, Misconfigured, PollFailed, Unavailable
-from im_attr_audit.redact import redact, safe_text
-from im_attr_audit.target import Target, check_base_url
-from im_attr_audit.usersig import user_sig
+from im_attr_audit.tencent.answer import Answer, parse
+from im_attr_audit.tencent.codes import Action, lookup
+from im_attr_audit.tencent.redact import redact, safe_text
+from im_attr_audit.tencent.target import Target, check_base_url
+from im_attr_audit.tencent.usersig import user_sig
 
 MAX_BODY: Final = 1024 * 1024
 _PIECE: Final = 64 * 1024

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from itertools import count
 from typing import Any
 
-from tests.standin.world import now_us
+from simulator.world import now_us
 
 
 @dataclass(slots=True)

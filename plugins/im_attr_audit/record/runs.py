@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from im_attr_audit.names import AttrName
-from im_attr_audit.rules import FINAL_OUTCOMES, GOOD_OUTCOMES
-from im_attr_audit.store import App
+from im_attr_audit.record.rules import FINAL_OUTCOMES, GOOD_OUTCOMES
+from im_attr_audit.record.store import App
 
 
 @dataclass(frozen=True, slots=True)

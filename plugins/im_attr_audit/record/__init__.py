@@ -1,0 +1,1 @@
+"""Keeping: the record in Postgres, its rules, its migrations and its verification."""

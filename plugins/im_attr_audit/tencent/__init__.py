@@ -1,0 +1,1 @@
+"""Asking: the vendor's hosts, signatures, error codes, answers, and the client."""

@@ -20,8 +20,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from im_attr_audit.page import queries
-from im_attr_audit.page.api import APPS_IN_A_TIMELINE, CHANGES_ON_A_PAGE
+from im_attr_audit.apps import AppKey
+from im_attr_audit.page import filters, queries
+from im_attr_audit.page.routes.timeline import APPS_IN_A_TIMELINE
 from im_attr_audit.record.migrate import migrate
 from im_attr_audit.tencent.regions import REGION_HOSTS
 from playwright.sync_api import sync_playwright
@@ -248,55 +249,58 @@ def _script(name: str, texts: Mapping[str, str]) -> str:
     first = sorted(
         (("group " + str(n // 6), n % 6, regions[n % 6], 1000 + n) for n in range(APPS)),
     )[:APPS_IN_A_TIMELINE]
-    apps = [(region, number) for _, _, region, number in first]
+    apps = [AppKey(region, number) for _, _, region, number in first]
     if name.endswith("an app"):
-        apps = [("frankfurt", 1004)]
+        apps = [AppKey("frankfurt", 1004)]
     until = datetime.now(UTC)
     window = {**queries.arrays(apps), "window_from": until - 30 * timedelta(days=1),
               "window_to": until}  # fmt: skip
     at = [datetime.fromisoformat(texts[key]) for key in ("month_ago", "half_year_ago")]
 
-    def changes(**given: Any) -> tuple[str, dict[str, Any]]:
-        before = given.pop("before", None)
-        return queries.select_changes(
-            queries.ChangeFilter(**given), before=before, limit=CHANGES_ON_A_PAGE + 1
-        )
+    def changes(before: str | None = None, **given: Any) -> tuple[str, dict[str, Any]]:
+        asked = filters.ChangePage(before=before, **given)
+        before_at, before_id = filters.change_of_key(before) if before else (None, None)
+        return "changes", {
+            **asked.parameters(),
+            "before_at": before_at,
+            "before_id": before_id,
+            "at_most": asked.limit + 1,
+        }
 
-    all_apps = (queries.APPS, {"stale_after": hour})
-    as_of = [(queries.NAMES_AS_OF, {"at": each}) for each in at]
+    all_apps = ("apps", {"stale_after": hour, "retired": True})
+    as_of = [("names_as_of", {"at": each}) for each in at]
     timeline = [
         all_apps,
-        (queries.LANE_CHANGES, {**window, "slot": None}),
-        (queries.OPEN_SPANS, {**window, "slot": None}),
-        (queries.FAILED_POLLS, window),
-        (queries.GAPS, {**window, "longer_than": hour}),
+        ("lane_changes", {**window, "slot": None, "at_most": queries.MAX_LANE_CHANGES + 1}),
+        ("open_spans", {**window, "slot": None}),
+        ("failed_polls", {**window, "at_most": queries.MAX_FAILED_POLLS + 1}),
+        ("gaps", {**window, "longer_than": hour}),
     ]
+    half_a_year_ago = filters.page_key(until - timedelta(days=180), 1)
     asked: dict[str, list[tuple[str, Any]]] = {
-        "now": [all_apps, (queries.CURRENT, {}), (queries.DISAGREEING, {})],
-        "setup": [all_apps, (queries.UNREADABLE, {})],
+        "now": [all_apps, ("current", {}), ("drift", {})],
+        "setup": [all_apps, ("unreadable", {})],
         "changes, newest": [changes()],
-        "changes, a page deep": [changes(before=(until - timedelta(days=180), 1))],
-        "changes of an app": [changes(region="frankfurt", sdk_app_id=1004)],
-        "changes of a group, one kind": [changes(app_group="group 7", kind="removed")],
+        "changes, a page deep": [changes(before=half_a_year_ago)],
+        "changes of an app": [changes(app="frankfurt/1004")],
+        "changes of a group, one kind": [changes(group="group 7", kind="removed")],
         "changes by a rare name": [changes(name="needle")],
-        "change": [(queries.CHANGE, {"region": "frankfurt", "sdk_app_id": 1004, "seq": 100})],
-        "run": [(queries.RUN_POLLS, {"dag_run_id": texts["run"]})],
+        "change": [("change", {"region": "frankfurt", "sdk_app_id": 1004, "seq": 100})],
+        "run": [("run_polls", {"dag_run_id": texts["run"]})],
         "timeline, 30 days, 12 apps": timeline,
         "timeline, an app": timeline,
         "as of": [all_apps, as_of[0]],
         "as of, half a year ago": [all_apps, as_of[1]],
         "as of, compared": [all_apps, *as_of],
         "health": [
-            (queries.HEALTH, {"stale_after": hour}),
-            (
-                queries.STRIPS,
-                {"strip_from": until - timedelta(days=1), "seconds": 1800},
-            ),
-            (queries.UNREADABLE, {}),
+            ("health", {"stale_after": hour}),
+            ("strips", {"strip_from": until - timedelta(days=1), "seconds": 1800}),
+            ("unreadable", {}),
         ],
     }
     return "\\timing on\n\\o /dev/null\n" + "\n".join(
-        _written_out(statement, values) + ";" for statement, values in asked[name]
+        _written_out(queries.statement(statement).text, {**queries.OUTCOMES, **values}) + ";"
+        for statement, values in asked[name]
     )
 
 

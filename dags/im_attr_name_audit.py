@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import Param, dag, get_current_context, task
-from im_attr_audit import tasks
+from im_attr_audit import settings, tasks
 
-RETRY_SECONDS = int(os.environ.get("IM_ATTR_AUDIT_RETRY_SECONDS", "30"))
+RETRY_SECONDS = settings.RETRY_SECONDS.read()
 
 DOC = """
 ### What are the attribute names, and when did they change?
@@ -19,7 +18,7 @@ Postgres (schema `attr_audit`).
 
 * **plan** reads the Variable `im_attr_audit_conn_ids` and retires apps that are no longer listed.
 * **sync** polls and records, one instance per region. It is red while one of its apps could not be
-  polled; the others are recorded all the same. *Clear* it after mending a connection.
+  polled; the others are recorded all the same. *Clear* it after fixing a connection.
 * **publish** emits the asset `im-attr-audit/changes`, one event per region with changes.
 * **report** logs the table of this run, and fails the run if anything failed.
 
@@ -32,7 +31,7 @@ A failed poll changes nothing: "we could not look" is never recorded as "nothing
     dag_display_name="Attribute name audit",
     description="Records every change of Tencent Cloud Chat's user-attribute names",
     doc_md=DOC,
-    schedule=os.environ.get("IM_ATTR_AUDIT_SCHEDULE", "*/15 * * * *"),
+    schedule=settings.schedule(),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,

@@ -37,7 +37,7 @@ def test_it_speaks_psycopg2_in_utc_with_bounded_waits(audit_db: AuditDb) -> None
     assert settings == {
         "timezone": "UTC",
         "statement_timeout": "5min",
-        "lock_timeout": "2min",
+        "lock_timeout": "20s",
         "application_name": "im-attr-audit",
     }
 

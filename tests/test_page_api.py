@@ -17,8 +17,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
+from im_attr_audit import tasks
 from im_attr_audit.errors import Rejected
-from im_attr_audit.page import api, app
+from im_attr_audit.page import app, checks, filters
 from im_attr_audit.page.app import make_app
 from im_attr_audit.page.models import Problem
 from im_attr_audit.page.reader import Reader
@@ -51,7 +52,7 @@ def let_in() -> None:
 
 def application(connection: Connection | None, *, seconds: float = 0.0) -> FastAPI:
     reader = Reader(lambda: connection)
-    return make_app(reader, let_in, lambda: True, api.HealthCheck(reader, seconds=seconds))
+    return make_app(reader, let_in, lambda: True, checks.HealthCheck(reader, seconds=seconds))
 
 
 @pytest.fixture
@@ -151,7 +152,7 @@ def test_the_health_word_says_when_the_schema_or_the_database_is_missing(
 
 def test_the_health_word_is_looked_up_at_most_every_ten_seconds(audit_db: AuditDb) -> None:
     at = 100.0
-    check = api.HealthCheck(Reader(lambda: Connection(audit_db)), clock=lambda: at)
+    check = checks.HealthCheck(Reader(lambda: Connection(audit_db)), clock=lambda: at)
     assert check.word() == "empty"
     poll(audit_db, {0: "sex"}, 60)
     at = 109.9
@@ -168,8 +169,36 @@ def test_the_limit_can_be_set(
     monkeypatch.setenv("IM_ATTR_AUDIT_STALE_AFTER", "300")
     assert client.get("/healthz").text == "stale"
     assert client.get("/api/now").json()["groups"][0]["apps"][0]["stale"] is True
-    monkeypatch.setenv("IM_ATTR_AUDIT_STALE_AFTER", "soon")
-    assert client.get("/healthz").text == "ok"
+
+
+@pytest.mark.parametrize("given", ["soon", "0", "-1", "nan", "1e99"])
+def test_a_bad_limit_is_reported_by_name_and_never_replaced(
+    audit_db: AuditDb, client: TestClient, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    poll(audit_db, {0: "sex"}, 10)
+    monkeypatch.setenv("IM_ATTR_AUDIT_STALE_AFTER", given)
+    assert (client.get("/healthz").status_code, client.get("/healthz").text) == (
+        503,
+        "misconfigured",
+    )
+    answer = client.get("/api/now")
+    assert answer.status_code == 503
+    assert answer.json()["what"].startswith("IM_ATTR_AUDIT_STALE_AFTER is")
+
+
+@pytest.mark.parametrize(("given", "age", "word"), [("30", 45, "stale"), ("5000000", 2e6, "ok")])
+def test_the_limit_is_the_alerts_limit_and_not_clipped(
+    audit_db: AuditDb,
+    client: TestClient,
+    monkeypatch: pytest.MonkeyPatch,
+    given: str,
+    age: float,
+    word: str,
+) -> None:
+    poll(audit_db, {0: "sex"}, age)
+    monkeypatch.setenv("IM_ATTR_AUDIT_STALE_AFTER", given)
+    assert client.get("/healthz").text == word
+    assert tasks.stale_after() == timedelta(seconds=float(given))
 
 
 # Answers ---------------------------------------------------------------------------------------
@@ -418,5 +447,5 @@ def test_airflow_starts_although_the_page_cannot(monkeypatch: pytest.MonkeyPatch
 
 
 def test_times_are_compared_in_one_zone() -> None:
-    assert api._epoch_us(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)) == 1_000_000
-    assert api._key("1000000.7") == (datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC), 7)
+    assert filters.page_key(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC), 7) == "1000000.7"
+    assert filters.change_of_key("1000000.7") == (datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC), 7)

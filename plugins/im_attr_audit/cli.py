@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from im_attr_audit.errors import AttrAuditError
+from im_attr_audit.settings import AUDIT_DB, AUDIT_DB_READER, DATABASE_URL
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from im_attr_audit.record.verify import Checked, Finding, Head
 
-URL_VARIABLE = "IM_ATTR_AUDIT_DATABASE_URL"
+URL_VARIABLE = DATABASE_URL.name
 
 
 class CannotDo(AttrAuditError):
@@ -209,7 +210,7 @@ def _reader_engine() -> Engine:
 
     from im_attr_audit.record.engine import engine_of_connection
 
-    for conn_id in ("im_attr_audit_db_reader", "im_attr_audit_db"):
+    for conn_id in (AUDIT_DB_READER, AUDIT_DB):
         try:
             return engine_of_connection(Connection.get_connection_from_secrets(conn_id))
         except AirflowNotFoundException:

@@ -6,16 +6,18 @@ pay for them.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
-import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetAlias, BaseHook, Variable
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from im_attr_audit import settings
+from im_attr_audit.settings import BadSetting
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VARIABLE = "im_attr_audit_conn_ids"
-AUDIT_DB = "im_attr_audit_db"
 CHANGES = Asset("im-attr-audit/changes")
 CHANGES_ALIAS = AssetAlias("im-attr-audit-changes")
 
@@ -53,8 +53,8 @@ def plan(conn_ids: Sequence[str] | None) -> list[dict[str, Any]]:
     wanted = set(listed if conn_ids is None else conn_ids)
     if unknown := wanted - set(listed):
         raise AirflowFailException(
-            f"conn_ids names {', '.join(sorted(unknown))}, which the Variable {VARIABLE} does not "
-            f"list. Add it there, or leave it out."
+            f"conn_ids names {', '.join(sorted(unknown))}, which the Variable {settings.CONN_IDS} "
+            f"does not list. Add it there, or leave it out."
         )
 
     masked = len(listed) <= MASKED_AT_MOST
@@ -214,7 +214,7 @@ def _tell(engine: Engine, dag_run_id: str) -> list[str]:
     from im_attr_audit.record.notifications import note_gaps
 
     try:
-        note_gaps(engine, dag_run_id=dag_run_id, stale_after=timedelta(seconds=stale_after()))
+        note_gaps(engine, dag_run_id=dag_run_id, stale_after=stale_after())
         send_waiting(engine)
     except AirflowFailException as error:
         return [str(error)]
@@ -225,25 +225,25 @@ def _tell(engine: Engine, dag_run_id: str) -> list[str]:
     return []
 
 
+@contextlib.contextmanager
+def _settings_checked() -> Iterator[None]:
+    """Turns a setting that cannot be used into a failure that Airflow does not retry."""
+    try:
+        yield
+    except BadSetting as error:
+        raise AirflowFailException(str(error)) from None
+
+
 def confirm_seconds() -> float:
     """How long after a differing read the app is read again, in seconds."""
-    return _seconds("IM_ATTR_AUDIT_CONFIRM_SECONDS", 2, least=0, most=600)
+    with _settings_checked():
+        return settings.CONFIRM_SECONDS.read()
 
 
-def stale_after() -> float:
-    """How long an app may go unseen before somebody is told, in seconds."""
-    return _seconds("IM_ATTR_AUDIT_STALE_AFTER", 3600, least=1, most=366 * 86400)
-
-
-def _seconds(name: str, default: int, *, least: int, most: int) -> float:
-    given = os.environ.get(name, str(default))
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = -1
-    if not least <= seconds <= most:
-        raise AirflowFailException(f"{name} is {given!r}: give seconds from {least} to {most}.")
-    return seconds
+def stale_after() -> timedelta:
+    """How long without a good poll makes an app stale."""
+    with _settings_checked():
+        return settings.stale_after()
 
 
 def audit_engine() -> Engine:
@@ -252,27 +252,13 @@ def audit_engine() -> Engine:
     from im_attr_audit.record.engine import engine_of_connection
 
     keep_masks_unsaid()
-    return engine_of_connection(BaseHook.get_connection(AUDIT_DB))
+    return engine_of_connection(BaseHook.get_connection(settings.AUDIT_DB))
 
 
 def _listed_conn_ids() -> list[str]:
-    how = (
-        f"Set the Variable {VARIABLE} to a JSON list of connection ids, such as "
-        '["tencent_im_frankfurt"].'
-    )
-    # Read as text: what Airflow says of one that is no JSON is that it is not there.
-    given = Variable.get(VARIABLE, default=None)
-    if given is None:
-        raise AirflowFailException(f"The Variable {VARIABLE} is not set. {how}")
-    try:
-        listed = json.loads(given)
-    except ValueError:
-        raise AirflowFailException(f"The Variable {VARIABLE} is not JSON. {how}") from None
-    if not isinstance(listed, list) or not all(isinstance(i, str) and i.strip() for i in listed):
-        raise AirflowFailException(f"The Variable {VARIABLE} is not a list of texts. {how}")
-    if not listed:
-        raise AirflowFailException(f"The Variable {VARIABLE} is an empty list. {how}")
-    return listed
+    # Read without deserialize_json: Airflow reports invalid JSON as a Variable that does not exist.
+    with _settings_checked():
+        return settings.parse_conn_ids(Variable.get(settings.CONN_IDS, default=None))
 
 
 def _resolve(conn_id: str, *, masked: bool) -> Target | Broken:
@@ -300,7 +286,7 @@ def _doubly_listed(listed: Sequence[str], targets: Mapping[str, Target | Broken]
         if app := _app(targets[conn_id]):
             by_app[app].append(conn_id)
     return {
-        conn_id: f"app {region}/{sdk_app_id} is listed more than once in {VARIABLE}: by "
+        conn_id: f"app {region}/{sdk_app_id} is listed more than once in {settings.CONN_IDS}: by "
         f"{', '.join(conn_ids)}. Keep one of them."
         for (region, sdk_app_id), conn_ids in by_app.items()
         if len(conn_ids) > 1

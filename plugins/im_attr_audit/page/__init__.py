@@ -1,5 +1,6 @@
 """The page: a FastAPI application with a JSON API, and the static files that draw it.
 
-``app`` wires and guards, ``api`` has the endpoints and ``models`` their answers, ``queries`` is the
-only module of the page that speaks SQL, ``reader`` holds the connection to the audit database.
+``app`` wires and guards. ``routes`` has one module a view, ``filters`` what they may be asked and
+``models`` what they answer. ``queries`` runs the statements of ``sql/``, ``reader`` holds the
+connection to the audit database. ``downloads`` and ``checks`` are what many may ask for at once.
 """

@@ -24,9 +24,13 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from im_attr_audit.page.api import HealthCheck, api
+from im_attr_audit.page.checks import HealthCheck, Verifier
+from im_attr_audit.page.downloads import Downloads
 from im_attr_audit.page.models import Problem
 from im_attr_audit.page.reader import CannotRead, Reader, connection_from_airflow
+from im_attr_audit.page.routes import api
+from im_attr_audit.page.services import Services
+from im_attr_audit.settings import CONN_IDS, BadSetting, parse_conn_ids
 
 DAG_ID = "im_attr_name_audit"
 STATIC = Path(__file__).parent / "static"
@@ -64,7 +68,9 @@ def targets_listed_in_airflow() -> bool | None:
     from airflow.models import Variable
 
     try:
-        return bool(Variable.get("im_attr_audit_conn_ids", default_var=None, deserialize_json=True))
+        return bool(parse_conn_ids(Variable.get(CONN_IDS, default_var=None)))
+    except BadSetting:
+        return False
     except Exception:
         return None
 
@@ -94,7 +100,10 @@ def make_app(
         redirect_slashes=False,
     )
     guarded = APIRouter(dependencies=[Depends(guard)])
-    guarded.include_router(api(reader, targets_listed), prefix="/api")
+    guarded.include_router(api(), prefix="/api")
+    app.state.services = Services(
+        reader, targets_listed, check, Verifier(reader), Downloads(reader)
+    )
 
     @app.get("/healthz", response_class=PlainTextResponse)
     def healthz() -> PlainTextResponse:
@@ -128,6 +137,15 @@ def make_app(
     @app.exception_handler(CannotRead)
     async def cannot_read(_: Request, problem: CannotRead) -> JSONResponse:
         said = Problem(error=problem.code, what=problem.what, next=problem.what_next)
+        return JSONResponse(said.model_dump(), 503, headers={"Cache-Control": "no-store"})
+
+    @app.exception_handler(BadSetting)
+    async def bad_setting(_: Request, error: BadSetting) -> JSONResponse:
+        said = Problem(
+            error="bad_setting",
+            what=str(error),
+            next="Fix it in the environment of Airflow's API server, and restart that.",
+        )
         return JSONResponse(said.model_dump(), 503, headers={"Cache-Control": "no-store"})
 
     @app.exception_handler(StarletteHTTPException)

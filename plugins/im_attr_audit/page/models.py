@@ -131,6 +131,7 @@ class RunPoll(BaseModel):
     error_code: int | None
     error_info: str | None
     advice: str | None
+    is_failed: bool
     requested_at: datetime
     try_number: int | None
 
@@ -245,6 +246,7 @@ class AppHealth(AppRef):
     error_code: int | None
     error_info: str | None
     advice: str | None
+    last_poll_failed: bool
     good: list[int]
     failed: list[int]
 

@@ -15,9 +15,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 
 from im_attr_audit.record.engine import PostgresConnection, engine_of_connection
-
-READER = "im_attr_audit_db_reader"
-WRITER = "im_attr_audit_db"
+from im_attr_audit.settings import AUDIT_DB as WRITER
+from im_attr_audit.settings import AUDIT_DB_READER as READER
 
 #: How long a Connection is used before Airflow is asked for it again, in seconds.
 _TRUSTED_FOR = 30.0
@@ -40,14 +39,26 @@ class Reader:
         self._lookup = lookup
         self._lock = threading.Lock()
         self._engine: Engine | None = None
+        self._connection: PostgresConnection | None = None
         self._identity: tuple[object, ...] = ()
         self._looked_up_at = 0.0
 
     @contextmanager
     def transaction(self, *, seconds: int = 10) -> Iterator[Connection]:
         """A read-only transaction whose statements end after so many seconds; or CannotRead."""
+        with self._reading(self._current_engine, seconds) as connection:
+            yield connection
+
+    @contextmanager
+    def own_transaction(self, *, seconds: int) -> Iterator[Connection]:
+        """The same over a connection of its own, which is none of the pool's: for long streams."""
+        with self._reading(self._engine_without_pool, seconds) as connection:
+            yield connection
+
+    @contextmanager
+    def _reading(self, engine: Callable[[], Engine], seconds: int) -> Iterator[Connection]:
         try:
-            with self._current_engine().connect() as connection:
+            with engine().connect() as connection:
                 # One round trip; the figure is an integer of ours.
                 connection.exec_driver_sql(
                     "set transaction isolation level repeatable read, read only; "
@@ -86,9 +97,15 @@ class Reader:
                 if self._engine is not None:
                     self._engine.dispose()
                 self._engine = engine_of_connection(connection)
+                self._connection = connection
                 self._identity = identity
             self._looked_up_at = time.monotonic()
             return self._engine
+
+    def _engine_without_pool(self) -> Engine:
+        self._current_engine()
+        assert self._connection is not None  # noqa: S101 - an engine was made of it
+        return engine_of_connection(self._connection, pooled=False)
 
     def dispose(self) -> None:
         with self._lock:

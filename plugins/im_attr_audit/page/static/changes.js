@@ -77,7 +77,7 @@ function downloads(filter) {
 }
 
 function runPart(run, runId) {
-  const failed = run.polls.filter((poll) => poll.outcome !== "ok" && poll.outcome !== "late");
+  const failed = run.polls.filter((poll) => poll.is_failed);
   const title = h("p", { class: "what" }, "What the run ", runLink(runId), " recorded. ", h("a", { href: here({ run: null, before: null }) }, "Show all runs"));
   if (!run.polls.length) return h("div", { class: "notice info" }, title, h("p", {}, "It has not polled any app yet, or its polls are no longer kept."));
   return h("div", { class: `notice ${failed.length ? "warning" : "good"}` }, title,

@@ -6,7 +6,7 @@ run(async () => {
   const empty = await nothingYet(health.apps);
   if (empty) return show(empty);
   const chain = h("div", { "aria-live": "polite" }, h("p", { class: "waiting" }, "Recomputing the chain of hashes …"));
-  const bad = health.apps.filter((app) => app.stale || !["ok", "late"].includes(app.last_outcome));
+  const bad = health.apps.filter((app) => app.stale || app.last_poll_failed);
   show(
     h("section", { "aria-labelledby": "chain" }, h("h2", { id: "chain" }, "The record's chain"), chain),
     h("section", { "aria-labelledby": "apps" }, h("h2", { id: "apps" }, "Apps"),
@@ -19,7 +19,7 @@ run(async () => {
 });
 
 function table(health) {
-  const rank = (app) => (app.stale ? 0 : ["ok", "late"].includes(app.last_outcome) ? 2 : 1);
+  const rank = (app) => (app.stale ? 0 : app.last_poll_failed ? 1 : 2);
   const apps = [...health.apps].sort((a, b) => rank(a) - rank(b));
   return h("table", { class: "list health" },
     h("caption", { class: "unseen" }, "Health of the apps, those that need a look first"),
@@ -35,7 +35,7 @@ function table(health) {
 }
 
 function outcome(app) {
-  const good = ["ok", "late"].includes(app.last_outcome);
+  const good = !app.last_poll_failed;
   return h("span", { class: `badge ${good ? "good" : "bad"}` }, h("span", { "aria-hidden": "true" }, good ? "✓ " : "✕ "), app.last_outcome, app.error_code ? ` ${app.error_code}` : "");
 }
 

@@ -1,0 +1,142 @@
+"""What an address of the page may ask for: query models, with a reason for what they refuse."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import HTTPException
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
+
+from im_attr_audit.apps import AppKey
+from im_attr_audit.page.models import Kind
+
+CHANGES_ON_A_PAGE = 100
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Statements add and subtract spans of up to a year: those sums have to be dates too.
+_FIRST, _LAST = datetime(3, 1, 1, tzinfo=UTC), datetime(9997, 1, 1, tzinfo=UTC)
+
+
+def _in_range(at: datetime) -> datetime:
+    try:
+        utc = at.astimezone(UTC)
+    except OverflowError:
+        utc = None
+    if utc is None or not _FIRST <= utc < _LAST:
+        raise ValueError(f"write a time from year {_FIRST.year} to {_LAST.year - 1}")
+    return utc
+
+
+def _app_key(address: str) -> str:
+    AppKey.from_address(address)
+    return address
+
+
+Text = Annotated[str, Field(max_length=1024, pattern=r"^[^\x00]*$")]
+App = Annotated[str, Field(pattern=r"^[^\x00/]{1,200}/[0-9]{1,18}$"), AfterValidator(_app_key)]
+SlotNumber = Annotated[int, Field(ge=0, le=999)]
+Time = Annotated[AwareDatetime, AfterValidator(_in_range)]
+PageKey = Annotated[str, Field(pattern=r"^-?[0-9]{1,17}\.[0-9]{1,18}$")]
+
+
+class Filters(BaseModel):
+    """Which apps, slots and times; what is not set or empty matches everything."""
+
+    region: Text | None = None
+    group: Text | None = None
+    app: App | None = None
+    slot: SlotNumber | None = None
+    since: Time | None = None
+    until: Time | None = None
+
+    @property
+    def app_key(self) -> AppKey | None:
+        """The app; 422 where it is in another region than the one asked for."""
+        if not self.app:
+            return None
+        key = AppKey.from_address(self.app)
+        if self.region and self.region != key.region:
+            raise HTTPException(422, "The app is in another region than the one asked for.")
+        return key
+
+
+class ChangeFilters(Filters):
+    """Which changes."""
+
+    kind: Kind | None = None
+    name: Text | None = None
+    run: Text | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        """The filters as the parameters of ``sql/changes.sql``."""
+        key = self.app_key
+        pattern = None
+        if self.name:
+            escaped = self.name.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+            pattern = f"%{escaped}%"
+        return {
+            "region": key.region if key else self.region or None,
+            "app_group": self.group or None,
+            "sdk_app_id": key.sdk_app_id if key else None,
+            "slot": self.slot,
+            "kind": self.kind,
+            "name": pattern,
+            "since": self.since,
+            "until": self.until,
+            "dag_run_id": self.run or None,
+        }
+
+
+class ChangePage(ChangeFilters):
+    """One page of changes: at most ``limit``, older than the key ``before``."""
+
+    before: PageKey | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = CHANGES_ON_A_PAGE
+
+
+class ChangeDownload(ChangeFilters):
+    """All changes that match, in one file."""
+
+    format: Literal["csv", "json"] = "csv"
+
+
+class TimelineWindow(Filters):
+    """One window of the timeline; ``after`` is the app before the first one shown."""
+
+    after: App | None = None
+
+
+class Instants(BaseModel):
+    """An instant, and a second one to compare with."""
+
+    at: Time | None = None
+    compare: Time | None = None
+
+
+class OneChange(BaseModel):
+    """The place of one change."""
+
+    region: Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")]
+    sdk_app_id: Annotated[int, Field(ge=0, lt=2**63)]
+    seq: Annotated[int, Field(ge=1, lt=2**63)]
+
+
+class OneRun(BaseModel):
+    """One DAG run."""
+
+    run: Text
+
+
+def page_key(seen_at: datetime, change_id: int) -> str:
+    """The key of the page that follows a change."""
+    return f"{(seen_at - _EPOCH) // timedelta(microseconds=1)}.{change_id}"
+
+
+def change_of_key(key: str) -> tuple[datetime, int]:
+    """The change that a page's key stands for; 422 where it stands for none."""
+    microseconds, _, change_id = key.rpartition(".")
+    try:
+        return _EPOCH + timedelta(microseconds=int(microseconds)), int(change_id)
+    except OverflowError:
+        raise HTTPException(422, "This is not the key of a page.") from None

@@ -1,0 +1,101 @@
+"""As of: the names at an instant, and at a second one beside it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, TypeAlias
+
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+
+from im_attr_audit.apps import AppKey
+from im_attr_audit.page import models, queries
+from im_attr_audit.page.filters import Instants
+from im_attr_audit.page.queries import Rows
+from im_attr_audit.page.services import (
+    ReaderOf,
+    StaleAfter,
+    as_json,
+    by_group,
+    key_of,
+    region_order,
+)
+
+router = APIRouter()
+
+_Cells: TypeAlias = dict[int, dict[str, Any]]
+
+
+@router.get("/as-of", response_model=models.AsOf)
+def as_of(reader: ReaderOf, limit: StaleAfter, asked: Annotated[Instants, Query()]) -> Response:
+    """The names at an instant; without one, at the last that is certain everywhere."""
+    with reader.transaction() as connection:
+        now = queries.read_now(connection)
+        apps = queries.read_apps(connection, limit, retired=True)
+        times = [asked.at or _last_certain(apps) or now]
+        if asked.compare is not None:
+            times.append(asked.compare)
+        answers = [queries.read_plain(connection, "names_as_of", at=at) for at in times]
+    groups = _groups_then(apps, times, answers)
+    return as_json({"now": now, "at": times[0], "compared_with": asked.compare, "groups": groups})
+
+
+def _last_certain(apps: Rows) -> datetime | None:
+    """The last instant at which every app that is not stale was still seen."""
+    fresh = [app["last_ok_at"] for app in apps if not app["stale"] and not app["retired"]]
+    return min((at for at in fresh if at is not None), default=None)
+
+
+def _groups_then(
+    apps: Rows, times: list[datetime], answers: list[Sequence[Any]]
+) -> list[dict[str, Any]]:
+    """Plain values, as model GroupThen has them: thousands of models would cost more than SQL."""
+    found = [_cells(rows) for rows in answers]
+    groups = []
+    for name, members in by_group(sorted(apps, key=region_order)).items():
+        # A retired app is shown where it had names then.
+        shown = [
+            app
+            for app in members
+            if not app["retired"] or any(cells[key_of(app)] for cells in found)
+        ]
+        if shown:
+            slots = _slots_then(shown, times, found)
+            groups.append({"app_group": name, "apps": shown, "slots": slots})
+    return groups
+
+
+def _cells(rows: Sequence[Any]) -> dict[AppKey, _Cells]:
+    cells: dict[AppKey, _Cells] = defaultdict(dict)
+    for region, number, slot, name, attr_type, certain in rows:
+        cells[AppKey(region, number)][slot] = {
+            "name": name,
+            "attr_type": attr_type,
+            "certain": certain,
+            "known": True,
+        }
+    return cells
+
+
+def _slots_then(
+    apps: Sequence[Mapping[str, Any]], times: list[datetime], found: list[dict[AppKey, _Cells]]
+) -> list[dict[str, Any]]:
+    columns = [
+        [(cells[key_of(app)], _nameless(app, at)) for app in apps]
+        for at, cells in zip(times, found, strict=True)
+    ]
+    numbers = sorted({slot for column in columns for cells, _ in column for slot in cells})
+    slots = []
+    for slot in numbers:
+        sides = [[cells.get(slot, none) for cells, none in column] for column in columns]
+        slots.append({"slot": slot, "cells": sides[0], "compared": sides[1] if sides[1:] else None})
+    return slots
+
+
+def _nameless(app: Mapping[str, Any], at: datetime) -> dict[str, Any]:
+    """The cell of an app that has no name in a slot at an instant."""
+    known = app["first_ok_at"] is not None and app["first_ok_at"] <= at
+    certain = known and at <= app["last_ok_at"]
+    return {"name": None, "attr_type": None, "certain": certain, "known": known}

@@ -1,0 +1,71 @@
+"""Changes: pages of them, one of them, all of them as a file, and the run that recorded them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Query
+from fastapi.responses import Response, StreamingResponse
+
+from im_attr_audit.outcomes import FAILED
+from im_attr_audit.page import models, queries
+from im_attr_audit.page.advice import advice
+from im_attr_audit.page.filters import (
+    ChangeDownload,
+    ChangePage,
+    OneChange,
+    OneRun,
+    change_of_key,
+    page_key,
+)
+from im_attr_audit.page.services import ReaderOf, ServicesOf, as_json
+
+router = APIRouter()
+
+
+@router.get("/changes", response_model=models.Changes)
+def changes(reader: ReaderOf, asked: Annotated[ChangePage, Query()]) -> Response:
+    """One page of changes, newest first."""
+    before_at, before_id = change_of_key(asked.before) if asked.before else (None, None)
+    parameters = {**asked.parameters(), "before_at": before_at, "before_id": before_id}
+    with reader.transaction() as connection:
+        at = queries.read_now(connection)
+        rows = queries.read(connection, "changes", **parameters, at_most=asked.limit + 1)
+    shown = [models.Change.model_construct(**row) for row in rows[: asked.limit]]
+    following = None
+    if len(rows) > asked.limit:
+        following = page_key(shown[-1].seen_at, shown[-1].change_id)
+    return as_json(models.Changes.model_construct(at=at, changes=shown, before=following))
+
+
+@router.get("/changes/download", response_class=StreamingResponse)
+def download(services: ServicesOf, asked: Annotated[ChangeDownload, Query()]) -> Response:
+    """All changes that match the filters, for reading."""
+    return services.downloads.start(asked)
+
+
+@router.get("/change", response_model=models.ChangeDetail)
+def change(reader: ReaderOf, asked: Annotated[OneChange, Query()]) -> Response:
+    """One change with everything that is known of how it was seen."""
+    with reader.transaction() as connection:
+        row = queries.read_one(connection, "change", **asked.model_dump())
+    if row is None:
+        raise HTTPException(404, "There is no such change.")
+    return as_json(models.ChangeDetail(**row))
+
+
+@router.get("/run", response_model=models.Run)
+def run(reader: ReaderOf, asked: Annotated[OneRun, Query()]) -> Response:
+    """What came of every connection in one run."""
+    with reader.transaction() as connection:
+        at = queries.read_now(connection)
+        rows = queries.read(connection, "run_polls", dag_run_id=asked.run)
+    polls = [
+        models.RunPoll(
+            **row,
+            advice=advice(row["outcome"], row["error_code"]),
+            is_failed=row["outcome"] in FAILED,
+        )
+        for row in rows
+    ]
+    return as_json(models.Run(dag_run_id=asked.run, at=at, polls=polls))

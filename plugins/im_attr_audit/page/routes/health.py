@@ -1,0 +1,82 @@
+"""Health: when every app was last seen and what came of its polls; the check of the chains."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from im_attr_audit.outcomes import FAILED
+from im_attr_audit.page import models, queries
+from im_attr_audit.page.advice import advice
+from im_attr_audit.page.queries import Row
+from im_attr_audit.page.services import (
+    ReaderOf,
+    ServicesOf,
+    StaleAfter,
+    as_json,
+    key_of,
+    region_order,
+)
+
+router = APIRouter()
+
+_STRIP = timedelta(hours=24)
+_BUCKET = timedelta(minutes=30)
+
+
+@router.get("/health", response_model=models.Health)
+def health(reader: ReaderOf, limit: StaleAfter) -> Response:
+    """Every app that is not retired, with a strip of its polls."""
+    seconds = int(_BUCKET.total_seconds())
+    with reader.transaction() as connection:
+        at = queries.read_now(connection)
+        begin = int((at - _STRIP).timestamp()) // seconds * seconds + seconds
+        strip_from = datetime.fromtimestamp(begin, at.tzinfo)
+        apps = queries.read(connection, "health", stale_after=limit)
+        buckets = queries.read(connection, "strips", strip_from=strip_from, seconds=seconds)
+        unreadable = queries.read(connection, "unreadable")
+    strips = {key_of(row): row for row in buckets}
+    return as_json(
+        models.Health.model_construct(
+            at=at,
+            stale_after_seconds=int(limit.total_seconds()),
+            strip_from=strip_from,
+            strip_bucket_seconds=seconds,
+            apps=[
+                _app_health(app, strips.get(key_of(app))) for app in sorted(apps, key=region_order)
+            ],
+            unreadable=[models.Unreadable(**row) for row in unreadable],
+        )
+    )
+
+
+def _app_health(app: Row, strip: Row | None) -> models.AppHealth:
+    return models.AppHealth.model_construct(
+        **{
+            **app,
+            **_strip(strip),
+            "age_seconds": float(app["age_seconds"]),
+            "advice": advice(app["last_outcome"], app["error_code"]),
+            "last_poll_failed": app["last_outcome"] in FAILED,
+        }
+    )
+
+
+def _strip(row: Row | None) -> dict[str, list[int]]:
+    """The strip's polls by bucket."""
+    length = _STRIP // _BUCKET
+    strip = {"good": [0] * length, "failed": [0] * length}
+    if row is not None:
+        counts = zip(row["buckets"], row["ok"], row["failed"], strict=True)
+        for bucket, ok, failed in counts:
+            if 0 <= bucket < length:
+                strip["good"][bucket], strip["failed"][bucket] = ok, failed
+    return strip
+
+
+@router.get("/verification", response_model=models.Verification)
+def verification(services: ServicesOf, again: bool = False) -> Response:
+    """Recompute the chains; the last result serves for ten minutes unless asked again."""
+    return as_json(services.verifier.verify(again=again))

@@ -1,0 +1,78 @@
+"""Now: the names as last known; and how far everything is set up."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from im_attr_audit.apps import AppKey
+from im_attr_audit.page import models, queries
+from im_attr_audit.page.services import (
+    ReaderOf,
+    ServicesOf,
+    StaleAfter,
+    app_refs,
+    as_json,
+    by_group,
+    key_of,
+    region_order,
+)
+
+router = APIRouter()
+
+
+@router.get("/now", response_model=models.Now)
+def now(reader: ReaderOf, limit: StaleAfter) -> Response:
+    """The names as last known, without retired apps."""
+    with reader.transaction() as connection:
+        at = queries.read_now(connection)
+        apps = sorted(queries.read_apps(connection, limit, retired=False), key=region_order)
+        cells: dict[AppKey, dict[int, dict[str, Any]]] = defaultdict(dict)
+        # Plain values, as model Cell has them: a model for each would cost as much as the SQL.
+        for region, number, slot, name, attr_type, not_before, seen_at in queries.read_plain(
+            connection, "current"
+        ):
+            cells[AppKey(region, number)][slot] = {
+                "name": name,
+                "attr_type": attr_type,
+                "not_before": not_before,
+                "seen_at": seen_at,
+            }
+        drift = {
+            (row["app_group"], row["slot"]): row["distinct_names"]
+            for row in queries.read(connection, "drift")
+        }
+    groups = []
+    for name, members in by_group(apps).items():
+        mine = [cells[key_of(app)] for app in members]
+        slots = [
+            {
+                "slot": slot,
+                "agrees": (name, slot) not in drift,
+                "distinct_names": drift.get((name, slot), 1),
+                "cells": [each.get(slot) for each in mine],
+            }
+            for slot in sorted(set().union(*mine))
+        ]
+        groups.append({"app_group": name, "apps": members, "slots": slots})
+    return as_json({"at": at, "stale_after_seconds": int(limit.total_seconds()), "groups": groups})
+
+
+@router.get("/setup", response_model=models.Setup)
+def setup(services: ServicesOf, limit: StaleAfter) -> Response:
+    """What can be chosen in the filters; and where there is nothing yet, how far it is set up."""
+    with services.reader.transaction() as connection:
+        at = queries.read_now(connection)
+        apps = queries.read_apps(connection, limit, retired=True)
+        unreadable = queries.read(connection, "unreadable")
+    return as_json(
+        models.Setup(
+            at=at,
+            targets_listed=services.targets_listed(),
+            apps=app_refs(sorted(apps, key=region_order)),
+            unreadable=[models.Unreadable(**row) for row in unreadable],
+        )
+    )

@@ -1,0 +1,153 @@
+"""Timeline: what was called how, when it changed, and when nobody could look."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Query
+from fastapi.responses import Response
+from sqlalchemy import Connection
+
+from im_attr_audit.page import models, queries
+from im_attr_audit.page.filters import TimelineWindow
+from im_attr_audit.page.queries import Row, Rows
+from im_attr_audit.page.services import (
+    ReaderOf,
+    StaleAfter,
+    app_refs,
+    as_json,
+    key_of,
+    region_order,
+)
+
+router = APIRouter()
+
+APPS_IN_A_TIMELINE = 12
+
+
+@router.get("/timeline", response_model=models.Timeline)
+def timeline(
+    reader: ReaderOf, limit: StaleAfter, asked: Annotated[TimelineWindow, Query()]
+) -> Response:
+    """One window of time of some apps."""
+    with reader.transaction() as connection:
+        at = queries.read_now(connection)
+        apps = sorted(queries.read_apps(connection, limit, retired=True), key=region_order)
+        chosen, more = _choose(apps, asked)
+        window_to = asked.until or at
+        window_from = asked.since or _begin_of_window(window_to, chosen)
+        if window_from >= window_to:
+            raise HTTPException(422, "The time must begin before it ends.")
+        lanes = _read_lanes(connection, chosen, asked.slot, window_from, window_to, limit)
+    return as_json(
+        models.Timeline.model_construct(
+            at=at,
+            window_from=window_from,
+            window_to=window_to,
+            stale_after_seconds=int(limit.total_seconds()),
+            apps=app_refs(chosen),
+            more=more,
+            **lanes,
+        )
+    )
+
+
+def _choose(apps: Rows, asked: TimelineWindow) -> tuple[Rows, str | None]:
+    """The apps of one timeline, and the address of the app after which the next ones come."""
+    chosen = [
+        app
+        for app in apps
+        if (not asked.region or app["region"] == asked.region)
+        and (not asked.group or app["app_group"] == asked.group)
+        and (not asked.app or key_of(app).address == asked.app)
+        and (not app["retired"] or asked.app)
+    ]
+    addresses = [key_of(app).address for app in chosen]
+    if asked.after in addresses:
+        chosen = chosen[addresses.index(asked.after) + 1 :]
+    if len(chosen) <= APPS_IN_A_TIMELINE:
+        return chosen, None
+    chosen = chosen[:APPS_IN_A_TIMELINE]
+    return chosen, key_of(chosen[-1]).address
+
+
+def _begin_of_window(window_to: datetime, apps: Rows) -> datetime:
+    """30 days before its end, or shortly before the first poll where that is later: all that is
+    known of a young record would be a sliver at the edge of a month."""
+    month = window_to - min(timedelta(days=30), window_to - datetime.min.replace(tzinfo=UTC))
+    first = min((app["first_polled_at"] for app in apps), default=month)
+    return max(month, first - (window_to - first) / 20) if first < window_to else month
+
+
+def _read_lanes(
+    connection: Connection,
+    apps: Rows,
+    slot: int | None,
+    window_from: datetime,
+    window_to: datetime,
+    limit: timedelta,
+) -> dict[str, Any]:
+    """Everything that is drawn in the window, as the answer names it."""
+    window: dict[str, Any] = {
+        **queries.arrays([key_of(app) for app in apps]),
+        "window_from": window_from,
+        "window_to": window_to,
+    }
+    changed, drawn_from = _at_most(
+        queries.MAX_LANE_CHANGES,
+        queries.read(
+            connection,
+            "lane_changes",
+            **window,
+            slot=slot,
+            at_most=queries.MAX_LANE_CHANGES + 1,
+        ),
+        "seen_at",
+    )
+    failed, failed_from = _at_most(
+        queries.MAX_FAILED_POLLS,
+        queries.read(connection, "failed_polls", **window, at_most=queries.MAX_FAILED_POLLS + 1),
+        "at",
+    )
+    opened = queries.read(connection, "open_spans", **window, slot=slot)
+    gaps = queries.read(connection, "gaps", **window, longer_than=limit)
+    return {
+        "spans": [
+            *(models.LaneSpan.model_construct(**row) for row in opened),
+            *(_closed_span(row) for row in changed if row["old_name"] is not None),
+        ],
+        "changes": [_mark(row) for row in changed if window_from <= row["seen_at"] <= window_to],
+        "drawn_from": drawn_from,
+        "failed": [models.FailedPoll.model_construct(**row) for row in failed],
+        "failed_from": failed_from,
+        "gaps": [models.Gap.model_construct(**row) for row in gaps],
+    }
+
+
+def _at_most(limit: int, rows: Rows, time: str) -> tuple[Rows, datetime | None]:
+    """The newest rows, and since when they are whole where there are more."""
+    if len(rows) <= limit:
+        return rows, None
+    kept = rows[:-1]
+    return kept, kept[-1][time]
+
+
+def _closed_span(row: Row) -> models.LaneSpan:
+    """The span of the old name, which a change closes."""
+    return models.LaneSpan.model_construct(
+        region=row["region"],
+        sdk_app_id=row["sdk_app_id"],
+        slot=row["slot"],
+        name=row["old_name"],
+        attr_type=row["old_type"],
+        seen_from=row["old_seen_at"],
+        seen_to=row["certain_to"] or row["old_seen_at"],
+    )
+
+
+def _mark(row: Row) -> models.LaneChange:
+    hidden = {"old_type", "old_seen_at", "certain_to"}
+    return models.LaneChange.model_construct(
+        **{name: value for name, value in row.items() if name not in hidden}
+    )

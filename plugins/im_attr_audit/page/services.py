@@ -1,0 +1,86 @@
+"""What the routes work with: made once with the application, handed to each route by FastAPI."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.responses import Response
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from im_attr_audit import settings
+from im_attr_audit.apps import AppKey
+from im_attr_audit.page import models
+from im_attr_audit.page.checks import HealthCheck, Verifier
+from im_attr_audit.page.downloads import Downloads
+from im_attr_audit.page.reader import Reader
+from im_attr_audit.tencent.regions import REGION_HOSTS
+
+_REGION_ORDER = {region: place for place, region in enumerate(REGION_HOSTS)}
+
+
+@dataclass(frozen=True)
+class Services:
+    """``targets_listed``: whether the Variable names any connection; None where unknown."""
+
+    reader: Reader
+    targets_listed: Callable[[], bool | None]
+    health_check: HealthCheck
+    verifier: Verifier
+    downloads: Downloads
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+def _reader(request: Request) -> Reader:
+    return _services(request).reader
+
+
+def _stale_after() -> timedelta:
+    return settings.stale_after()
+
+
+ServicesOf = Annotated[Services, Depends(_services)]
+ReaderOf = Annotated[Reader, Depends(_reader)]
+#: Raises BadSetting, which the application answers with a sentence.
+StaleAfter = Annotated[timedelta, Depends(_stale_after)]
+
+
+def as_json(answer: BaseModel | dict[str, Any]) -> Response:
+    """The answer as it is: it was made of rows whose types the database keeps."""
+    return Response(
+        to_json(answer), media_type="application/json", headers={"Cache-Control": "no-store"}
+    )
+
+
+def key_of(row: Mapping[str, Any]) -> AppKey:
+    """The app that a row is about."""
+    return AppKey(row["region"], row["sdk_app_id"])
+
+
+def region_order(app: Mapping[str, Any]) -> tuple[str, int, str, int]:
+    """Groups by name; in them the regions as the vendor lists them, then one's own by name."""
+    region = app["region"]
+    place = _REGION_ORDER.get(region, len(_REGION_ORDER))
+    return app["app_group"], place, region, app["sdk_app_id"]
+
+
+def by_group(apps: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The apps of each group, in their order."""
+    groups: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for app in apps:
+        groups[app["app_group"]].append(app)
+    return groups
+
+
+def app_refs(apps: Iterable[Mapping[str, Any]]) -> list[models.AppRef]:
+    """The apps as the answers name them."""
+    return [models.AppRef.model_construct(**app) for app in apps]

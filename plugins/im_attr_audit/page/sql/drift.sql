@@ -1,0 +1,2 @@
+-- Slots with drift.
+select app_group, slot, distinct_names from attr_audit.drift

@@ -1,0 +1,10 @@
+-- Every change closes the span of its old name: those that reach into the window, newest first.
+select c.region, c.sdk_app_id, c.seq, c.slot, c.kind, c.old_name, c.new_name, c.old_type,
+       c.not_before, c.seen_at, c.old_seen_at, coalesce(c.not_before, c.prior_ok_at) as certain_to
+  from unnest(cast(:regions as text[]), cast(:ids as bigint[])) as u (region, sdk_app_id)
+  join attr_audit.change c on c.region = u.region and c.sdk_app_id = u.sdk_app_id
+ where c.seen_at >= :window_from
+   and coalesce(c.old_seen_at, c.not_before, c.seen_at) <= :window_to
+   and (cast(:slot as smallint) is null or c.slot = :slot)
+ order by c.seen_at desc, c.change_id desc
+ limit :at_most

@@ -1,0 +1,12 @@
+-- Good and failed polls of each app by bucket of time.
+select region, sdk_app_id, array_agg(bucket) as buckets, array_agg(ok) as ok,
+       array_agg(failed) as failed
+  from (select p.region, p.sdk_app_id,
+               floor(extract(epoch from p.requested_at - cast(:strip_from as timestamptz))
+                     / :seconds)::int as bucket,
+               count(*) filter (where p.outcome = any(cast(:good as text[]))) as ok,
+               count(*) filter (where p.outcome = any(cast(:failed as text[]))) as failed
+          from attr_audit.poll p
+         where p.requested_at >= :strip_from and p.region is not null
+         group by 1, 2, 3) b
+ group by 1, 2

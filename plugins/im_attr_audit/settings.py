@@ -1,0 +1,170 @@
+"""Every setting of the product: its name, unit, default and bounds, parsed in one place. Pure.
+
+A setting that is wrong raises `BadSetting`, whose sentence says what to write instead. Tasks, page
+and command all read settings here, so one value means the same everywhere. The table of settings
+in the operations guide is generated from `SETTINGS`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from im_attr_audit.errors import AttrAuditError
+
+# Connection ids and the Variable.
+AUDIT_DB: Final = "im_attr_audit_db"
+AUDIT_DB_READER: Final = "im_attr_audit_db_reader"
+NOTIFY: Final = "im_attr_audit_notify"
+CONN_IDS: Final = "im_attr_audit_conn_ids"
+
+
+class BadSetting(AttrAuditError):
+    """A setting whose value cannot be used; the text names it and says what to write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row: ``form`` is where it is set, ``default`` what counts where it is not set."""
+
+    name: str
+    form: str
+    meaning: str
+    default: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds(Setting):
+    """A number of seconds in an environment variable, from ``least`` to ``most``."""
+
+    least: float = 0
+    most: float = math.inf
+
+    def read(self, environ: Mapping[str, str] = os.environ) -> float:
+        """The value; BadSetting where it is not a number within the bounds."""
+        given = environ.get(self.name, "").strip() or self.default or ""
+        try:
+            seconds = float(given)
+        except ValueError:
+            seconds = math.nan
+        if not self.least <= seconds <= self.most:  # false for nan too
+            raise BadSetting(
+                f"{self.name} is {given[:40]!r}: set it to a number of seconds from "
+                f"{self.least:g} to {self.most:.0f}."
+            )
+        return seconds
+
+
+_ENVIRONMENT: Final = "environment variable"
+
+STALE_AFTER: Final = Seconds(
+    "IM_ATTR_AUDIT_STALE_AFTER",
+    _ENVIRONMENT,
+    "Seconds without a good poll before an app is stale: an alert is sent, and the page and "
+    "`healthz` show it. Set it alike for workers and API server.",
+    "3600",
+    least=1,
+    most=366 * 86400,
+)
+CONFIRM_SECONDS: Final = Seconds(
+    "IM_ATTR_AUDIT_CONFIRM_SECONDS",
+    _ENVIRONMENT,
+    "Seconds between the first read of a difference and the read that confirms it.",
+    "2",
+    least=0,
+    most=600,
+)
+RETRY_SECONDS: Final = Seconds(
+    "IM_ATTR_AUDIT_RETRY_SECONDS",
+    _ENVIRONMENT,
+    "Seconds before Airflow's first retry of a task; the delay doubles up to eight times this.",
+    "30",
+    least=0,
+    most=3600,
+)
+SCHEDULE: Final = Setting(
+    "IM_ATTR_AUDIT_SCHEDULE",
+    _ENVIRONMENT,
+    "Cron expression of the DAG `im_attr_name_audit`, read where DAG files are parsed.",
+    "*/15 * * * *",
+)
+DATABASE_URL: Final = Setting(
+    "IM_ATTR_AUDIT_DATABASE_URL",
+    _ENVIRONMENT,
+    "The owner's URL of the audit database, for `im-attr-audit migrate` and `retention` only. "
+    "Never set it in a task's environment.",
+)
+
+#: Every setting, in the order in which the guide lists them.
+SETTINGS: Final[tuple[Setting, ...]] = (
+    Setting(CONN_IDS, "Airflow Variable", "JSON list of the connection ids to poll."),
+    Setting(AUDIT_DB, "Airflow connection", "The audit database as `attr_audit_writer`."),
+    Setting(
+        AUDIT_DB_READER,
+        "Airflow connection",
+        "The audit database as `attr_audit_reader`, for page and command.",
+        f"`{AUDIT_DB}`",
+    ),
+    Setting(NOTIFY, "Airflow connection", "Where alerts are sent (type `apprise`).", "no alerts"),
+    SCHEDULE,
+    STALE_AFTER,
+    CONFIRM_SECONDS,
+    RETRY_SECONDS,
+    DATABASE_URL,
+)
+
+
+def stale_after(environ: Mapping[str, str] = os.environ) -> timedelta:
+    """How long without a good poll makes an app stale."""
+    return timedelta(seconds=STALE_AFTER.read(environ))
+
+
+def schedule(environ: Mapping[str, str] = os.environ) -> str:
+    """The DAG's cron expression."""
+    return environ.get(SCHEDULE.name) or str(SCHEDULE.default)
+
+
+def parse_conn_ids(value: object) -> list[str]:
+    """The connection ids in the Variable's value: JSON text, or the list a secrets backend gives.
+
+    ``value`` is None where the Variable is not set. Raises BadSetting for anything else.
+    """
+    how = (
+        f"Set the Variable {CONN_IDS} to a JSON list of connection ids, such as "
+        '["tencent_im_frankfurt"].'
+    )
+    if value is None:
+        raise BadSetting(f"The Variable {CONN_IDS} is not set. {how}")
+    listed: object = value
+    if isinstance(value, str):
+        try:
+            listed = json.loads(value)
+        except (ValueError, RecursionError):
+            if value.lstrip().startswith("['"):
+                # Airflow's API once stored a list as its Python repr.
+                how = f"It is a Python list, not JSON: use double quotes. {how}"
+            raise BadSetting(f"The Variable {CONN_IDS} is not JSON. {how}") from None
+    if not isinstance(listed, list) or not all(isinstance(i, str) and i.strip() for i in listed):
+        raise BadSetting(f"The Variable {CONN_IDS} is not a list of texts. {how}")
+    if not listed:
+        raise BadSetting(f"The Variable {CONN_IDS} is an empty list. {how}")
+    return listed
+
+
+def as_markdown() -> str:
+    """The table of settings as the operations guide shows it."""
+    rows = ["| Name | Set as | Default | Meaning |", "|---|---|---|---|"]
+    for setting in SETTINGS:
+        default = "" if setting.default is None else setting.default
+        if setting.form == _ENVIRONMENT and default:
+            default = f"`{default}`"
+        meaning = setting.meaning
+        if isinstance(setting, Seconds):
+            meaning += f" From {setting.least:g} to {setting.most:.0f}."
+        rows.append(f"| `{setting.name}` | {setting.form} | {default} | {meaning} |")
+    return "\n".join(rows) + "\n"

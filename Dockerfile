@@ -1,5 +1,5 @@
 # im-attr-audit in an Airflow of its own: what requirements.lock says, our wheel, the DAG, the page.
-# docker-compose.yaml builds it; `--target demo` adds the vendor's stand-in.
+# docker-compose.yaml builds it; `--target demo` adds the simulator.
 ARG PYTHON_IMAGE=python:3.12-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
@@ -38,7 +38,7 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 LANG=C.UTF-8 \
 # 50000:0, as in Airflow's own image. The folders belong to it, so that volumes on them do.
 RUN useradd --uid 50000 --gid 0 --no-create-home --home-dir /opt/airflow airflow \
     && install -d -o airflow -g 0 -m 0775 /opt/airflow /opt/airflow/logs /opt/airflow/demo \
-        /opt/airflow/standin
+        /opt/airflow/simulator-state
 COPY --from=build /opt/venv /opt/venv
 # The package is installed: only what Airflow itself reads goes into its folders, never both.
 COPY dags/im_attr_name_audit.py /opt/airflow/dags/

@@ -29,7 +29,7 @@ from launch.dag_runs import FINISHED
 from launch.databases import AIRFLOW, AUDIT
 from launch.postgres import EmbeddedPostgres
 from launch.state import ROOT, State
-from simulator.control import NewApp, StandIn
+from simulator.control import NewApp, Simulator
 from simulator.story import APPS, REGIONS
 
 NAMES = {0: "sex", 1: "city", 2: "Membership level", 3: "signup channel"}
@@ -191,7 +191,7 @@ def dag_run(rounds: int = 10) -> dict[str, Any]:
     components.adopt_orphans()  # a scheduler that is killed leaves its workers
     walls: dict[str, list[float]] = {name: [] for name in DAGS}
     tasks: dict[str, dict[str, list[float]]] = {name: {} for name in DAGS}
-    with standin(REGIONS) as vendor:
+    with simulator(REGIONS) as vendor:
         vendor.add_apps(NewApp(region, number, NAMES) for region, number in APPS.items())
         found = {
             f"im_{region}": vendor.connection_json(region, number)
@@ -247,9 +247,9 @@ def render_dag_run(figures: Any) -> str:
 
 
 @contextlib.contextmanager
-def standin(regions: Sequence[str]) -> Iterator[StandIn]:
+def simulator(regions: Sequence[str]) -> Iterator[Simulator]:
     with tempfile.TemporaryDirectory() as folder:
-        running = StandIn.start(Path(folder), regions=list(regions), lasting=False)
+        running = Simulator.start(Path(folder), regions=list(regions), lasting=False)
         try:
             yield running
         finally:
@@ -271,7 +271,7 @@ def plan(rounds: int = 5, apps: int = 1_000, *, stored: bool = False) -> dict[st
     walls: list[float] = []
     tasks: dict[str, list[float]] = {}
     empty: list[float] = []
-    with standin([region]) as vendor:
+    with simulator([region]) as vendor:
         vendor.add_apps(NewApp(region, number, NAMES) for number in numbers)
         found = {f"im_{number}": vendor.connection_json(region, number) for number in numbers}
         told = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in found.items()}

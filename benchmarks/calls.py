@@ -1,4 +1,4 @@
-"""Asking the vendor: 1,000 apps of one region at a stand-in that answers after 30 ms.
+"""Asking the vendor: 1,000 apps of one region at a simulator that answers after 30 ms.
 
 Beside it the same calls by a bare requests.Session in the same number of threads: signed
 beforehand, nothing looked at but the status. And what a signature costs.
@@ -24,7 +24,7 @@ from im_attr_audit.tencent.usersig import user_sig
 from requests.adapters import HTTPAdapter
 
 from benchmarks.measure import Side, in_turn
-from simulator.control import NewApp, StandIn
+from simulator.control import NewApp, Simulator
 
 APPS = 1_000
 LATENCY = 0.030
@@ -86,14 +86,14 @@ def _busiest_second(arrivals: Sequence[float]) -> int:
 def measure(rounds: int = 5, apps: int = APPS) -> dict[str, Any]:
     """Calls per second on both sides, handshakes, calls per app and second, signatures."""
     with tempfile.TemporaryDirectory() as folder:
-        standin = StandIn.start(Path(folder), regions=[REGION], lasting=False)
+        simulator = Simulator.start(Path(folder), regions=[REGION], lasting=False)
         try:
             numbers = range(1_400_000_001, 1_400_000_001 + apps)
-            standin.add_apps(NewApp(REGION, number, {0: "sex", 1: "city"}) for number in numbers)
-            standin.set_latency(LATENCY)
+            simulator.add_apps(NewApp(REGION, number, {0: "sex", 1: "city"}) for number in numbers)
+            simulator.set_latency(LATENCY)
             targets = []
             for number in numbers:
-                told = standin.connection_json(REGION, number)
+                told = simulator.connection_json(REGION, number)
                 targets.append(
                     target_from_connection(
                         f"im_{number}",
@@ -105,9 +105,9 @@ def measure(rounds: int = 5, apps: int = APPS) -> dict[str, Any]:
 
             def counting(name: str, what: Callable[[Sequence[Target]], None]) -> Side:
                 def run() -> None:
-                    before = standin.stats()["connections"]
+                    before = simulator.stats()["connections"]
                     what(targets)
-                    opened = _total(standin.stats()["connections"]) - _total(before)
+                    opened = _total(simulator.stats()["connections"]) - _total(before)
                     handshakes[name] = max(handshakes[name], opened)
 
                 return Side(name, run)
@@ -115,14 +115,14 @@ def measure(rounds: int = 5, apps: int = APPS) -> dict[str, Any]:
             # One round of each that does not count: certificates read, modules loaded.
             _ours(targets[:THREADS])
             _bare(targets[:THREADS])
-            first = standin.log()[-1].seq
+            first = simulator.log()[-1].seq
             times = in_turn([counting("ours", _ours), counting("bare", _bare)], rounds)
             arrivals: dict[int, list[float]] = {}
-            for entry in standin.log(first):
+            for entry in simulator.log(first):
                 if entry.app_id is not None:
                     arrivals.setdefault(entry.app_id, []).append(entry.arrived_at.timestamp())
         finally:
-            standin.stop()
+            simulator.stop()
     rates = {name: apps / statistics.median(seconds) for name, seconds in times.items()}
     return {
         "threads": THREADS,

@@ -76,7 +76,7 @@ def calls(figures: Any) -> str:
     rates = figures["calls_per_second"]
     return (
         f"### Asking\n\n{figures['apps']:,} apps of one region, {figures['threads']} threads, a "
-        f"stand-in that answers after {figures['latency'] * 1000:.0f} ms: {rates['ours']:.0f} "
+        f"simulator that answers after {figures['latency'] * 1000:.0f} ms: {rates['ours']:.0f} "
         f"calls a second; a bare `requests.Session` in as many threads {rates['bare']:.0f} "
         f"(**{figures['ratio']:.2f}**). TLS handshakes: {figures['handshakes']['ours']}. The most "
         f"calls for one app within a second: {figures['busiest_second_of_an_app']}. A signature "

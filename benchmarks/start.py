@@ -1,7 +1,7 @@
 """`make run` from a fresh clone with nothing installed, and started again.
 
 From the command to the page that answers to the printed login, and to the first recorded run of
-that start. The clone asks the bundled stand-in, whose schedule is every minute. A second start
+that start. The clone asks the bundled simulator, whose schedule is every minute. A second start
 begins right after such a minute has passed, when a run is due: what is measured is the start, not
 the wait for the schedule.
 """
@@ -28,7 +28,7 @@ def measure(clones: int = 2, starts: int = 3, *, empty_cache: bool = True) -> di
             with clone(empty if empty_cache else {}) as made:
                 cold.append(_start(made, recorded=6))
                 shutil.rmtree(Path(caches) / "uv", ignore_errors=True)
-                # Evenly over the clones; a start takes the stand-in's story a step further.
+                # Evenly over the clones; a start takes the simulator's story a step further.
                 for _ in range(number, starts, clones):
                     # Nothing but the clock makes the next run due, once its minute has passed.
                     time.sleep(61 - time.time() % 60)

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.airflow_run import NAMES, standin
+from benchmarks.airflow_run import NAMES, simulator
 from benchmarks.clone import Clone, clone
 from benchmarks.measure import Side, in_turn, ratio
 from benchmarks.plain import SHAPE_ID
@@ -25,7 +25,7 @@ from simulator.story import APPS, REGIONS
 
 def measure(rounds: int = 9) -> dict[str, Any]:
     """Medians of both commands as whole processes, and the median of the rounds' ratios."""
-    with standin(REGIONS) as vendor, tempfile.TemporaryDirectory() as temporary:
+    with simulator(REGIONS) as vendor, tempfile.TemporaryDirectory() as temporary:
         vendor.add_apps(NewApp(region, number, NAMES) for region, number in APPS.items())
         found = {f"im_{region}": vendor.connection_json(region, n) for region, n in APPS.items()}
         told = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in found.items()}

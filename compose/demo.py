@@ -1,4 +1,4 @@
-"""The stand-in of the vendor with its story, for `docker compose --profile demo up`.
+"""The simulated vendor with its story, for `docker compose --profile demo up`.
 
 It gives Airflow a connection for each of its six apps and, where none is set, the Variable that
 lists them, as a user would in the UI. After every run of the DAG the story moves on one step, so
@@ -18,11 +18,11 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from simulator.control import StandIn
+from simulator.control import Simulator
 from simulator.story import APPS, REGIONS
 
-NAME = "standin"
-STATE = Path("/opt/airflow/standin")
+NAME = "simulator"
+STATE = Path("/opt/airflow/simulator-state")
 SHARED = Path("/opt/airflow/demo")  # the workers read it
 READY = Path("/tmp/ready")  # noqa: S108 - the container's own
 DAG_ID = "im_attr_name_audit"
@@ -65,13 +65,13 @@ class Airflow:
             return json.load(answer)
 
 
-def introduce(airflow: Airflow, standin: StandIn) -> None:
+def introduce(airflow: Airflow, simulator: Simulator) -> None:
     """Six connections, and the Variable unless somebody has set it."""
     ids = []
     for region, app in APPS.items():
-        conn_id = f"standin_{region}"
+        conn_id = f"simulator_{region}"
         ids.append(conn_id)
-        told = standin.connection_json(region, app, ca_bundle=str(SHARED / "ca.pem"))
+        told = simulator.connection_json(region, app, ca_bundle=str(SHARED / "ca.pem"))
         wanted = {"connection_id": conn_id, **told, "extra": json.dumps(told["extra"])}
         path = f"/api/v2/connections/{conn_id}"
         if airflow.ask(path) is None:
@@ -82,13 +82,13 @@ def introduce(airflow: Airflow, standin: StandIn) -> None:
         airflow.ask("/api/v2/variables", {"key": VARIABLE, "value": json.dumps(ids)})
     else:
         say(f"The Variable {VARIABLE} is set already and stays as it is.")
-    say(f"Airflow knows the stand-in's apps: {', '.join(ids)}.")
+    say(f"Airflow knows the simulator's apps: {', '.join(ids)}.")
 
 
-def narrate(airflow: Airflow, standin: StandIn) -> None:
+def narrate(airflow: Airflow, simulator: Simulator) -> None:
     """For ever: one step on after each run that has ended."""
     seen = ended(airflow)
-    said = tell(standin, "")
+    said = tell(simulator, "")
     while True:
         time.sleep(3)
         try:
@@ -96,8 +96,8 @@ def narrate(airflow: Airflow, standin: StandIn) -> None:
         except (OSError, ValueError):
             continue  # the API server is away; it will be back
         for _ in runs - seen:
-            standin.advance_story()
-            said = tell(standin, said)
+            simulator.advance_story()
+            said = tell(simulator, said)
         seen = runs
 
 
@@ -108,9 +108,9 @@ def ended(airflow: Airflow) -> set[str]:
     return {run["dag_run_id"] for run in runs["dag_runs"] if run["state"] in ("success", "failed")}
 
 
-def tell(standin: StandIn, said: str) -> str:
+def tell(simulator: Simulator, said: str) -> str:
     """Say where the story stands, if that is new."""
-    story = standin.story()
+    story = simulator.story()
     if story is None or story["what"] == said:
         return said
     say(f"The story, {story['step']} of {story['steps']}: {story['what']}.")
@@ -123,24 +123,24 @@ def say(text: str) -> None:
 
 
 def check() -> int:
-    """Health: the stand-in answers, and Airflow knows it."""
-    standin = StandIn.attach(STATE)
-    return 0 if standin and standin.story() and READY.exists() else 1
+    """Health: the simulator answers, and Airflow knows it."""
+    simulator = Simulator.attach(STATE)
+    return 0 if simulator and simulator.story() and READY.exists() else 1
 
 
 def main() -> int:
     """Until the container is stopped."""
     READY.unlink(missing_ok=True)
-    with StandIn.start(STATE, regions=REGIONS, story=True, name=NAME) as standin:
-        shutil.copyfile(standin.ca_bundle, SHARED / "ca.pem")
+    with Simulator.start(STATE, regions=REGIONS, story=True, name=NAME) as simulator:
+        shutil.copyfile(simulator.ca_bundle, SHARED / "ca.pem")
         airflow = Airflow()
         try:
-            introduce(airflow, standin)
+            introduce(airflow, simulator)
         except urllib.error.HTTPError as error:
             say(f"Airflow answers {error.code} to {error.url}: was admin's password changed?")
             return 1
         READY.touch()
-        narrate(airflow, standin)
+        narrate(airflow, simulator)
     return 0
 
 

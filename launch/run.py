@@ -108,7 +108,7 @@ class _Run:
                 server = up.enter_context(state.postgres().in_use())
                 ready = databases.prepare(state, server, user)
             asked = up.enter_context(targets(state, user))
-            self._family = Family()  # Postgres and the stand-in are no part of it
+            self._family = Family()  # Postgres and the simulator are no part of it
             try:
                 self._with_airflow(server, user, ready, asked)
             finally:

@@ -49,7 +49,7 @@ class State:
         self.folder = folder or Path(os.environ.get(STATE_VARIABLE) or ROOT / ".local")
         self.airflow = self.folder / "airflow"
         self.logs = self.folder / "logs"
-        self.standin = self.folder / "standin"
+        self.simulator = self.folder / "simulator"
         self.secrets = self.folder / "secrets"
 
     def make(self) -> None:

@@ -1,4 +1,4 @@
-"""``python -m simulator``: run the stand-in, or change it by hand, running or not.
+"""``python -m simulator``: run the simulator, or change it by hand, running or not.
 
     python -m simulator --story                    run it, with the newcomer's story
     python -m simulator show                       what it answers at present
@@ -18,13 +18,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from simulator.control import StandIn
+from simulator.control import Simulator
 from simulator.files import StateLock
 from simulator.server import serve
 from simulator.story import Story
-from simulator.world import ALL_MEMBER_PUSH, StandInError, World
+from simulator.world import ALL_MEMBER_PUSH, SimulatorError, World
 
-DEFAULT_STATE = Path(__file__).resolve().parents[1] / ".local" / "standin"
+DEFAULT_STATE = Path(__file__).resolve().parents[1] / ".local" / "simulator"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
     try:
         lines = _change_or_show(asked)
-    except (StandInError, ValueError) as error:
+    except (SimulatorError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name is shown even where it cannot be printed
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--state", type=Path, default=DEFAULT_STATE, help="folder of its state (.local/standin)"
+        "--state", type=Path, default=DEFAULT_STATE, help="folder of its state (.local/simulator)"
     )
     parser.add_argument("--regions", default="", help="labels, separated by commas")
     parser.add_argument("--story", action="store_true", help="six regions and the scripted story")
@@ -93,30 +93,30 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _change_or_show(asked: argparse.Namespace) -> list[str]:
-    running = StandIn.attach(asked.state)
+    running = Simulator.attach(asked.state)
     if running is not None:
         return _on_running(running, asked)
     if not (asked.state / "state.json").exists():
-        raise StandInError(f"no stand-in has ever run on {asked.state}")
+        raise SimulatorError(f"no simulator has ever run on {asked.state}")
     lock = StateLock(asked.state)
     if not lock.acquire():
-        raise StandInError("the stand-in is just starting or stopping; try again")
+        raise SimulatorError("the simulator is just starting or stopping; try again")
     try:
         return _on_stored(asked)
     finally:
         lock.release()
 
 
-def _on_running(standin: StandIn, asked: argparse.Namespace) -> list[str]:
-    apps = standin.apps()
+def _on_running(simulator: Simulator, asked: argparse.Namespace) -> list[str]:
+    apps = simulator.apps()
     if asked.command == "show":
-        return _table(apps, standin.story())
+        return _table(apps, simulator.story())
     if asked.command in ("fail", "mend"):
-        standin.set_failing(asked.region, asked.command == "fail")
+        simulator.set_failing(asked.region, asked.command == "fail")
     else:
         app_id, slot, name = _target(apps, asked)
-        standin.set_name(asked.region, app_id, slot, name)
-    return _table(standin.apps(), standin.story())
+        simulator.set_name(asked.region, app_id, slot, name)
+    return _table(simulator.apps(), simulator.story())
 
 
 def _on_stored(asked: argparse.Namespace) -> list[str]:
@@ -127,7 +127,7 @@ def _on_stored(asked: argparse.Namespace) -> list[str]:
             story.end(world)
         if asked.command in ("fail", "mend"):
             if asked.region not in world.ports:
-                raise StandInError(f"no such region: {asked.region}")
+                raise SimulatorError(f"no such region: {asked.region}")
             (world.failing.add if asked.command == "fail" else world.failing.discard)(asked.region)
         else:
             app_id, slot, name = _target(world.describe(), asked)
@@ -145,19 +145,19 @@ def _target(apps: list[dict[str, Any]], asked: argparse.Namespace) -> tuple[int,
         here = [app for app in here if app["app_id"] == asked.app]
     if len(here) != 1:
         known = ", ".join(f"{app['region']}/{app['app_id']}" for app in apps)
-        raise StandInError(f"{len(here)} apps are meant; there are: {known} (see --app)")
+        raise SimulatorError(f"{len(here)} apps are meant; there are: {known} (see --app)")
     names = here[0]["names"][ALL_MEMBER_PUSH]
     if asked.command == "unset":
         if str(asked.slot) not in names:
-            raise StandInError(f"slot {asked.slot} has no name in {asked.region}")
+            raise SimulatorError(f"slot {asked.slot} has no name in {asked.region}")
         return here[0]["app_id"], asked.slot, None
     if not 0 <= asked.slot <= 9:
-        raise StandInError("the vendor has slots 0 to 9")
+        raise SimulatorError("the vendor has slots 0 to 9")
     if not 1 <= len(asked.name.encode()) <= 50:
-        raise StandInError("a name has 1 to 50 bytes of UTF-8")
+        raise SimulatorError("a name has 1 to 50 bytes of UTF-8")
     for slot, name in names.items():
         if name == asked.name and slot != str(asked.slot):
-            raise StandInError(f"attrName:{name} already exists at index:{slot}")
+            raise SimulatorError(f"attrName:{name} already exists at index:{slot}")
     return here[0]["app_id"], asked.slot, asked.name
 
 

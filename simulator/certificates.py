@@ -1,4 +1,4 @@
-"""A private CA and the stand-in's server certificate, made on the spot and renewed in time.
+"""A private CA and the simulator's server certificate, made on the spot and renewed in time.
 
 The CA's key is never written: a new CA is made with every new certificate.
 """
@@ -88,7 +88,7 @@ def _make(paths: Certificates, names: Sequence[str]) -> datetime:
         ec.generate_private_key(ec.SECP256R1()),
         ec.generate_private_key(ec.SECP256R1()),
     )
-    ca_name = named("im-attr-audit stand-in, private CA")
+    ca_name = named("im-attr-audit simulator, private CA")
 
     def builder(subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
         return (
@@ -120,7 +120,7 @@ def _make(paths: Certificates, names: Sequence[str]) -> datetime:
         *(x509.DNSName(name) for name in names),
     ]
     server = (
-        builder(named("im-attr-audit stand-in"), server_key.public_key())
+        builder(named("im-attr-audit simulator"), server_key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)

@@ -1,13 +1,13 @@
-"""Starts, steers and questions a stand-in from tests and from the launcher. Standard library only.
+"""Starts, steers and questions a simulator from tests and from the launcher. Standard library only.
 
 ::
 
-    with StandIn.start(tmp_path, regions=["china", "frankfurt"]) as standin:
-        standin.add_app("frankfurt", 20000001, {0: "sex", 1: "city"})
-        connection = standin.connection_json("frankfurt", 20000001)
-        standin.fault("bad_gateway", region="frankfurt", times=3)
+    with Simulator.start(tmp_path, regions=["china", "frankfurt"]) as simulator:
+        simulator.add_app("frankfurt", 20000001, {0: "sex", 1: "city"})
+        connection = simulator.connection_json("frankfurt", 20000001)
+        simulator.fault("bad_gateway", region="frankfurt", times=3)
         ...
-        assert standin.log()[-1].names == {0: "sex", 1: "city"}
+        assert simulator.log()[-1].names == {0: "sex", 1: "city"}
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import IO, Any
 from urllib.parse import urlencode, urlsplit
 
 from simulator.files import StateLock, read_json
-from simulator.world import ALL_MEMBER_PUSH, StandInError
+from simulator.world import ALL_MEMBER_PUSH, SimulatorError
 
 _ROOT = Path(__file__).resolve().parents[1]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -85,8 +85,8 @@ class NewApp:
     settings: Mapping[str, Any] | None = None
 
 
-class StandIn:
-    """A stand-in that runs. Safe to use from several threads."""
+class Simulator:
+    """A simulator that runs. Safe to use from several threads."""
 
     def __init__(
         self, announcement: Mapping[str, Any], process: subprocess.Popen[bytes] | None = None
@@ -111,7 +111,7 @@ class StandIn:
         new_session: bool = True,
         name: str | None = None,
         timeout: float = 30.0,
-    ) -> StandIn:
+    ) -> Simulator:
         """Start one on ``state_dir`` and wait until it serves.
 
         It ends with ``stop()`` or with this process, however that ends. ``lasting=False`` keeps
@@ -125,7 +125,7 @@ class StandIn:
         command += [] if lasting else ["--ephemeral"]
         command += ["--name", name] if name else []
         search = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
-        with (state_dir / "standin.log").open("wb") as log:
+        with (state_dir / "simulator.log").open("wb") as log:
             process = subprocess.Popen(
                 command,
                 cwd=_ROOT,
@@ -137,17 +137,17 @@ class StandIn:
             )
         try:
             ready = _first_line(process, timeout)
-            announcement = read_json(state_dir / "standin.json")
+            announcement = read_json(state_dir / "simulator.json")
             if not ready.startswith(b"ready") or announcement is None:
-                said = (state_dir / "standin.log").read_text("utf-8", "replace").strip()
-                raise StandInError(f"the stand-in did not start: {said or 'it said nothing'}")
+                said = (state_dir / "simulator.log").read_text("utf-8", "replace").strip()
+                raise SimulatorError(f"the simulator did not start: {said or 'it said nothing'}")
         except BaseException:
             _end(process)
             raise
         return cls(announcement, process)
 
     @classmethod
-    def attach(cls, state_dir: Path) -> StandIn | None:
+    def attach(cls, state_dir: Path) -> Simulator | None:
         """The one that runs on ``state_dir`` already, if any."""
         if not state_dir.is_dir():
             return None
@@ -155,7 +155,7 @@ class StandIn:
         if lock.acquire():
             lock.release()
             return None
-        announcement = read_json(state_dir / "standin.json")
+        announcement = read_json(state_dir / "simulator.json")
         return cls(announcement) if announcement else None
 
     def stop(self) -> None:
@@ -170,7 +170,7 @@ class StandIn:
             self._process.kill()
             self.stop()
 
-    def __enter__(self) -> StandIn:
+    def __enter__(self) -> Simulator:
         return self
 
     def __exit__(
@@ -293,7 +293,7 @@ class StandIn:
         return self.history(region, app_id, api=api)[-1]
 
     def history(self, region: str, app_id: int, *, api: str = ALL_MEMBER_PUSH) -> list[Truth]:
-        """What was true, in order, since the app was added (or the stand-in started)."""
+        """What was true, in order, since the app was added (or the simulator started)."""
         told = self._get("/truth", region=region, app_id=app_id)[api]
         return [
             Truth(_moment(each["since_us"]), _slots(each["names"]), _slots(each["types"]))
@@ -357,7 +357,7 @@ class StandIn:
         """Wait until this many requests hang or are held."""
         told = self._get("/held", slow=timeout, count=count, wait=timeout)
         if not told["reached"]:
-            raise StandInError(f"only {len(told['held'])} of {count} requests are held")
+            raise SimulatorError(f"only {len(told['held'])} of {count} requests are held")
 
     def set_latency(
         self, seconds: float, *, region: str | None = None, app: int | None = None
@@ -411,7 +411,7 @@ class StandIn:
         )
         entries = self._entries(told)
         if not told["reached"]:
-            raise StandInError(f"waited for {count} requests, {len(entries)} came")
+            raise SimulatorError(f"waited for {count} requests, {len(entries)} came")
         return entries
 
     def stats(self) -> dict[str, Any]:
@@ -434,7 +434,7 @@ class StandIn:
     @staticmethod
     def _entries(told: Mapping[str, Any]) -> list[LogEntry]:
         if told["let_go"]:
-            raise StandInError(f"the log has let go of {told['let_go']} entries: use reset()")
+            raise SimulatorError(f"the log has let go of {told['let_go']} entries: use reset()")
         entries = []
         for entry in told["entries"]:
             for ours, theirs in (
@@ -476,9 +476,9 @@ class StandIn:
             content = json.loads(response.read())
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise StandInError(f"the stand-in does not answer: {error}") from None
+            raise SimulatorError(f"the simulator does not answer: {error}") from None
         if response.status != 200:
-            raise StandInError(content["error"])
+            raise SimulatorError(content["error"])
         return content
 
 

@@ -1,4 +1,4 @@
-"""The ways the stand-in can misbehave, and which request meets which of them."""
+"""The ways the simulator can misbehave, and which request meets which of them."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 class StateLock:
-    """Held by the running stand-in: whoever has it owns the state folder.
+    """Held by the running simulator: whoever has it owns the state folder.
 
     The kernel frees it when the process dies, however it dies, so there is no stale pid to judge.
     """
@@ -45,7 +45,7 @@ class StateLock:
         self._handle: int | None = None
 
     def acquire(self, *, patience: float = 0.0) -> bool:
-        """Take the lock; False if it stays taken for ``patience`` seconds: a stand-in runs here.
+        """Take the lock; False if it stays taken for ``patience`` seconds: a simulator runs here.
 
         Whoever only looks whether one runs, or changes what is stored, has it for an instant.
         """

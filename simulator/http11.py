@@ -1,4 +1,4 @@
-"""Just enough of an HTTP/1.1 server for the stand-in: keep-alive, bodies with a length, one write.
+"""Just enough of an HTTP/1.1 server for the simulator: keep-alive, bodies with a length, one write.
 
 The standard library's server spends more time on a request than everything else here together, and
 it cannot be made to break its word half-way through an answer.

@@ -1,4 +1,4 @@
-"""The stand-in's log: every request in order, and what was truly answered. The tests' oracle.
+"""The simulator's log: every request in order, and what was truly answered. The tests' oracle.
 
 No UserSig, key or URL is ever written into it.
 """

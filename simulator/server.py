@@ -1,4 +1,4 @@
-"""The stand-in's process: an HTTPS port per region for the clients, a control port for the tests.
+"""The simulator's process: an HTTPS port per region for the clients, a control port for the tests.
 
 One thread, one event loop: what a request sees and what a command changes never interleave.
 """
@@ -29,7 +29,7 @@ from simulator.http11 import Connection, DateHeader, Request, head_of, in_chunks
 from simulator.journal import Entry, Journal
 from simulator.signature import Refusal
 from simulator.story import REGIONS, Story
-from simulator.world import TIMPUSH, Judged, StandInError, World
+from simulator.world import TIMPUSH, Judged, SimulatorError, World
 
 _LOOPBACK = "127.0.0.1"
 _BAD_GATEWAY_PAGE = (
@@ -97,7 +97,7 @@ def _good(
     return Reply(200, _json(answer), "names", names=names, types=told, truth_us=truth_us)
 
 
-class StandInServer:
+class SimulatorServer:
     """Everything the process owns."""
 
     def __init__(
@@ -177,9 +177,9 @@ class StandInServer:
             "token": self.token,
             "story": self.story is not None,
         }
-        write_private(self.state_dir / "standin.json", json.dumps(announcement))
+        write_private(self.state_dir / "simulator.json", json.dumps(announcement))
         told = ", ".join(f"{region} {port}" for region, port in self.ports.items())
-        sys.stdout.write(f"ready: stand-in of the vendor on {self.host}: {told}\n")
+        sys.stdout.write(f"ready: simulated vendor on {self.host}: {told}\n")
         sys.stdout.flush()
         await self.stopping.wait()
         for server in servers:
@@ -187,7 +187,7 @@ class StandInServer:
         for connection in list(self.connections):
             connection.transport.abort()
         self.save()
-        (self.state_dir / "standin.json").unlink(missing_ok=True)
+        (self.state_dir / "simulator.json").unlink(missing_ok=True)
 
     async def _listen(
         self, factory: Callable[[], Connection], name: str, address: str, **options: Any
@@ -208,7 +208,7 @@ class StandInServer:
         loop.call_soon_threadsafe(self.stopping.set)
 
     def latency_of(self, region: str, app_id: int | None) -> float:
-        """The standing delay of this app's answers."""
+        """The simulatorg delay of this app's answers."""
         if not self.latency:
             return 0.0
         own = self.latency.get((region, app_id))
@@ -250,13 +250,13 @@ def _report_without_secrets(loop: asyncio.AbstractEventLoop, context: dict[str, 
         while where and where.tb_next:
             where = where.tb_next
         line = f"{where.tb_frame.f_code.co_qualname}:{where.tb_lineno}" if where else "?"
-        sys.stderr.write(f"stand-in: {type(error).__name__} in {line}\n")
+        sys.stderr.write(f"simulator: {type(error).__name__} in {line}\n")
 
 
 class VendorConnection(Connection):
     """A client's connection to one region."""
 
-    def __init__(self, server: StandInServer, region: str) -> None:
+    def __init__(self, server: SimulatorServer, region: str) -> None:
         super().__init__()
         self._server = server
         self._region = region
@@ -444,7 +444,7 @@ class ControlConnection(Connection):
 
     max_body = 256 * 1024 * 1024
 
-    def __init__(self, server: StandInServer) -> None:
+    def __init__(self, server: SimulatorServer) -> None:
         super().__init__()
         self._server = server
         self._task: asyncio.Task[None] | None = None
@@ -463,7 +463,7 @@ class ControlConnection(Connection):
         expected = f"Bearer {self._server.token}"
         given = request.headers.get("authorization", "")
         if not hmac.compare_digest(given.encode(), expected.encode()):
-            self._answer(request, 401, {"error": "the token in standin.json is needed"})
+            self._answer(request, 401, {"error": "the token in simulator.json is needed"})
             return
         try:
             command = _COMMANDS.get((request.method, path))
@@ -472,7 +472,7 @@ class ControlConnection(Connection):
                 return
             asked = dict(parse_qsl(query)) if request.method == "GET" else json.loads(request.body)
             answer = command(self._server, asked)
-        except (StandInError, ValueError, TypeError, KeyError) as error:
+        except (SimulatorError, ValueError, TypeError, KeyError) as error:
             self._answer(request, 400, {"error": f"{error}"})
             return
         if isinstance(answer, Awaitable):
@@ -495,7 +495,7 @@ class ControlConnection(Connection):
 # The control port's commands -----------------------------------------------------------------
 
 _Asked = dict[str, Any]
-_Command = Callable[[StandInServer, _Asked], object]
+_Command = Callable[[SimulatorServer, _Asked], object]
 _COMMANDS: dict[tuple[str, str], _Command] = {}
 
 
@@ -512,27 +512,27 @@ def _where(asked: _Asked) -> dict[str, Any]:
     return {"region": asked.get("region"), "app_id": None if app_id is None else int(app_id)}
 
 
-def _by_hand(server: StandInServer) -> None:
+def _by_hand(server: SimulatorServer) -> None:
     if server.story:
         server.story.end(server.world)
 
 
 @_command("GET", "/health")
-def _health(server: StandInServer, asked: _Asked) -> object:
+def _health(server: SimulatorServer, asked: _Asked) -> object:
     return {"pid": os.getpid()}
 
 
 @_command("GET", "/apps")
-def _list_apps(server: StandInServer, asked: _Asked) -> object:
+def _list_apps(server: SimulatorServer, asked: _Asked) -> object:
     return server.world.describe()
 
 
 @_command("POST", "/apps")
-def _add_apps(server: StandInServer, asked: _Asked) -> object:
+def _add_apps(server: SimulatorServer, asked: _Asked) -> object:
     wanted = asked["apps"]
     for app in wanted:
         if app["region"] not in server.ports:
-            raise StandInError(f"no such region: {app['region']}")
+            raise SimulatorError(f"no such region: {app['region']}")
     for app in wanted:
         server.world.add_app(**app)
     server.save()
@@ -540,7 +540,7 @@ def _add_apps(server: StandInServer, asked: _Asked) -> object:
 
 
 @_command("POST", "/apps/remove")
-def _remove_app(server: StandInServer, asked: _Asked) -> object:
+def _remove_app(server: SimulatorServer, asked: _Asked) -> object:
     server.world.remove_app(asked["region"], asked["app_id"])
     _by_hand(server)
     server.save()
@@ -548,14 +548,14 @@ def _remove_app(server: StandInServer, asked: _Asked) -> object:
 
 
 @_command("POST", "/apps/configure")
-def _configure(server: StandInServer, asked: _Asked) -> object:
+def _configure(server: SimulatorServer, asked: _Asked) -> object:
     server.world.configure(asked["region"], asked["app_id"], asked["settings"])
     server.save()
     return {}
 
 
 @_command("POST", "/names")
-def _set_names(server: StandInServer, asked: _Asked) -> object:
+def _set_names(server: SimulatorServer, asked: _Asked) -> object:
     shown = server.world.set_names(
         asked["region"],
         asked["app_id"],
@@ -569,7 +569,7 @@ def _set_names(server: StandInServer, asked: _Asked) -> object:
 
 
 @_command("POST", "/name")
-def _set_name(server: StandInServer, asked: _Asked) -> object:
+def _set_name(server: SimulatorServer, asked: _Asked) -> object:
     shown = server.world.set_name(
         asked["region"], asked["app_id"], asked["slot"], asked["name"], api=asked.get("api")
     )
@@ -579,7 +579,7 @@ def _set_name(server: StandInServer, asked: _Asked) -> object:
 
 
 @_command("POST", "/key")
-def _rotate_key(server: StandInServer, asked: _Asked) -> object:
+def _rotate_key(server: SimulatorServer, asked: _Asked) -> object:
     key = server.world.rotate_key(
         asked["region"],
         asked["app_id"],
@@ -591,7 +591,7 @@ def _rotate_key(server: StandInServer, asked: _Asked) -> object:
 
 
 @_command("GET", "/connection")
-def _connection(server: StandInServer, asked: _Asked) -> object:
+def _connection(server: SimulatorServer, asked: _Asked) -> object:
     app = server.world.app(asked["region"], int(asked["app_id"]))
     return {
         "login": app.admins[0] if app.admins else "",
@@ -603,16 +603,16 @@ def _connection(server: StandInServer, asked: _Asked) -> object:
 
 
 @_command("GET", "/truth")
-def _truth(server: StandInServer, asked: _Asked) -> object:
+def _truth(server: SimulatorServer, asked: _Asked) -> object:
     app = server.world.app(asked["region"], int(asked["app_id"]))
     return {api: [shown.as_json() for shown in shown_] for api, shown_ in app.history.items()}
 
 
 @_command("POST", "/failing")
-def _set_failing(server: StandInServer, asked: _Asked) -> object:
+def _set_failing(server: SimulatorServer, asked: _Asked) -> object:
     region = asked["region"]
     if region not in server.ports:
-        raise StandInError(f"no such region: {region}")
+        raise SimulatorError(f"no such region: {region}")
     _by_hand(server)
     if asked["failing"]:
         server.world.failing.add(region)
@@ -623,12 +623,12 @@ def _set_failing(server: StandInServer, asked: _Asked) -> object:
 
 
 @_command("GET", "/faults")
-def _planned(server: StandInServer, asked: _Asked) -> object:
+def _planned(server: SimulatorServer, asked: _Asked) -> object:
     return server.faults.planned()
 
 
 @_command("POST", "/faults")
-def _add_faults(server: StandInServer, asked: _Asked) -> object:
+def _add_faults(server: SimulatorServer, asked: _Asked) -> object:
     rule = server.faults.add(
         [Fault.from_json(each) for each in asked["faults"]],
         api=asked.get("api"),
@@ -639,18 +639,18 @@ def _add_faults(server: StandInServer, asked: _Asked) -> object:
 
 
 @_command("POST", "/faults/clear")
-def _clear_faults(server: StandInServer, asked: _Asked) -> object:
+def _clear_faults(server: SimulatorServer, asked: _Asked) -> object:
     server.faults.clear(**_where(asked))
     return {"dropped": server.release("hang", **_where(asked))}
 
 
 @_command("POST", "/release")
-def _release(server: StandInServer, asked: _Asked) -> object:
+def _release(server: SimulatorServer, asked: _Asked) -> object:
     return {"released": server.release("hold", **_where(asked))}
 
 
 @_command("GET", "/held")
-async def _held(server: StandInServer, asked: _Asked) -> object:
+async def _held(server: SimulatorServer, asked: _Asked) -> object:
     wanted = int(asked.get("count", 0))
     kinds = ("hold", "hang")
 
@@ -665,7 +665,7 @@ async def _held(server: StandInServer, asked: _Asked) -> object:
 
 
 @_command("GET", "/log")
-async def _log(server: StandInServer, asked: _Asked) -> object:
+async def _log(server: SimulatorServer, asked: _Asked) -> object:
     journal, after = server.journal, int(asked.get("after", 0))
     wanted, ended = int(asked.get("count", 0)), asked.get("ended", "0") == "1"
 
@@ -677,7 +677,7 @@ async def _log(server: StandInServer, asked: _Asked) -> object:
 
 
 @_command("GET", "/stats")
-def _stats(server: StandInServer, asked: _Asked) -> object:
+def _stats(server: SimulatorServer, asked: _Asked) -> object:
     return {
         "connections": dict(server.opened),
         "requests": dict(server.requests),
@@ -686,7 +686,7 @@ def _stats(server: StandInServer, asked: _Asked) -> object:
 
 
 @_command("POST", "/latency")
-def _latency(server: StandInServer, asked: _Asked) -> object:
+def _latency(server: SimulatorServer, asked: _Asked) -> object:
     where = _where(asked)
     for region in [where["region"]] if where["region"] else server.regions:
         server.latency[region, where["app_id"]] = float(asked["seconds"])
@@ -694,7 +694,7 @@ def _latency(server: StandInServer, asked: _Asked) -> object:
 
 
 @_command("POST", "/clock")
-def _clock(server: StandInServer, asked: _Asked) -> object:
+def _clock(server: SimulatorServer, asked: _Asked) -> object:
     world = server.world
     for name in ("clock_offset", "date_skew", "lockout_after", "lockout_seconds"):
         if asked.get(name) is not None:
@@ -704,22 +704,22 @@ def _clock(server: StandInServer, asked: _Asked) -> object:
 
 
 @_command("GET", "/story")
-def _story(server: StandInServer, asked: _Asked) -> object:
+def _story(server: SimulatorServer, asked: _Asked) -> object:
     return server.story.as_json() if server.story else None
 
 
 @_command("POST", "/story/advance")
-def _advance(server: StandInServer, asked: _Asked) -> object:
+def _advance(server: SimulatorServer, asked: _Asked) -> object:
     if server.story is None:
-        raise StandInError("this stand-in was started without a story")
+        raise SimulatorError("this simulator was started without a story")
     server.story.advance(server.world)
     server.save()
     return server.story.as_json()
 
 
 @_command("POST", "/reset")
-def _reset(server: StandInServer, asked: _Asked) -> object:
-    """Back to an empty stand-in, for the next example; ports, certificates and counts stay."""
+def _reset(server: SimulatorServer, asked: _Asked) -> object:
+    """Back to an empty simulator, for the next example; ports, certificates and counts stay."""
     server.faults.clear()
     server.release("hang")
     server.release("hold")
@@ -742,18 +742,18 @@ def serve(
     die_with_parent: bool = False,
     name: str | None = None,
 ) -> int:
-    """Run the stand-in in this process until it is told to stop; the exit status.
+    """Run the simulator in this process until it is told to stop; the exit status.
 
     ``name``: serve other hosts too, under this name; else loopback alone.
     """
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = StateLock(state_dir)
     if not lock.acquire(patience=2.0):
-        sys.stderr.write("a stand-in is running on this state folder already\n")
+        sys.stderr.write("a simulator is running on this state folder already\n")
         return 1
     # Left by one that was killed: nobody is to find us under its address.
-    (state_dir / "standin.json").unlink(missing_ok=True)
-    server = StandInServer(
+    (state_dir / "simulator.json").unlink(missing_ok=True)
+    server = SimulatorServer(
         state_dir.resolve(), regions=regions, story=story, lasting=lasting, name=name
     )
     try:

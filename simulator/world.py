@@ -1,4 +1,4 @@
-"""What is true at the stand-in: its apps, their names over time, and who may read them.
+"""What is true at the simulator: its apps, their names over time, and who may read them.
 
 No sockets in here. ``World.judge`` is the vendor's list of checks; the clock is given.
 """
@@ -30,8 +30,8 @@ _PARAMETERS = ("sdkappid", "identifier", "usersig", "random", "contenttype")
 _SIGNATURE_FAILURES = frozenset({70002, 70003, 70005, 70009, 70013, 70014})
 
 
-class StandInError(Exception):
-    """The stand-in was asked for something that cannot be."""
+class SimulatorError(Exception):
+    """The simulator was asked for something that cannot be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +122,11 @@ class World:
     # What is true ------------------------------------------------------------------------------
 
     def app(self, region: str, app_id: int) -> App:
-        """The app; StandInError where there is none."""
+        """The app; SimulatorError where there is none."""
         try:
             return self.apps[region, app_id]
         except KeyError:
-            raise StandInError(f"no app {app_id} in region {region}") from None
+            raise SimulatorError(f"no app {app_id} in region {region}") from None
 
     def add_app(
         self,
@@ -162,11 +162,11 @@ class World:
             if name == "admins":
                 app.admins = list(value)
             elif name not in SETTINGS:
-                raise StandInError(f"no such setting: {name}")
+                raise SimulatorError(f"no such setting: {name}")
             elif (name == "empty_as" and value not in EMPTY_SHAPES) or (
                 name == "api" and value not in APIS
             ):
-                raise StandInError(f"{name} cannot be {value!r}")
+                raise SimulatorError(f"{name} cannot be {value!r}")
             else:
                 setattr(app, name, value)
 
@@ -189,7 +189,7 @@ class World:
         at = now_us()
         for each in APIS if api is None else (api,):
             if each not in APIS:
-                raise StandInError(f"no such api: {each}")
+                raise SimulatorError(f"no such api: {each}")
             before = app.shown(each)
             kept = {slot: type_ for slot, type_ in before.types.items() if slot in names}
             # Two changes in one microsecond still follow one another.

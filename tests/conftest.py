@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 
 from launch.postgres import THROWAWAY, EmbeddedPostgres
-from simulator.control import StandIn
+from simulator.control import Simulator
 
 # Printed at the end of every test run.
 pytest_plugins = ["tests.counts"]
@@ -121,10 +121,10 @@ def audit_db(postgres: EmbeddedPostgres, template: str) -> Iterator[AuditDb]:
 
 
 @pytest.fixture(scope="module")
-def standin(
+def simulator(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[StandIn]:
-    """The vendor's stand-in, with the regions that the test's module names."""
-    directory = tmp_path_factory.mktemp("standin")
-    with StandIn.start(directory, regions=request.module.REGIONS, lasting=False) as running:
+) -> Iterator[Simulator]:
+    """The simulator, with the regions that the test's module names."""
+    directory = tmp_path_factory.mktemp("simulator")
+    with Simulator.start(directory, regions=request.module.REGIONS, lasting=False) as running:
         yield running

@@ -1,6 +1,6 @@
-"""What ought to be recorded, worked out from what the stand-in truly answered.
+"""What ought to be recorded, worked out from what the simulator truly answered.
 
-A second, independent reading of the rules: it takes the stand-in's log where the product
+A second, independent reading of the rules: it takes the simulator's log where the product
 takes the network, and predicts each poll's outcome and changes. Polls are taken in the order in
 which they were recorded.
 """

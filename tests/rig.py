@@ -1,4 +1,4 @@
-"""A sync from end to end: the real stand-in, a real Postgres, and what must hold afterwards.
+"""A sync from end to end: the real simulator, a real Postgres, and what must hold afterwards.
 
 `Rig` runs rounds and keeps the targets. `Record` is the record as an outsider reads it; its
 `check` recomputes everything that the database promises (the chain, the order of bounds) from the
@@ -21,7 +21,7 @@ from im_attr_audit.sync import sync_apps
 from im_attr_audit.tencent.target import Broken, Target, target_from_connection
 from sqlalchemy import Engine, text
 
-from simulator.control import LogEntry, StandIn, Truth
+from simulator.control import LogEntry, Simulator, Truth
 
 Slots = Mapping[int, str]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -156,35 +156,35 @@ def assert_chains_hold(engine: Engine) -> int:
 
 
 class Rig:
-    """One stand-in, one audit database (which may be exchanged), and apps with fresh numbers."""
+    """One simulator, one audit database (which may be exchanged), and apps with fresh numbers."""
 
     _numbers = counter(1_400_000_001)
     _runs = counter(1)
 
-    def __init__(self, standin: StandIn, engine: Engine) -> None:
-        self.standin = standin
+    def __init__(self, simulator: Simulator, engine: Engine) -> None:
+        self.simulator = simulator
         self.engine = engine
 
     def add_app(self, region: str, names: Slots, **settings: Any) -> Target:
-        """A new app at the stand-in, and the target that polls it."""
+        """A new app at the simulator, and the target that polls it."""
         number = next(self._numbers)
         settings.setdefault("rate_limit", None)
-        self.standin.add_app(region, number, names, **settings)
+        self.simulator.add_app(region, number, names, **settings)
         return self.target(region, number)
 
     def target(self, region: str, sdk_app_id: int, **extra: Any) -> Target:
         """A target made from the connection as it is now."""
         return target_of(
-            f"im_{region}_{sdk_app_id}", self.standin.connection_json(region, sdk_app_id, **extra)
+            f"im_{region}_{sdk_app_id}", self.simulator.connection_json(region, sdk_app_id, **extra)
         )
 
     def set_names(self, target: Target, names: Slots, **more: Any) -> datetime:
         """Make these the app's true names."""
-        return self.standin.set_names(target.region, target.sdk_app_id, names, **more)
+        return self.simulator.set_names(target.region, target.sdk_app_id, names, **more)
 
     def fault(self, target: Target, *faults: str | Mapping[str, Any], times: int = 1) -> None:
         """Let the app's next answers go wrong, one by one."""
-        self.standin.schedule(faults, region=target.region, app=target.sdk_app_id, times=times)
+        self.simulator.schedule(faults, region=target.region, app=target.sdk_app_id, times=times)
 
     @classmethod
     def new_run(cls) -> str:
@@ -222,7 +222,7 @@ class Rig:
 
     def history(self, target: Target, api: str | None = None) -> list[Truth]:
         """What was true of an app over time."""
-        return self.standin.history(target.region, target.sdk_app_id, api=api or target.api)
+        return self.simulator.history(target.region, target.sdk_app_id, api=api or target.api)
 
 
 def target_of(conn_id: str, connection: Mapping[str, Any]) -> Target:

@@ -1,6 +1,6 @@
 """`make soak`: the proofs of `make test` at length, for SOAK_MINUTES, and a report of the counts.
 
-Each of several processes has a Postgres and a stand-in of its own. Seeds differ from run to run; a
+Each of several processes has a Postgres and a simulator of its own. Seeds differ from run to run; a
 history that fails is told in its smallest form, with the line that makes it again. What a run is
 to reach at least is in ``TARGETS``; with too few minutes it does not, and the report says so.
 While the file that ``SOAK_PAUSE`` names exists nothing new is begun, and the minutes do not count:
@@ -32,7 +32,7 @@ from im_attr_audit.tencent.redact import safe_text
 
 from launch.postgres import THROWAWAY, EmbeddedPostgres
 from launch.processes import wait_until
-from simulator.control import StandIn
+from simulator.control import Simulator
 from tests import hostile, test_histories, test_hostile_over_tls, test_kill_points, test_overlap
 from tests.children import Children
 from tests.conftest import WRITER, fresh_audit_db, make_template
@@ -83,20 +83,20 @@ class Worker:
                 stack.callback(server.destroy)
                 server.start()
                 template = make_template(server)
-                standin = stack.enter_context(
-                    StandIn.start(directory / "standin", regions=REGIONS, lasting=False)
+                simulator = stack.enter_context(
+                    Simulator.start(directory / "simulator", regions=REGIONS, lasting=False)
                 )
                 children = stack.enter_context(Children())
-                self._all(server, template, standin, children)
+                self._all(server, template, simulator, children)
 
     def _all(
-        self, server: EmbeddedPostgres, template: str, standin: StandIn, children: Children
+        self, server: EmbeddedPostgres, template: str, simulator: Simulator, children: Children
     ) -> None:
         @contextmanager
         def rig() -> Iterator[tuple[Rig, str]]:
-            standin.reset()
+            simulator.reset()
             with fresh_audit_db(server, template) as db:
-                yield Rig(standin, db.writer), db.url(WRITER)
+                yield Rig(simulator, db.writer), db.url(WRITER)
                 assert_chains_hold(db.writer)
 
         def kills() -> None:
@@ -115,7 +115,7 @@ class Worker:
                 test_hostile_over_tls.answers(of, 520, seed=self._seed())
 
         def histories() -> None:
-            test_histories.run_histories(standin, server, template, 250, derandomize=False)
+            test_histories.run_histories(simulator, server, template, 250, derandomize=False)
 
         began = self._worked()
         for what, share in (
@@ -228,7 +228,7 @@ def _report(
         "# What the last long run tried",
         "",
         "Written by `make soak`; see `tests/soak.py`. Everything against a real Postgres and the",
-        "vendor's stand-in; every property is checked in every case.",
+        "simulator; every property is checked in every case.",
         "",
         f"- result: {outcome}",
         f"- commit: {commit}",

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from launch.postgres import EmbeddedPostgres
-from simulator.control import StandIn
+from simulator.control import Simulator
 from tests.airflow_process import AirflowProcess, Ended
 from tests.conftest import AuditDb
 
@@ -33,15 +33,17 @@ def airflow(
 
 
 @pytest.fixture(scope="module")
-def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
-    with StandIn.start(tmp_path_factory.mktemp("standin"), regions=REGIONS, lasting=False) as it:
+def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
+    with Simulator.start(
+        tmp_path_factory.mktemp("simulator"), regions=REGIONS, lasting=False
+    ) as it:
         yield it
 
 
 class Audit:
-    """One audit database, three apps at the stand-in, and runs of the DAG over them."""
+    """One audit database, three apps at the simulator, and runs of the DAG over them."""
 
-    def __init__(self, airflow: AirflowProcess, vendor: StandIn, db: AuditDb) -> None:
+    def __init__(self, airflow: AirflowProcess, vendor: Simulator, db: AuditDb) -> None:
         self.airflow, self.vendor, self.db = airflow, vendor, db
         vendor.reset()
         for region, app in APPS.items():
@@ -85,7 +87,7 @@ class Audit:
 
 
 @pytest.fixture
-def audit(airflow: AirflowProcess, vendor: StandIn, audit_db: AuditDb) -> Audit:
+def audit(airflow: AirflowProcess, vendor: Simulator, audit_db: AuditDb) -> Audit:
     return Audit(airflow, vendor, audit_db)
 
 

@@ -19,7 +19,7 @@ from im_attr_audit.tencent.target import Target
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from simulator.control import StandIn
+from simulator.control import Simulator
 from tests.conftest import AuditDb
 from tests.rig import Rig, app_of, assert_changes_are_true
 
@@ -41,7 +41,7 @@ class Task:
         self.max_tries = RETRIES
 
     def connect(self, target: Target, **changed: Any) -> None:
-        told = self.rig.standin.connection_json(*app_of(target)) | changed
+        told = self.rig.simulator.connection_json(*app_of(target)) | changed
         self.monkeypatch.setenv(f"AIRFLOW_CONN_{target.conn_id.upper()}", json.dumps(told))
 
     def attempt(self, problems: dict[str, str] | None = None) -> dict[str, int]:
@@ -81,18 +81,18 @@ class Task:
 
 
 @pytest.fixture
-def task(standin: StandIn, audit_db: AuditDb, monkeypatch: pytest.MonkeyPatch) -> Task:
+def task(simulator: Simulator, audit_db: AuditDb, monkeypatch: pytest.MonkeyPatch) -> Task:
     monkeypatch.setenv("AIRFLOW_CONN_IM_ATTR_AUDIT_DB", audit_db.writer_connection)
     monkeypatch.setenv("IM_ATTR_AUDIT_CONFIRM_SECONDS", "0")
-    standin.reset()
-    return Task(Rig(standin, audit_db.writer), monkeypatch)
+    simulator.reset()
+    return Task(Rig(simulator, audit_db.writer), monkeypatch)
 
 
 def test_a_retry_of_a_task_whose_commit_had_happened_asks_nobody_again(task: Task) -> None:
     assert task.attempt() == {"ok": 3}
-    asked = len(task.rig.standin.log())
+    asked = len(task.rig.simulator.log())
     assert task.attempt() == {"ok": 3}
-    assert len(task.rig.standin.log()) == asked
+    assert len(task.rig.simulator.log()) == asked
     assert task.polls() == [[(1, "ok")]] * 3
     assert task.changes_are_true()
 
@@ -129,9 +129,9 @@ def test_a_commit_whose_answer_was_lost_is_neither_lost_nor_made_twice(
     with pytest.raises(OperationalError):
         task.attempt()
     monkeypatch.setattr(tasks, "audit_engine", make)
-    asked = len(task.rig.standin.log())
+    asked = len(task.rig.simulator.log())
     assert task.attempt() == {"ok": 3}
-    assert len(task.rig.standin.log()) == asked
+    assert len(task.rig.simulator.log()) == asked
     assert task.polls() == [[(1, "ok")]] * 3
     assert task.changes_are_true()
 
@@ -210,9 +210,9 @@ def test_a_late_poll_is_final_and_fails_nobody(task: Task) -> None:
     came: list[dict[str, int]] = []
     thread = threading.Thread(target=lambda: came.append(task.attempt()))
     thread.start()
-    task.rig.standin.wait_held(1)
+    task.rig.simulator.wait_held(1)
     assert task.rig.outcomes(china) == ["ok"]
-    task.rig.standin.release()
+    task.rig.simulator.release()
     thread.join(30)
     assert came == [{"late": 1, "ok": 2}]
     assert task.attempt() == {"late": 1, "ok": 2}
@@ -221,9 +221,9 @@ def test_a_late_poll_is_final_and_fails_nobody(task: Task) -> None:
 
 def test_a_doubly_listed_app_is_asked_by_neither_and_says_why(task: Task) -> None:
     china = task.targets[0]
-    asked = len(task.rig.standin.log())
+    asked = len(task.rig.simulator.log())
     with pytest.raises(AirflowFailException, match="misconfigured"):
         task.attempt({china.conn_id: "is listed more than once"})
-    entries = task.rig.standin.log()[asked:]
+    entries = task.rig.simulator.log()[asked:]
     assert china.sdk_app_id not in {entry.app_id for entry in entries}
     assert task.polls() == [[(1, "misconfigured")], [(1, "ok")], [(1, "ok")]]

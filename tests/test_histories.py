@@ -1,8 +1,8 @@
 """Whole histories, made up: what is recorded is what follows from what was truly answered.
 
 A Hypothesis state machine over apps, true changes, faults, retries, late and overlapping polls, a
-switched API, retired and returning apps, wrong keys and clocks; against the real stand-in and a
-real Postgres. The stand-in's log is the oracle (`tests.oracle`).
+switched API, retired and returning apps, wrong keys and clocks; against the real simulator and a
+real Postgres. The simulator's log is the oracle (`tests.oracle`).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from im_attr_audit.record.store import Recorded
 from im_attr_audit.tencent.target import Broken, Target
 
 from launch.postgres import EmbeddedPostgres
-from simulator.control import LogEntry, StandIn
-from simulator.world import StandInError
+from simulator.control import LogEntry, Simulator
+from simulator.world import SimulatorError
 from tests.conftest import fresh_audit_db
 from tests.counts import count, counted
 from tests.oracle import AppOracle, Expected, assert_recorded, assert_true_time, reads_of
@@ -99,7 +99,7 @@ class _Actor:
 
 @dataclass
 class _Held(_Actor):
-    """One that waits for an answer which the stand-in holds back, if it got through to it."""
+    """One that waits for an answer which the simulator holds back, if it got through to it."""
 
     waits: bool = False
     thread: threading.Thread | None = None
@@ -107,9 +107,9 @@ class _Held(_Actor):
 
 
 def _no_tls(poll: Any) -> str | None:
-    """How a poll says that it found no TLS connection to the stand-in.
+    """How a poll says that it found no TLS connection to the simulator.
 
-    Seen about once in some ten thousand histories, under load, with nothing asked of the stand-in.
+    Seen about once in some ten thousand histories, under load, with nothing asked of the simulator.
     A poll that says so is believed, as it claims nothing; how many may do so is bounded.
     """
     _, _, why = (poll.error_info or "").rpartition(": ")
@@ -123,9 +123,9 @@ class History(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.standin = self.rig.standin
-        self.standin.reset()
-        self.standin.set_clock(lockout_after=1_000_000)
+        self.simulator = self.rig.simulator
+        self.simulator.reset()
+        self.simulator.set_clock(lockout_after=1_000_000)
         self.targets: list[Target] = []
         self.current: list[Target] = []
         self.oracles: list[AppOracle] = []
@@ -154,24 +154,24 @@ class History(RuleBasedStateMachine):
         if what == "names":
             self.rig.set_names(target, value)
         elif what == "name":
-            self.standin.set_name(*place, value[0], value[1])
+            self.simulator.set_name(*place, value[0], value[1])
         elif what == "types":
-            names = self.standin.truth(*place, api="timpush").names
+            names = self.simulator.truth(*place, api="timpush").names
             said = {slot: type_ for slot, type_ in value.items() if slot in names}
             self.rig.set_names(target, names, types=said, api="timpush")
         elif what == "names of timpush alone":
             self.rig.set_names(target, value, api="timpush")
         elif what == "how no names are said":
-            self.standin.configure(*place, empty_as=value)
+            self.simulator.configure(*place, empty_as=value)
         elif what == "api of the connection":
             self.current[app] = replace(self.current[app], api=value)
         elif what == "key at the vendor":
-            self.standin.rotate_key(*place)
+            self.simulator.rotate_key(*place)
         elif what == "key in the connection":
             self._mend_key(app)
         else:
             assert what == "the vendor's Date"
-            self.standin.set_clock(date_skew=value)
+            self.simulator.set_clock(date_skew=value)
 
     @rule(listed=st.sets(_apps))
     def a_plan_retires_and_brings_back(self, listed: set[int]) -> None:
@@ -185,7 +185,7 @@ class History(RuleBasedStateMachine):
                 count(_HELD, "apps retired" if retired else "apps returned")
 
     def _mend_key(self, app: int) -> None:
-        key = self.standin.key(*app_of(self.targets[app]))
+        key = self.simulator.key(*app_of(self.targets[app]))
         self.current[app] = replace(self.current[app], secret_key=key)
 
     # Polls ----------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ class History(RuleBasedStateMachine):
         ]
         self._poll(targets, new_run=new_run)
         for app in apps:
-            self.standin.clear_faults(app=self.targets[app].sdk_app_id)
+            self.simulator.clear_faults(app=self.targets[app].sdk_app_id)
         self._judge()
         self.sound = True
 
@@ -259,10 +259,10 @@ class History(RuleBasedStateMachine):
         if actor.waits:
             count(_HELD, "polls held under way")
         else:
-            self.standin.clear_faults(app=target.sdk_app_id)
+            self.simulator.clear_faults(app=target.sdk_app_id)
             before = counted(_HUNG_UP).total()
             self._judge()
-            assert counted(_HUNG_UP).total() > before, "the stand-in ought to hold an answer back"
+            assert counted(_HUNG_UP).total() > before, "the simulator ought to hold an answer back"
         self.sound = True
 
     @precondition(lambda self: self.held)
@@ -282,9 +282,9 @@ class History(RuleBasedStateMachine):
     def _would_be_read_twice(self, app: int) -> bool:
         """With a good key an answer comes at once, and it differs from what is known."""
         target = self.current[app]
-        if target.secret_key != self.standin.key(*app_of(target)):
+        if target.secret_key != self.simulator.key(*app_of(target)):
             return False
-        truth = self.standin.truth(*app_of(target), api=target.api)
+        truth = self.simulator.truth(*app_of(target), api=target.api)
         types = truth.types if target.api == "timpush" else {}
         told = {slot: (name, types.get(slot)) for slot, name in truth.names.items()}
         return self.oracles[app].differs(told)
@@ -311,7 +311,7 @@ class History(RuleBasedStateMachine):
         mark = self._mark()
         target = self.targets[app]
         # An answer that is held back because the key was wrong is followed by a second request.
-        self.standin.release(region=target.region, app=target.sdk_app_id)
+        self.simulator.release(region=target.region, app=target.sdk_app_id)
         assert actor.thread is not None
         actor.thread.join(30)
         assert not actor.thread.is_alive()
@@ -324,24 +324,24 @@ class History(RuleBasedStateMachine):
         while True:
             over = not thread.is_alive()
             try:
-                self.standin.wait_held(number, timeout=1)
-            except StandInError:
+                self.simulator.wait_held(number, timeout=1)
+            except SimulatorError:
                 if over:
                     return False
             else:
                 return True
 
     def _mark(self) -> int:
-        entries = self.standin.log()
+        entries = self.simulator.log()
         return entries[-1].seq if entries else 0
 
     def _entries(self, after: int, ids: set[int]) -> list[LogEntry]:
-        return [entry for entry in self.standin.log(after) if entry.app_id in ids]
+        return [entry for entry in self.simulator.log(after) if entry.app_id in ids]
 
     def _judge(self) -> None:
         """Every poll that was recorded since, against the oracle."""
         record = Record.read(self.rig.engine, [app_of(target) for target in self.targets])
-        log = self.standin.log()
+        log = self.simulator.log()
         places = {app_of(target): number for number, target in enumerate(self.targets)}
         for poll in record.polls:
             if poll.poll_id <= self.judged:
@@ -378,7 +378,7 @@ class History(RuleBasedStateMachine):
             self._release(app)
         if not (self.targets and self.sound):
             return
-        self.standin.clear_faults()
+        self.simulator.clear_faults()
         self._judge()
         for app in range(len(self.targets)):
             self._mend_key(app)
@@ -392,12 +392,12 @@ class History(RuleBasedStateMachine):
                 break
         record = self.rig.record(*self.targets)
         for target in self.current:
-            truth = self.standin.truth(*app_of(target), api=target.api)
+            truth = self.simulator.truth(*app_of(target), api=target.api)
             polls = record.polls_of(app_of(target))
             assert record.names_of(app_of(target)) == truth.names, (truth, polls[-2:])
         for app, target in enumerate(self.current):
             for api in {target.api, "timpush", "all_member_push"}:
-                history = self.standin.history(*app_of(target), api=api)
+                history = self.simulator.history(*app_of(target), api=api)
                 for number, change, expected in self.expected:
                     if number == app and expected.new_read.entry.api == api:
                         looked = assert_true_time(change, expected, history)
@@ -406,7 +406,7 @@ class History(RuleBasedStateMachine):
 
 
 def run_histories(
-    standin: StandIn,
+    simulator: Simulator,
     postgres: EmbeddedPostgres,
     template: str,
     number: int,
@@ -425,7 +425,7 @@ def run_histories(
                     assert_chains_hold(History.rig.engine)
                 stack.pop_all().close()
                 db = stack.enter_context(fresh_audit_db(postgres, template))
-                History.rig = Rig(standin, db.writer)
+                History.rig = Rig(simulator, db.writer)
                 left = 100
             left -= 1
             return History()
@@ -445,18 +445,18 @@ def run_histories(
         )
         assert_chains_hold(History.rig.engine)
         del History.rig
-    # A stand-in that nobody gets through to would prove nothing.
+    # A simulator that nobody gets through to would prove nothing.
     assert counted(_HUNG_UP).total() <= 2 + counted(_HELD)["histories"] // 5000
 
 
 @pytest.fixture
-def standin(tmp_path: Path) -> Iterator[StandIn]:
-    with StandIn.start(tmp_path / "standin", regions=REGIONS, lasting=False) as running:
+def simulator(tmp_path: Path) -> Iterator[Simulator]:
+    with Simulator.start(tmp_path / "simulator", regions=REGIONS, lasting=False) as running:
         yield running
 
 
 def test_whatever_happens_the_record_is_what_was_truly_answered(
-    standin: StandIn, postgres: EmbeddedPostgres, template: str
+    simulator: Simulator, postgres: EmbeddedPostgres, template: str
 ) -> None:
-    run_histories(standin, postgres, template, HISTORIES, derandomize=True)
+    run_histories(simulator, postgres, template, HISTORIES, derandomize=True)
     assert counted(_HELD)["histories"] >= 300

@@ -14,7 +14,7 @@ from im_attr_audit.tencent.answer import parse
 from im_attr_audit.tencent.redact import redact
 from im_attr_audit.tencent.target import Target
 
-from simulator.control import StandIn
+from simulator.control import Simulator
 from tests import hostile
 from tests.conftest import AuditDb
 from tests.counts import count
@@ -102,7 +102,7 @@ def answers(rig: Rig, number: int, seed: int) -> None:
         for target, (fault, _) in zip(targets, faults, strict=True):
             rig.fault(target, fault, times=4)
         outcomes = rig.outcomes(*targets, run=rig.new_run())
-        rig.standin.clear_faults()
+        rig.simulator.clear_faults()
         _check(rig, targets, faults, outcomes, known=len(old))
         done += len(faults)
 
@@ -146,7 +146,7 @@ def _body_of(fault: dict[str, Any]) -> bytes:
 
 
 def test_every_hostile_answer_ends_in_one_documented_outcome_and_records_nothing_false(
-    standin: StandIn, audit_db: AuditDb
+    simulator: Simulator, audit_db: AuditDb
 ) -> None:
-    answers(Rig(standin, audit_db.writer), ANSWERS, seed=5)
+    answers(Rig(simulator, audit_db.writer), ANSWERS, seed=5)
     assert_chains_hold(audit_db.writer)

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 
 from launch.postgres import EmbeddedPostgres
 from launch.processes import wait_until
-from simulator.control import StandIn
+from simulator.control import Simulator
 from tests.children import Children, Ended, Strike, Work, named_passings
 from tests.conftest import WRITER, AuditDb
 from tests.counts import count, counted
@@ -84,7 +84,7 @@ class Scene:
         work = Work(
             url=self.url,
             targets={
-                t.conn_id: rig.standin.connection_json(t.region, t.sdk_app_id) for t in targets
+                t.conn_id: rig.simulator.connection_json(t.region, t.sdk_app_id) for t in targets
             },
             run=rig.new_run(),
             confirm_seconds=confirm_seconds,
@@ -103,7 +103,7 @@ class Scene:
 
     def assert_the_next_run_knows(self, targets: list[Target]) -> None:
         """One more run, and what is recorded is exactly what was true."""
-        self.rig.standin.clear_faults()
+        self.rig.simulator.clear_faults()
         assert self.rig.outcomes(*targets) == ["ok"] * len(targets)
         record = self.rig.record(*targets)
         for target in targets:
@@ -111,8 +111,8 @@ class Scene:
 
 
 @pytest.fixture
-def scene(audit_db: AuditDb, standin: StandIn, children: Children) -> Scene:
-    return Scene(Rig(standin, audit_db.writer), audit_db.url(WRITER), children)
+def scene(audit_db: AuditDb, simulator: Simulator, children: Children) -> Scene:
+    return Scene(Rig(simulator, audit_db.writer), audit_db.url(WRITER), children)
 
 
 def run_to_its_end(scene: Scene, confirm_seconds: float = 0.0) -> Ended:
@@ -192,7 +192,7 @@ def own_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
 
 
 def test_a_database_killed_under_a_sync_costs_nothing(
-    own_postgres: EmbeddedPostgres, standin: StandIn, children: Children
+    own_postgres: EmbeddedPostgres, simulator: Simulator, children: Children
 ) -> None:
     server = own_postgres
     server.ensure_database("audit")
@@ -203,7 +203,7 @@ def test_a_database_killed_under_a_sync_costs_nothing(
     engine = create_audit_engine(make_url(server.url("audit", WRITER)))
     with ExitStack() as stack:
         stack.callback(engine.dispose)
-        scene = Scene(Rig(standin, engine), server.url("audit", WRITER), children)
+        scene = Scene(Rig(simulator, engine), server.url("audit", WRITER), children)
         passings = named_passings(run_to_its_end(scene).sites)
         writes = [(s, passing) for s, passing in passings if s.partition(": ")[2] in WRITES]
         for site, passing in [("after: a read", 1), *writes]:

@@ -17,7 +17,7 @@ import pytest
 from launch import api, components, environment, processes
 from launch.dag_runs import DAG_ID, DagRuns
 from launch.state import STATE_VARIABLE, State
-from simulator.control import StandIn
+from simulator.control import Simulator
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.timeout(300)
@@ -163,7 +163,7 @@ def test_sync_records_the_names_and_then_exactly_the_one_that_was_changed(bench:
     assert not bench.state.postgres().running
 
     by_hand = bench.launch(
-        "simulator", "set", "frankfurt", "2", "loyalty", "--state", str(bench.state.standin)
+        "simulator", "set", "frankfurt", "2", "loyalty", "--state", str(bench.state.simulator)
     )
     assert by_hand.returncode == 0, by_hand.stderr
     second = bench.launch("launch", "sync")
@@ -178,7 +178,7 @@ def test_sync_records_the_names_and_then_exactly_the_one_that_was_changed(bench:
 def test_sync_of_given_targets_records_what_it_can_and_fails_by_name(
     bench: Bench, tmp_path: Path
 ) -> None:
-    with StandIn.start(tmp_path / "vendor", regions=["tokyo", "mumbai", "seoul"]) as vendor:
+    with Simulator.start(tmp_path / "vendor", regions=["tokyo", "mumbai", "seoul"]) as vendor:
         connections = {}
         for number, region in enumerate(("tokyo", "mumbai", "seoul"), start=20000001):
             vendor.add_app(region, number, {0: "sex", 1: f"city of {region}"})
@@ -200,7 +200,7 @@ def test_sync_of_given_targets_records_what_it_can_and_fails_by_name(
     assert "city of tokyo" in done.stdout
     for failed in ("my_mumbai", "my_seoul"):
         assert failed in done.stdout
-    assert "stand-in" not in done.stderr
+    assert "simulator" not in done.stderr
     everything = "".join(
         path.read_text(errors="replace") for path in bench.state.logs.rglob("*") if path.is_file()
     )
@@ -280,7 +280,7 @@ def test_a_killed_run_leaves_postgres_at_most_and_the_next_one_adopts_it(bench: 
 def test_what_a_run_killed_amid_its_tasks_has_left_is_ended_by_the_next(bench: Bench) -> None:
     launched = bench.run()
     launched.until_up()
-    vendor = StandIn.attach(bench.state.standin)
+    vendor = Simulator.attach(bench.state.simulator)
     assert vendor is not None
     vendor.fault("hold", region="seoul")
     address = bench.state.recall("running")["address"]

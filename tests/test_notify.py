@@ -28,7 +28,7 @@ from im_attr_audit.tasks import stale_after
 from sqlalchemy.exc import DBAPIError
 
 from launch.postgres import EmbeddedPostgres
-from simulator.control import StandIn
+from simulator.control import Simulator
 from tests.airflow_process import ROOT, AirflowProcess
 from tests.conftest import AuditDb
 from tests.history import START, NamesLike, polled
@@ -536,14 +536,16 @@ def airflow(
 
 
 @pytest.fixture(scope="module")
-def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
-    with StandIn.start(tmp_path_factory.mktemp("standin"), regions=REGIONS, lasting=False) as it:
+def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
+    with Simulator.start(
+        tmp_path_factory.mktemp("simulator"), regions=REGIONS, lasting=False
+    ) as it:
         yield it
 
 
 @pytest.fixture
 def audit(
-    airflow: AirflowProcess, vendor: StandIn, audit_db: AuditDb, hook: Webhook
+    airflow: AirflowProcess, vendor: Simulator, audit_db: AuditDb, hook: Webhook
 ) -> Iterator[Audit]:
     audit = Audit(airflow, vendor, audit_db)
     audit.environment[NOTIFY] = hook.connection()

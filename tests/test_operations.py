@@ -21,7 +21,7 @@ import pytest
 from im_attr_audit.record.store import record_attempts
 
 from launch.postgres import THROWAWAY, EmbeddedPostgres, bundled_binaries
-from simulator.control import StandIn
+from simulator.control import Simulator
 from tests.airflow_commands import airflow_commands
 from tests.airflow_process import ROOT
 from tests.conftest import AuditDb
@@ -202,16 +202,16 @@ def guide(server: EmbeddedPostgres, tmp_path: Path) -> Iterator[Guide]:
 
 
 @pytest.fixture
-def vendor(tmp_path: Path) -> Iterator[StandIn]:
+def vendor(tmp_path: Path) -> Iterator[Simulator]:
     regions = ("frankfurt", "singapore")
-    with StandIn.start(tmp_path / "standin", regions=regions, lasting=False) as it:
+    with Simulator.start(tmp_path / "simulator", regions=regions, lasting=False) as it:
         for number, region in enumerate(regions, 1):
             it.add_app(region, 20000000 + number, {0: "sex", 1: "city"})
         yield it
 
 
 def test_every_command_of_the_guide_works_in_its_order(
-    guide: Guide, server: EmbeddedPostgres, vendor: StandIn
+    guide: Guide, server: EmbeddedPostgres, vendor: Simulator
 ) -> None:
     def ask(sql: str, database: str = "audit") -> str:
         query = f"psql -XAtq '{url(server, 'attr_audit_reader', database)}' -c \"{sql}\""

@@ -17,7 +17,7 @@ from im_attr_audit.tencent.target import Target
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 
-from simulator.control import StandIn
+from simulator.control import Simulator
 from tests.children import Children, Work
 from tests.conftest import WRITER, AuditDb
 from tests.counts import count
@@ -47,7 +47,7 @@ def overlap(rig: Rig, url: str, times: int, *, processes: int, seed: int) -> Non
             rig.set_names(old[0], {0: f"name {number}", 1: "city"})
             rig.set_names(old[1], {0: "sex"} if number % 2 else {0: "sex", 1: "city", 2: "more"})
             targets = [*old, rig.add_app(chance.choice(REGIONS), {0: f"new {number}"})]
-            told = {t.conn_id: rig.standin.connection_json(*app_of(t)) for t in targets}
+            told = {t.conn_id: rig.simulator.connection_json(*app_of(t)) for t in targets}
             work = Work(url=url, targets=told, run=rig.new_run())
             for place, children in enumerate(crowd):
                 mine = list(told) if processes == 2 else [c for c in told if c != [*told][place]]
@@ -78,15 +78,17 @@ def overlap(rig: Rig, url: str, times: int, *, processes: int, seed: int) -> Non
     assert_chains_hold(rig.engine)
 
 
-def test_two_processes_at_once_record_each_change_once(audit_db: AuditDb, standin: StandIn) -> None:
-    rig = Rig(standin, audit_db.writer)
+def test_two_processes_at_once_record_each_change_once(
+    audit_db: AuditDb, simulator: Simulator
+) -> None:
+    rig = Rig(simulator, audit_db.writer)
     overlap(rig, audit_db.url(WRITER), TWO_AT_ONCE, processes=2, seed=2)
 
 
 def test_three_processes_with_different_apps_never_lock_each_other_out(
-    audit_db: AuditDb, standin: StandIn
+    audit_db: AuditDb, simulator: Simulator
 ) -> None:
-    rig = Rig(standin, audit_db.writer)
+    rig = Rig(simulator, audit_db.writer)
     overlap(rig, audit_db.url(WRITER), THREE_AT_ONCE, processes=3, seed=3)
 
 

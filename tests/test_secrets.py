@@ -16,7 +16,7 @@ import pytest
 from im_attr_audit.tencent.usersig import user_sig
 
 from launch.processes import wait_until
-from simulator.control import StandIn
+from simulator.control import Simulator
 from tests.conftest import WRITER, AuditDb
 from tests.counts import count
 from tests.leaks import Secrets, scan, scan_command_lines, scan_database, scan_files
@@ -63,20 +63,20 @@ FAULTS: list[dict[str, Any]] = [
 
 
 @pytest.fixture
-def standin(tmp_path: Path) -> Iterator[StandIn]:
-    with StandIn.start(tmp_path / "standin", regions=REGIONS, lasting=False) as running:
+def simulator(tmp_path: Path) -> Iterator[Simulator]:
+    with Simulator.start(tmp_path / "simulator", regions=REGIONS, lasting=False) as running:
         yield running
 
 
-def connections(standin: StandIn) -> dict[str, dict[str, Any]]:
+def connections(simulator: Simulator) -> dict[str, dict[str, Any]]:
     """One app for each fault, and connections that are wrong in every way that can be written."""
     made: dict[str, dict[str, Any]] = {}
     for number, fault in enumerate(FAULTS, start=1_400_000_001):
         region = REGIONS[number % 2]
-        standin.add_app(region, number, {0: "sex", 1: "city"}, rate_limit=None)
-        standin.fault(region=region, app=number, times=None, **fault)
+        simulator.add_app(region, number, {0: "sex", 1: "city"}, rate_limit=None)
+        simulator.fault(region=region, app=number, times=None, **fault)
         timeout = 0.3 if fault["kind"] in ("hang", "drip") else None
-        told = standin.connection_json(region, number, timeout=timeout)
+        told = simulator.connection_json(region, number, timeout=timeout)
         made[f"im_{fault['kind']}_{number}"] = told
     good = made[f"im_ok_{1_400_000_001}"]
 
@@ -85,7 +85,7 @@ def connections(standin: StandIn) -> dict[str, dict[str, Any]]:
         made[f"wrong_{name}"] = {**good, **changed, "extra": extra}
 
     key = good["password"]
-    standin.add_app(REGIONS[1], 1_400_100_001, {0: "sex"})
+    simulator.add_app(REGIONS[1], 1_400_100_001, {0: "sex"})
     wrong("key", 1_400_100_001, password=key[::-1])
     wrong("port", 1_400_100_002, port=9)
     wrong("authority", 1_400_100_003, extra={"ca_bundle": None})
@@ -103,9 +103,11 @@ def connections(standin: StandIn) -> dict[str, dict[str, Any]]:
     return made
 
 
-def run_verbosely(standin: StandIn, db: AuditDb, written: Path, *, plant: bool = False) -> Secrets:
+def run_verbosely(
+    simulator: Simulator, db: AuditDb, written: Path, *, plant: bool = False
+) -> Secrets:
     """The whole matrix in a process that says everything; the secrets that it had."""
-    made = connections(standin)
+    made = connections(simulator)
     order = {"url": db.url(WRITER), "targets": made, "plant": plant}
     written.mkdir()
     search = [str(ROOT), str(ROOT / "plugins"), os.environ.get("PYTHONPATH", "")]
@@ -142,11 +144,11 @@ def run_verbosely(standin: StandIn, db: AuditDb, written: Path, *, plant: bool =
     return secrets
 
 
-def scan_everything(db: AuditDb, written: Path, standin_dir: Path, secrets: Secrets) -> list[str]:
+def scan_everything(db: AuditDb, written: Path, simulator_dir: Path, secrets: Secrets) -> list[str]:
     found = scan_files(
-        [written, standin_dir, db.server.log],
+        [written, simulator_dir, db.server.log],
         secrets,
-        except_for=[standin_dir / "keys.json"],
+        except_for=[simulator_dir / "keys.json"],
     )
     in_tables, tables = scan_database(db.server, db.name, secrets)
     size = sum(path.stat().st_size for path in written.iterdir())
@@ -156,26 +158,26 @@ def scan_everything(db: AuditDb, written: Path, standin_dir: Path, secrets: Secr
 
 
 def test_plain_python_at_debug_writes_no_secret_whatever_goes_wrong(
-    standin: StandIn, audit_db: AuditDb, tmp_path: Path
+    simulator: Simulator, audit_db: AuditDb, tmp_path: Path
 ) -> None:
     with audit_db.server.connect() as connection, connection.cursor() as cursor:
         cursor.execute(f"alter role {WRITER} set log_statement = 'all'")
     try:
-        secrets = run_verbosely(standin, audit_db, tmp_path / "written")
+        secrets = run_verbosely(simulator, audit_db, tmp_path / "written")
     finally:
         with audit_db.server.connect() as connection, connection.cursor() as cursor:
             cursor.execute(f"alter role {WRITER} reset log_statement")
-    found = scan_everything(audit_db, tmp_path / "written", tmp_path / "standin", secrets)
+    found = scan_everything(audit_db, tmp_path / "written", tmp_path / "simulator", secrets)
     count(TITLE, "faults under plain Python", len(FAULTS))
     count(TITLE, "hits", len(found))
     assert found == []
 
 
 def test_the_same_scan_finds_every_leak_that_is_planted(
-    standin: StandIn, audit_db: AuditDb, tmp_path: Path
+    simulator: Simulator, audit_db: AuditDb, tmp_path: Path
 ) -> None:
-    secrets = run_verbosely(standin, audit_db, tmp_path / "written", plant=True)
-    found = scan_everything(audit_db, tmp_path / "written", tmp_path / "standin", secrets)
+    secrets = run_verbosely(simulator, audit_db, tmp_path / "written", plant=True)
+    found = scan_everything(audit_db, tmp_path / "written", tmp_path / "simulator", secrets)
     assert {hit.rsplit(" ", 1)[-1] for hit in found} == {
         "written/stderr",
         "written/stdout",

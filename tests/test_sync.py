@@ -1,4 +1,4 @@
-"""One round against the real stand-in and a real Postgres: one sentence per rule."""
+"""One round against the real simulator and a real Postgres: one sentence per rule."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from im_attr_audit.tencent.answer import parse
 from im_attr_audit.tencent.target import Broken, Target
 from sqlalchemy import Engine, text
 
-from simulator.control import StandIn
+from simulator.control import Simulator
 from tests.children import Children, Strike, Work
 from tests.conftest import WRITER, AuditDb
 from tests.rig import Rig, app_of, assert_changes_are_true, brief
@@ -30,9 +30,9 @@ MANY = {slot: f"name {slot}" for slot in range(200)}
 
 
 @pytest.fixture
-def rig(standin: StandIn, audit_db: AuditDb) -> Rig:
-    standin.reset()
-    return Rig(standin, audit_db.writer)
+def rig(simulator: Simulator, audit_db: AuditDb) -> Rig:
+    simulator.reset()
+    return Rig(simulator, audit_db.writer)
 
 
 @pytest.fixture
@@ -54,10 +54,10 @@ class Overtaken:
             target=lambda: self.outcome.extend(rig.outcomes(target)), daemon=True
         )
         self._thread.start()
-        rig.standin.wait_held(1)
+        rig.simulator.wait_held(1)
 
     def finish(self) -> str:
-        self._rig.standin.release(region=self._target.region, app=self._target.sdk_app_id)
+        self._rig.simulator.release(region=self._target.region, app=self._target.sdk_app_id)
         self._thread.join(30)
         [outcome] = self.outcome
         return outcome
@@ -181,16 +181,16 @@ def test_a_poll_that_fails_changes_nothing(
 def test_a_hanging_vendor_is_given_up_in_the_targets_own_time(rig: Rig, app: Target) -> None:
     rig.fault(app, "hang")
     assert rig.outcomes(replace(app, timeout=0.2)) == ["unavailable"]
-    rig.standin.clear_faults()
+    rig.simulator.clear_faults()
     assert rig.record(app).polls[-1].error_info.endswith("within 0.2 s, the target's timeout")
 
 
 def test_a_broken_connection_is_recorded_without_being_sent(rig: Rig, app: Target) -> None:
-    entries = len(rig.standin.log())
+    entries = len(rig.simulator.log())
     broken = Broken(app.conn_id, Misconfigured("no key"), *app_of(app))
     nameless = Broken("im_nowhere", Misconfigured("no region"))
     assert rig.outcomes(broken, nameless) == ["misconfigured"] * 2
-    assert len(rig.standin.log()) == entries
+    assert len(rig.simulator.log()) == entries
     poll = rig.record(app).polls[-1]
     assert (poll.outcome, poll.reads, poll.responded_at) == ("misconfigured", 0, None)
 
@@ -217,9 +217,9 @@ def test_the_same_name_back_and_forth_is_as_many_changes(rig: Rig, app: Target) 
 
 def test_the_second_read_comes_after_the_wait_on_a_new_connection(rig: Rig, app: Target) -> None:
     rig.set_names(app, {0: "gender"})
-    mark = rig.standin.log()[-1].seq
+    mark = rig.simulator.log()[-1].seq
     rig.sync(app, confirm_seconds=0.3)
-    first, second = rig.standin.log(mark)
+    first, second = rig.simulator.log(mark)
     assert first.connection != second.connection
     poll = rig.record(app).polls[-1]
     assert poll.last_requested_at - poll.requested_at >= timedelta(seconds=0.3)
@@ -321,9 +321,9 @@ def test_an_overtaken_poll_that_failed_keeps_its_reason_and_is_not_the_last_word
     came: list[str] = []
     thread = threading.Thread(target=lambda: came.extend(rig.outcomes(app)))
     thread.start()
-    rig.standin.wait_held(1)
+    rig.simulator.wait_held(1)
     assert rig.outcomes(app) == ["ok"]
-    rig.standin.clear_faults()
+    rig.simulator.clear_faults()
     thread.join(30)
     assert came == ["unavailable"]
     [known] = rig.record(app).apps
@@ -431,10 +431,10 @@ def test_a_retired_app_that_returns_goes_on_where_it_was(rig: Rig, app: Target) 
 def test_a_vendors_clock_far_off_is_warned_about_and_bounds_nothing(
     rig: Rig, app: Target, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rig.standin.set_clock(date_skew=-30)
+    rig.simulator.set_clock(date_skew=-30)
     rig.sync(app)
     assert [r for r in caplog.records if r.name.startswith("im_attr_audit")] == []
-    rig.standin.set_clock(date_skew=3600)
+    rig.simulator.set_clock(date_skew=3600)
     rig.set_names(app, {0: "gender", 1: "city"})
     with caplog.at_level(logging.WARNING):
         rig.sync(app)
@@ -469,9 +469,9 @@ def test_a_region_that_failed_records_zero_false_changes(rig: Rig) -> None:
     rig.sync(*targets)
     before = rig.record(*targets)
     for fault in ("bad_gateway", "drop", "half"):
-        rig.standin.fault(fault, region="seoul", times=None)
+        rig.simulator.fault(fault, region="seoul", times=None)
         rig.sync(*targets)
-        rig.standin.clear_faults()
+        rig.simulator.clear_faults()
     after = rig.record(*targets)
     assert len(after.changes) - len(before.changes) == 0
     assert after.snapshot == before.snapshot
@@ -509,7 +509,7 @@ def test_after_a_kill_the_next_run_misses_zero_changes(rig: Rig, audit_db: Audit
     target = rig.add_app("frankfurt", NAMES)
     rig.sync(target)
     rig.set_names(target, {0: "what the killed run saw", 1: "city"})
-    told = rig.standin.connection_json(*app_of(target))
+    told = rig.simulator.connection_json(*app_of(target))
     work = Work(url=audit_db.url(WRITER), targets={target.conn_id: told}, run="killed")
     with Children() as children:
         killed = children.wait(children.fork(work, Strike("before: commit")))

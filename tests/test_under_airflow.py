@@ -25,7 +25,7 @@ from sqlalchemy.engine import make_url
 from launch import api, components, databases, environment, network, processes
 from launch.dag_runs import DAG_ID, DagRun, DagRuns
 from launch.state import State
-from simulator.control import StandIn
+from simulator.control import Simulator
 from tests.airflow_process import AirflowProcess
 from tests.conftest import WRITER, AuditDb
 from tests.counts import count
@@ -173,12 +173,12 @@ class Scene:
         for target in self.targets:
             self.rig.fault(target, *reads_before, "hold")
         run = self.airflow.trigger(*(target.conn_id for target in self.targets))
-        self.rig.standin.wait_held(len(self.targets), timeout=120)
+        self.rig.simulator.wait_held(len(self.targets), timeout=120)
         return run
 
     def go_on(self, run: str) -> None:
         """Let the answers come; the run ends well, or the next one does."""
-        self.rig.standin.release()
+        self.rig.simulator.release()
         ended = self.airflow.finished(run)
         count(KILLED, f"runs that ended {ended.state}")
         if ended.state != "success":
@@ -194,12 +194,12 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def made(standin: StandIn) -> dict[str, dict[str, Any]]:
+def made(simulator: Simulator) -> dict[str, dict[str, Any]]:
     """Everything that goes wrong, and two connections that are good."""
-    told = connections(standin)
+    told = connections(simulator)
     for number, region in enumerate(REGIONS, start=1_400_200_001):
-        standin.add_app(region, number, {0: "sex", 1: "city"}, rate_limit=None)
-        told[f"good_{region}"] = standin.connection_json(region, number)
+        simulator.add_app(region, number, {0: "sex", 1: "city"}, rate_limit=None)
+        told[f"good_{region}"] = simulator.connection_json(region, number)
     return told
 
 
@@ -216,10 +216,12 @@ def airflow(
 
 
 @pytest.fixture(scope="module")
-def scene(airflow: Airflow, standin: StandIn, made: dict[str, dict[str, Any]]) -> Iterator[Scene]:
+def scene(
+    airflow: Airflow, simulator: Simulator, made: dict[str, dict[str, Any]]
+) -> Iterator[Scene]:
     engine = create_audit_engine(make_url(airflow.server.url(databases.AUDIT, WRITER)))
     targets = [target_of(name, told) for name, told in made.items() if name.startswith("good_")]
-    scene = Scene(airflow, Rig(standin, engine), targets)
+    scene = Scene(airflow, Rig(simulator, engine), targets)
     first = airflow.trigger(*(target.conn_id for target in targets))
     assert airflow.finished(first).state == "success"
     scene.check()
@@ -309,7 +311,7 @@ def test_airflow_at_debug_writes_no_secret_anywhere(
 
 
 def test_dag_test_at_debug_writes_no_secret_anywhere(
-    standin: StandIn, made: dict[str, dict[str, Any]], audit_db: AuditDb, tmp_path: Path
+    simulator: Simulator, made: dict[str, dict[str, Any]], audit_db: AuditDb, tmp_path: Path
 ) -> None:
     server = audit_db.server
     server.ensure_database("airflow_of_secrets")

@@ -52,16 +52,16 @@ IM_ATTR_AUDIT_DEMO_IMAGE={PROJECT}-demo:local
 SLOW = """
 import sys
 from pathlib import Path
-from simulator.control import StandIn
-StandIn.attach(Path("/opt/airflow/standin")).set_latency(float(sys.argv[1]))
+from simulator.control import Simulator
+Simulator.attach(Path("/opt/airflow/simulator-state")).set_latency(float(sys.argv[1]))
 """
 MINE = """
 import json, sys
 from pathlib import Path
-from simulator.control import StandIn
+from simulator.control import Simulator
 from simulator.story import APPS
-standin = StandIn.attach(Path("/opt/airflow/standin"))
-print(json.dumps(standin.connection_json("seoul", APPS["seoul"], ca_bundle=sys.argv[1])))
+simulator = Simulator.attach(Path("/opt/airflow/simulator-state"))
+print(json.dumps(simulator.connection_json("seoul", APPS["seoul"], ca_bundle=sys.argv[1])))
 """
 CONNECT = """
 import json, os, psycopg2
@@ -315,9 +315,9 @@ class Drill:
 
     def end_the_story(self) -> None:
         self.do(
-            "docker compose exec -T standin python -m simulator "
-            "--state /opt/airflow/standin set china 3 'signup'",
-            shown="docker compose exec standin python -m simulator … set china 3 'signup'",
+            "docker compose exec -T simulator python -m simulator "
+            "--state /opt/airflow/simulator-state set china 3 'signup'",
+            shown="docker compose exec simulator python -m simulator … set china 3 'signup'",
             last=1,
         )
         self.say("(a change by hand ends the story; from here on all names are ours)")
@@ -329,8 +329,8 @@ class Drill:
         self.newest()
         for region in ("frankfurt", "jakarta"):
             self.do(
-                "docker compose exec -T standin python -m simulator "
-                f"--state /opt/airflow/standin set {region} 2 '{name}'",
+                "docker compose exec -T simulator python -m simulator "
+                f"--state /opt/airflow/simulator-state set {region} 2 '{name}'",
                 quiet=True,
             )
             self.say(f"{region} calls slot 2 “{name}” now")
@@ -370,13 +370,14 @@ class Drill:
 
     def latency(self, seconds: float) -> None:
         self.do(
-            f"docker compose exec -T standin python - {seconds} <<'END'\n{SLOW}\nEND", quiet=True
+            f"docker compose exec -T simulator python - {seconds} <<'END'\n{SLOW}\nEND", quiet=True
         )
 
     def same_as_the_vendor(self) -> None:
-        """Every name in the record is what the stand-in answers, and the other way round."""
+        """Every name in the record is what the simulator answers, and the other way round."""
         told = self.do(
-            "docker compose exec -T standin python -m simulator --state /opt/airflow/standin show",
+            "docker compose exec -T simulator python -m simulator "
+            "--state /opt/airflow/simulator-state show",
             quiet=True,
         )
         vendor, region = set(), ""
@@ -407,7 +408,7 @@ class Drill:
     def apps_from_a_file(self) -> None:
         self.chapter("Apps from targets.env")
         mine = self.do(
-            "docker compose exec -T standin python - /opt/airflow/demo/ca.pem "
+            "docker compose exec -T simulator python - /opt/airflow/demo/ca.pem "
             f"<<'END'\n{MINE}\nEND",
             quiet=True,
         )

@@ -30,7 +30,7 @@ from sqlalchemy import text
 from launch import api
 from launch.components import descendants
 from launch.postgres import EmbeddedPostgres
-from simulator.control import NewApp, StandIn
+from simulator.control import NewApp, Simulator
 from tests.conftest import AuditDb, fresh_audit_db
 from tests.leaks import Secrets, scan
 
@@ -79,7 +79,7 @@ class Cluster:
     """The processes, and what is asked of them."""
 
     def __init__(
-        self, folder: Path, postgres: EmbeddedPostgres, db: AuditDb, vendor: StandIn
+        self, folder: Path, postgres: EmbeddedPostgres, db: AuditDb, vendor: Simulator
     ) -> None:
         self.folder, self.postgres, self.db, self.vendor = folder, postgres, db, vendor
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -345,7 +345,7 @@ def cluster(
     folder = tmp_path_factory.mktemp("cluster")
     with (
         fresh_audit_db(postgres, template) as db,
-        StandIn.start(folder / "standin", regions=[REGION], lasting=False) as vendor,
+        Simulator.start(folder / "simulator", regions=[REGION], lasting=False) as vendor,
     ):
         vendor.add_apps(NewApp(REGION, app, NAMES) for app in APPS)
         vendor.set_latency(LATENCY)
@@ -477,7 +477,7 @@ def test_no_secret_is_in_any_log(cluster: Cluster, say: Callable[[str], None]) -
     assert all(re.fullmatch(r"[0-9a-f]{64}", key) for key in keys.values())
     # Of every part one app's key in every spelling and in pieces; a UserSig is known by itself.
     some = Secrets({str(app): keys[app] for app in APPS[:: len(APPS) // PARTS]})
-    logs = [path for path in cluster.folder.rglob("*.log") if "standin" not in path.parts]
+    logs = [path for path in cluster.folder.rglob("*.log") if "simulator" not in path.parts]
     size = 0
     for path in logs:
         blob = path.read_bytes()

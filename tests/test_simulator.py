@@ -1,4 +1,4 @@
-"""The stand-in refuses what the vendor refuses, breaks when told to, and logs the truth."""
+"""The simulator refuses what the vendor refuses, breaks when told to, and logs the truth."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from urllib.parse import urlencode
 
 import pytest
 
-from simulator.control import NewApp, StandIn
+from simulator.control import NewApp, Simulator
 from simulator.signature import refusal_of
 from simulator.story import APPS, REGIONS, STEPS
-from simulator.world import StandInError, World
+from simulator.world import SimulatorError, World
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = 20000001
@@ -71,13 +71,13 @@ def user_sig(
 class Client:
     """A caller who does everything right, unless told otherwise."""
 
-    def __init__(self, standin: StandIn, region: str = "china") -> None:
-        self.standin, self.region = standin, region
+    def __init__(self, simulator: Simulator, region: str = "china") -> None:
+        self.simulator, self.region = simulator, region
         self.connection = http.client.HTTPSConnection(
             "127.0.0.1",
-            standin.ports[region],
+            simulator.ports[region],
             timeout=10,
-            context=ssl.create_default_context(cafile=standin.ca_bundle),
+            context=ssl.create_default_context(cafile=simulator.ca_bundle),
         )
 
     def response(
@@ -123,22 +123,22 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
-    folder = tmp_path_factory.mktemp("standin")
-    with StandIn.start(folder, regions=["china", "frankfurt"], lasting=False) as standin:
-        yield standin
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
+    folder = tmp_path_factory.mktemp("simulator")
+    with Simulator.start(folder, regions=["china", "frankfurt"], lasting=False) as simulator:
+        yield simulator
 
 
 @pytest.fixture
-def standin(running: StandIn) -> StandIn:
+def simulator(running: Simulator) -> Simulator:
     running.reset()
     running.add_app("china", APP, NAMES, key="key")
     return running
 
 
 @pytest.fixture
-def client(standin: StandIn) -> Iterator[Client]:
-    client = Client(standin)
+def client(simulator: Simulator) -> Iterator[Client]:
+    client = Client(simulator)
     yield client
     client.connection.close()
 
@@ -198,7 +198,7 @@ def test_it_refuses_what_the_vendor_would_refuse(
 ) -> None:
     assert client.code(**different) == code
     assert client.code() == 0, "the connection serves the next call"
-    assert [entry.result for entry in client.standin.log()] == ["code", "names"]
+    assert [entry.result for entry in client.simulator.log()] == ["code", "names"]
 
 
 def test_a_usersig_with_a_userbuf_is_verified_with_it(client: Client) -> None:
@@ -239,12 +239,12 @@ def test_signatures_by_the_vendors_own_libraries_are_accepted(
         assert code(1700000001 + ttl) == 70001
 
 
-def test_an_app_is_known_in_its_own_region_only(standin: StandIn) -> None:
-    assert Client(standin, "frankfurt").code() == 60026
+def test_an_app_is_known_in_its_own_region_only(simulator: Simulator) -> None:
+    assert Client(simulator, "frankfurt").code() == 60026
 
 
 def test_more_than_the_allowed_calls_in_a_second_are_refused(client: Client) -> None:
-    client.standin.configure("china", APP, rate_limit=3)
+    client.simulator.configure("china", APP, rate_limit=3)
     assert [client.code() for _ in range(4)] == [0, 0, 0, 60007]
 
 
@@ -267,57 +267,57 @@ def test_the_hundred_and_first_call_in_a_second_is_refused_by_default() -> None:
 
 
 def test_where_push_to_all_is_off_the_names_cannot_be_read(client: Client) -> None:
-    client.standin.configure("china", APP, push_enabled=False)
+    client.simulator.configure("china", APP, push_enabled=False)
     assert client.code() == 90045
-    client.standin.configure("china", APP, push_enabled=True, timpush_enabled=False)
+    client.simulator.configure("china", APP, push_enabled=True, timpush_enabled=False)
     assert client.code() == 0
     assert client.code(path=NEW) == 60027
 
 
 def test_many_failed_signatures_lock_the_app_for_a_minute(client: Client) -> None:
-    client.standin.set_clock(lockout_after=3)
+    client.simulator.set_clock(lockout_after=3)
     wrong = {"signed": {"key": "another"}}
     assert [client.code(**wrong) for _ in range(4)] == [70009, 70009, 70009, 70050]
     assert client.code() == 70050, "the right key does not help now"
-    client.standin.set_clock(advance=59)
+    client.simulator.set_clock(advance=59)
     assert client.code() == 70050
-    client.standin.set_clock(advance=2)
+    client.simulator.set_clock(advance=2)
     assert client.code() == 0
 
 
 def test_a_usersig_expires_by_the_vendors_clock(client: Client) -> None:
-    client.standin.set_clock(offset=86000)
+    client.simulator.set_clock(offset=86000)
     assert client.code() == 0
-    client.standin.set_clock(offset=86500)
+    client.simulator.set_clock(offset=86500)
     assert client.code() == 70001
 
 
 def test_the_date_header_tells_the_vendors_clock(client: Client) -> None:
-    client.standin.set_clock(date_skew=-300)
+    client.simulator.set_clock(date_skew=-300)
     response = client.response()
     response.read()
     date = parsedate_to_datetime(response.headers["Date"])
-    off = date - client.standin.log()[-1].arrived_at
+    off = date - client.simulator.log()[-1].arrived_at
     assert timedelta(seconds=-302) < off < timedelta(seconds=-298)
 
 
 def test_a_new_key_replaces_the_old_or_is_valid_beside_it(client: Client) -> None:
-    standin = client.standin
-    standin.rotate_key("china", APP, "second", keep_old=True)
+    simulator = client.simulator
+    simulator.rotate_key("china", APP, "second", keep_old=True)
     assert [client.code(signed={"key": key}) for key in ("key", "second")] == [0, 0]
-    third = standin.rotate_key("china", APP)
-    assert standin.key("china", APP) == third
+    third = simulator.rotate_key("china", APP)
+    assert simulator.key("china", APP) == third
     assert [client.code(signed={"key": key}) for key in ("second", third)] == [70009, 0]
 
 
 def test_the_successor_answers_types_too(client: Client) -> None:
-    client.standin.add_app("china", APP, NAMES, key="key", app_types={0: 0, 2: 1})
+    client.simulator.add_app("china", APP, NAMES, key="key", app_types={0: 0, 2: 1})
     assert client.call(path=NEW)["AttrTypes"] == {"0": 0, "2": 1}
     assert "AttrTypes" not in client.call()
 
 
 def test_the_two_apis_may_answer_different_names(client: Client) -> None:
-    client.standin.set_names("china", APP, {5: "other"}, api="timpush")
+    client.simulator.set_names("china", APP, {5: "other"}, api="timpush")
     assert client.call(path=NEW)["AttrNames"] == {"5": "other"}
     assert client.call()["AttrNames"]["0"] == "sex"
 
@@ -326,26 +326,26 @@ def test_the_two_apis_may_answer_different_names(client: Client) -> None:
     ("shape", "shown"), [("object", {}), ("array", []), ("null", None), ("absent", "absent")]
 )
 def test_no_names_come_in_every_shape(client: Client, shape: str, shown: object) -> None:
-    client.standin.configure("china", APP, empty_as=shape)
-    client.standin.set_names("china", APP, {})
+    client.simulator.configure("china", APP, empty_as=shape)
+    client.simulator.set_names("china", APP, {})
     assert client.call().get("AttrNames", "absent") == shown
 
 
 def test_names_no_database_could_hold_are_sent_as_they_are(client: Client) -> None:
-    client.standin.set_names("china", APP, {0: "a\x00\ud800", 999: ""})
+    client.simulator.set_names("china", APP, {0: "a\x00\ud800", 999: ""})
     assert client.call()["AttrNames"] == {"0": "a\x00\ud800", "999": ""}
 
 
 def test_a_removed_app_is_unknown(client: Client) -> None:
-    client.standin.remove_app("china", APP)
+    client.simulator.remove_app("china", APP)
     assert client.code() == 70020
-    with pytest.raises(StandInError, match="no app 20000001"):
-        client.standin.truth("china", APP)
+    with pytest.raises(SimulatorError, match="no app 20000001"):
+        client.simulator.truth("china", APP)
 
 
-def test_only_tls_1_2_and_newer_is_spoken(standin: StandIn) -> None:
-    context = ssl.create_default_context(cafile=standin.ca_bundle)
-    address = ("127.0.0.1", standin.ports["china"])
+def test_only_tls_1_2_and_newer_is_spoken(simulator: Simulator) -> None:
+    context = ssl.create_default_context(cafile=simulator.ca_bundle)
+    address = ("127.0.0.1", simulator.ports["china"])
     with (
         socket.create_connection(address) as raw,
         context.wrap_socket(raw, server_hostname="localhost") as secure,
@@ -359,16 +359,16 @@ def test_only_tls_1_2_and_newer_is_spoken(standin: StandIn) -> None:
 
 
 def test_under_a_name_it_serves_other_hosts_and_its_certificate_says_so(tmp_path: Path) -> None:
-    with StandIn.start(tmp_path) as at_home:
+    with Simulator.start(tmp_path) as at_home:
         assert at_home.base_url("china") == f"https://127.0.0.1:{at_home.ports['china']}"
-    with StandIn.start(tmp_path, name="standin") as named:
+    with Simulator.start(tmp_path, name="simulator") as named:
         named.add_app("china", 1400000001, {})
         told = named.connection_json("china", 1400000001)
-        assert (told["host"], told["port"]) == ("standin", named.ports["china"])
+        assert (told["host"], told["port"]) == ("simulator", named.ports["china"])
         context = ssl.create_default_context(cafile=named.ca_bundle)
         with (
             socket.create_connection(("127.0.0.1", named.ports["china"])) as raw,
-            context.wrap_socket(raw, server_hostname="standin"),
+            context.wrap_socket(raw, server_hostname="simulator"),
         ):
             pass
 
@@ -377,7 +377,7 @@ def test_under_a_name_it_serves_other_hosts_and_its_certificate_says_so(tmp_path
 
 
 def test_a_schedule_is_kept_answer_by_answer(client: Client) -> None:
-    client.standin.schedule(["bad_gateway", "ok", "drop"], region="china")
+    client.simulator.schedule(["bad_gateway", "ok", "drop"], region="china")
     response = client.response()
     assert response.status == 502
     assert b"<html>" in response.read()
@@ -385,7 +385,7 @@ def test_a_schedule_is_kept_answer_by_answer(client: Client) -> None:
     with pytest.raises(http.client.RemoteDisconnected):
         client.response()
     assert client.code() == 0
-    log = client.standin.log()
+    log = client.simulator.log()
     assert [entry.fault for entry in log] == ["bad_gateway", None, "drop", None]
     assert [entry.result for entry in log] == ["other", "names", "nothing", "names"]
     assert log[2].departed_at is None
@@ -393,39 +393,39 @@ def test_a_schedule_is_kept_answer_by_answer(client: Client) -> None:
 
 
 def test_a_lasting_fault_lasts_until_it_is_cleared(client: Client) -> None:
-    client.standin.fault("code", app=APP, times=None, code=91000, info="busy")
-    client.standin.fault("code", app=APP, code=60008, info="counted ones go first")
+    client.simulator.fault("code", app=APP, times=None, code=91000, info="busy")
+    client.simulator.fault("code", app=APP, code=60008, info="counted ones go first")
     assert [client.code() for _ in range(3)] == [60008, 91000, 91000]
-    client.standin.clear_faults()
+    client.simulator.clear_faults()
     assert client.code() == 0
 
 
 def test_a_fault_meets_only_the_app_it_was_set_for(client: Client) -> None:
-    client.standin.add_app("china", 7, {0: "x"}, key="key")
-    client.standin.fault("bad_gateway", region="china", app=7, times=None)
+    client.simulator.add_app("china", 7, {0: "x"}, key="key")
+    client.simulator.fault("bad_gateway", region="china", app=7, times=None)
     assert client.code() == 0
     assert client.response(app=7).status == 502
-    assert client.standin.planned_faults()[0]["lasting"] == "bad_gateway"
+    assert client.simulator.planned_faults()[0]["lasting"] == "bad_gateway"
 
 
 def test_a_region_fails_for_as_long_as_it_is_told(client: Client) -> None:
-    client.standin.set_failing("china", True)
+    client.simulator.set_failing("china", True)
     response = client.response()
     assert response.status == 502
     response.read()
-    client.standin.set_failing("china", False)
+    client.simulator.set_failing("china", False)
     assert client.code() == 0
 
 
 def test_a_connection_can_end_by_a_reset(client: Client) -> None:
-    client.standin.fault("drop", reset=True)
+    client.simulator.fault("drop", reset=True)
     with pytest.raises((ConnectionResetError, ssl.SSLError)):
         client.response()
 
 
 @pytest.mark.parametrize("where", ["body", "headers"])
 def test_half_an_answer_breaks_off(client: Client, where: str) -> None:
-    client.standin.fault("half", where=where)
+    client.simulator.fault("half", where=where)
     if where == "body":
         with pytest.raises(http.client.IncompleteRead):
             client.response().read()
@@ -433,39 +433,39 @@ def test_half_an_answer_breaks_off(client: Client, where: str) -> None:
         response = client.response()
         assert "Content-Length" not in response.headers
         assert response.read() == b""
-    (entry,) = client.standin.log()
+    (entry,) = client.simulator.log()
     assert (entry.result, entry.complete) == ("names", False)
 
 
 @pytest.mark.parametrize("where", ["body", "headers"])
 def test_a_dripping_answer_comes_whole_in_the_end(client: Client, where: str) -> None:
-    client.standin.fault("drip", where=where, interval=0.001)
+    client.simulator.fault("drip", where=where, interval=0.001)
     assert client.code() == 0
-    (entry,) = client.standin.wait_for_requests()
+    (entry,) = client.simulator.wait_for_requests()
     assert entry.complete
 
 
 def test_a_hanging_answer_never_comes(
     client: Client, beside: Callable[[Callable[[], Any]], Future[Any]]
 ) -> None:
-    client.standin.fault("hang")
+    client.simulator.fault("hang")
     answer = beside(client.response)
-    client.standin.wait_held()
-    assert client.standin.log()[0].result == "pending"
-    client.standin.clear_faults()
+    client.simulator.wait_held()
+    assert client.simulator.log()[0].result == "pending"
+    client.simulator.clear_faults()
     with pytest.raises(http.client.RemoteDisconnected):
         answer.result()
-    assert client.standin.log()[0].result == "nothing"
+    assert client.simulator.log()[0].result == "nothing"
 
 
 def test_a_client_that_gives_up_is_noted(client: Client) -> None:
     client.call()
     client.connection.sock.settimeout(0.05)
-    client.standin.fault("hang")
+    client.simulator.fault("hang")
     with pytest.raises(TimeoutError):
         client.response()
     client.connection.close()
-    _, entry = client.standin.wait_for_requests(2)
+    _, entry = client.simulator.wait_for_requests(2)
     assert (entry.result, entry.complete) == ("nothing", False)
 
 
@@ -473,16 +473,16 @@ def test_a_client_that_gives_up_is_noted(client: Client) -> None:
 def test_a_held_answer_tells_what_was_true_when_asked_for(
     client: Client, beside: Callable[[Callable[[], Any]], Future[Any]], at: str, city: str
 ) -> None:
-    standin = client.standin
-    standin.fault("hold", at=at)
+    simulator = client.simulator
+    simulator.fault("hold", at=at)
     late = beside(client.call)
-    standin.wait_held()
-    changed = standin.set_name("china", APP, 1, "town")
-    early = Client(standin).call()
-    assert standin.release() == 1
+    simulator.wait_held()
+    changed = simulator.set_name("china", APP, 1, "town")
+    early = Client(simulator).call()
+    assert simulator.release() == 1
     assert late.result()["AttrNames"]["1"] == city
     assert early["AttrNames"]["1"] == "town"
-    first, second = standin.log()
+    first, second = simulator.log()
     assert first.departure is not None
     assert second.departure is not None
     assert first.departure > second.departure, "it overtook the earlier one"
@@ -491,11 +491,11 @@ def test_a_held_answer_tells_what_was_true_when_asked_for(
 
 
 def test_a_delayed_answer_tells_what_was_true_on_arrival(client: Client) -> None:
-    client.standin.set_latency(0.03, region="china")
-    client.standin.fault("delay", seconds=0.02)
+    client.simulator.set_latency(0.03, region="china")
+    client.simulator.fault("delay", seconds=0.02)
     client.call()
     client.call()
-    first, second = client.standin.log()
+    first, second = client.simulator.log()
     assert first.departed_at is not None
     assert second.departed_at is not None
     assert first.departed_at - first.arrived_at >= timedelta(milliseconds=49)
@@ -503,16 +503,16 @@ def test_a_delayed_answer_tells_what_was_true_on_arrival(client: Client) -> None
 
 
 def test_an_answer_can_show_other_names_once(client: Client) -> None:
-    client.standin.fault("answer_names", names={0: "flap"})
+    client.simulator.fault("answer_names", names={0: "flap"})
     assert client.call()["AttrNames"] == {"0": "flap"}
     assert client.call()["AttrNames"]["0"] == "sex"
-    flap, true = client.standin.log()
+    flap, true = client.simulator.log()
     assert (flap.names, flap.truth_since) == ({0: "flap"}, None)
-    assert (true.names, true.truth_since) == (NAMES, client.standin.truth("china", APP).since)
+    assert (true.names, true.truth_since) == (NAMES, client.simulator.truth("china", APP).since)
 
 
 def test_any_code_comes_with_any_text(client: Client) -> None:
-    client.standin.schedule(
+    client.simulator.schedule(
         [
             {"kind": "code", "code": 70032, "info": ""},
             {"kind": "code", "code": 1, "info": {"no": ["text"]}},
@@ -524,7 +524,7 @@ def test_any_code_comes_with_any_text(client: Client) -> None:
 
 
 def test_any_bytes_can_be_answered(client: Client) -> None:
-    client.standin.schedule(
+    client.simulator.schedule(
         [
             {"kind": "raw", "body": b"\xff\x00{", "status": 418, "headers": {"X-Odd": "yes"}},
             {"kind": "raw", "body": b"x" * 50_000, "chunked": True},
@@ -539,20 +539,20 @@ def test_any_bytes_can_be_answered(client: Client) -> None:
 
 
 def test_a_redirect_leads_elsewhere(client: Client) -> None:
-    client.standin.fault("redirect", status=307, location="https://localhost:1/x")
+    client.simulator.fault("redirect", status=307, location="https://localhost:1/x")
     response = client.response()
     assert (response.status, response.headers["Location"]) == (307, "https://localhost:1/x")
 
 
 def test_an_answer_can_be_far_too_large_and_valid_still(client: Client) -> None:
-    client.standin.fault("oversize", size=3_000_000)
+    client.simulator.fault("oversize", size=3_000_000)
     body = client.response().read()
     assert len(body) == 3_000_000
     assert json.loads(body)["AttrNames"]["0"] == "sex"
 
 
 def test_a_small_answer_can_unpack_to_a_large_one(client: Client) -> None:
-    client.standin.fault("gzip_bomb", size=5_000_001)
+    client.simulator.fault("gzip_bomb", size=5_000_001)
     response = client.response()
     assert response.headers["Content-Encoding"] == "gzip"
     body = response.read()
@@ -561,7 +561,7 @@ def test_a_small_answer_can_unpack_to_a_large_one(client: Client) -> None:
 
 
 def test_a_kept_alive_connection_can_end_without_a_word(client: Client) -> None:
-    client.standin.fault("close_after")
+    client.simulator.fault("close_after")
     response = client.response()
     assert response.headers["Connection"] == "keep-alive"
     assert json.loads(response.read())["ErrorCode"] == 0
@@ -571,7 +571,7 @@ def test_a_kept_alive_connection_can_end_without_a_word(client: Client) -> None:
 
 def test_an_error_can_quote_the_secret_it_was_sent(client: Client) -> None:
     usersig = user_sig(APP, "key")
-    client.standin.schedule(
+    client.simulator.schedule(
         [
             {"kind": "code", "info": "no such %USERSIG% in %URL%"},
             {"kind": "raw", "status": 502, "body": "<html>%URL%</html>"},
@@ -581,13 +581,15 @@ def test_an_error_can_quote_the_secret_it_was_sent(client: Client) -> None:
     assert usersig in info
     assert "contenttype=json" in info
     assert b"usersig=" in client.response().read()
-    assert client.standin.log()[0].info == "no such %USERSIG% in %URL%"
+    assert client.simulator.log()[0].info == "no such %USERSIG% in %URL%"
 
 
 @pytest.mark.parametrize("wrong", [{"kind": "sulk"}, {"kind": "drop", "spell": 1}, {"at": "x"}])
-def test_a_fault_that_does_not_exist_is_refused(standin: StandIn, wrong: dict[str, Any]) -> None:
-    with pytest.raises(StandInError):
-        standin.schedule([wrong])
+def test_a_fault_that_does_not_exist_is_refused(
+    simulator: Simulator, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(SimulatorError):
+        simulator.schedule([wrong])
 
 
 # The log and the truth ---------------------------------------------------------------------------
@@ -595,10 +597,10 @@ def test_a_fault_that_does_not_exist_is_refused(standin: StandIn, wrong: dict[st
 
 def test_the_log_tells_what_was_answered_and_when(client: Client) -> None:
     client.call()
-    changed = client.standin.set_names("china", APP, {0: "gender"})
+    changed = client.simulator.set_names("china", APP, {0: "gender"})
     client.call(path=NEW)
     client.code(app=3)
-    first, second, third = client.standin.log()
+    first, second, third = client.simulator.log()
     assert [entry.seq - first.seq for entry in (first, second, third)] == [0, 1, 2]
     assert (first.names, first.api) == (NAMES, "all_member_push")
     assert (second.names, second.api) == ({0: "gender"}, "timpush")
@@ -607,16 +609,16 @@ def test_the_log_tells_what_was_answered_and_when(client: Client) -> None:
     assert first.arrived_at <= first.departed_at <= changed <= second.arrived_at
     assert second.truth_since == changed
     assert {entry.connection for entry in (first, second, third)} == {first.connection}
-    assert first.port == client.standin.ports["china"]
-    assert client.standin.log(after=second.seq) == [third]
+    assert first.port == client.simulator.ports["china"]
+    assert client.simulator.log(after=second.seq) == [third]
 
 
-def test_the_truth_is_kept_with_its_times(standin: StandIn) -> None:
-    moments = [standin.truth("china", APP).since]
-    moments.append(standin.set_name("china", APP, 3, "tier"))
-    moments.append(standin.set_name("china", APP, 0, None))
-    assert standin.set_name("china", APP, 3, "tier") == moments[-1], "nothing changed"
-    history = standin.history("china", APP)
+def test_the_truth_is_kept_with_its_times(simulator: Simulator) -> None:
+    moments = [simulator.truth("china", APP).since]
+    moments.append(simulator.set_name("china", APP, 3, "tier"))
+    moments.append(simulator.set_name("china", APP, 0, None))
+    assert simulator.set_name("china", APP, 3, "tier") == moments[-1], "nothing changed"
+    history = simulator.history("china", APP)
     assert [truth.since for truth in history] == moments == sorted(moments)
     assert [truth.names for truth in history] == [
         NAMES,
@@ -625,33 +627,33 @@ def test_the_truth_is_kept_with_its_times(standin: StandIn) -> None:
     ]
 
 
-def test_a_thousand_apps_are_added_at_once(standin: StandIn) -> None:
-    standin.add_apps(NewApp("china", 30000 + n, {0: f"n{n}"}) for n in range(1000))
-    assert len(standin.apps()) == 1001
-    connection = standin.connection_json("china", 30999, timeout=5, app_group=None)
+def test_a_thousand_apps_are_added_at_once(simulator: Simulator) -> None:
+    simulator.add_apps(NewApp("china", 30000 + n, {0: f"n{n}"}) for n in range(1000))
+    assert len(simulator.apps()) == 1001
+    connection = simulator.connection_json("china", 30999, timeout=5, app_group=None)
     assert connection["extra"] == {
         "region": "china",
         "sdk_app_id": 30999,
         "api": "all_member_push",
-        "ca_bundle": standin.ca_bundle,
+        "ca_bundle": simulator.ca_bundle,
         "timeout": 5,
     }
-    client = Client(standin)
+    client = Client(simulator)
     assert client.code(app=30999, signed={"key": connection["password"]}) == 0
     assert connection["port"] == client.connection.port
 
 
 def test_one_connection_serves_many_calls(client: Client) -> None:
-    before = client.standin.stats()
+    before = client.simulator.stats()
     for _ in range(5):
         client.call()
-    after = client.standin.stats()
+    after = client.simulator.stats()
     assert after["connections"]["china"] == before["connections"].get("china", 0) + 1
     assert after["requests"]["china"] == before["requests"].get("china", 0) + 5
 
 
-def test_the_control_port_is_closed_to_strangers(standin: StandIn, tmp_path: Path) -> None:
-    address = standin._control
+def test_the_control_port_is_closed_to_strangers(simulator: Simulator, tmp_path: Path) -> None:
+    address = simulator._control
     connection = http.client.HTTPConnection(str(address.hostname), address.port)
     connection.request("GET", "/connection?region=china&app_id=20000001")
     response = connection.getresponse()
@@ -671,40 +673,40 @@ def by_hand(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_names_keys_and_ports_outlast_a_kill(tmp_path: Path) -> None:
-    standin = StandIn.start(tmp_path, regions=["seoul"])
-    standin.add_app("seoul", APP, NAMES, app_types={0: 1})
-    standin.set_name("seoul", APP, 0, "gender")
-    before = standin.connection_json("seoul", APP)
-    standin.kill()
-    assert StandIn.attach(tmp_path) is None
-    with StandIn.start(tmp_path, regions=["seoul"]) as again:
+    simulator = Simulator.start(tmp_path, regions=["seoul"])
+    simulator.add_app("seoul", APP, NAMES, app_types={0: 1})
+    simulator.set_name("seoul", APP, 0, "gender")
+    before = simulator.connection_json("seoul", APP)
+    simulator.kill()
+    assert Simulator.attach(tmp_path) is None
+    with Simulator.start(tmp_path, regions=["seoul"]) as again:
         assert again.connection_json("seoul", APP) == before
         assert again.truth("seoul", APP).names[0] == "gender"
         assert again.truth("seoul", APP, api="timpush").types == {0: 1}
         client = Client(again, "seoul")
         assert client.code(signed={"key": before["password"]}) == 0
-        attached = StandIn.attach(tmp_path)
+        attached = Simulator.attach(tmp_path)
         assert attached is not None
         assert attached.log()[0].names == again.truth("seoul", APP).names
-        with pytest.raises(StandInError, match="running on this state folder already"):
-            StandIn.start(tmp_path, regions=["seoul"])
-    assert not (tmp_path / "standin.json").exists()
+        with pytest.raises(SimulatorError, match="running on this state folder already"):
+            Simulator.start(tmp_path, regions=["seoul"])
+    assert not (tmp_path / "simulator.json").exists()
 
 
 def test_no_file_but_the_private_ones_holds_a_secret(tmp_path: Path) -> None:
-    with StandIn.start(tmp_path, regions=["seoul"]) as standin:
-        standin.add_app("seoul", APP, NAMES)
-        key = standin.key("seoul", APP)
+    with Simulator.start(tmp_path, regions=["seoul"]) as simulator:
+        simulator.add_app("seoul", APP, NAMES)
+        key = simulator.key("seoul", APP)
         usersig = user_sig(APP, key)
-        standin.fault("code", info="%USERSIG%")
-        client = Client(standin, "seoul")
+        simulator.fault("code", info="%USERSIG%")
+        client = Client(simulator, "seoul")
         client.call(usersig=usersig)
         client.call(usersig=usersig)
         files = {path.name: path for path in tmp_path.iterdir()}
         holding = {name for name, path in files.items() if key.encode() in path.read_bytes()}
         assert holding == {"keys.json"}
         assert not [p for p in files.values() if usersig.encode() in p.read_bytes()]
-        for name in ("keys.json", "server-key.pem", "standin.json"):
+        for name in ("keys.json", "server-key.pem", "simulator.json"):
             assert stat.S_IMODE(files[name].stat().st_mode) == 0o600
         assert not any("ca-key" in name for name in files)
 
@@ -712,9 +714,9 @@ def test_no_file_but_the_private_ones_holds_a_secret(tmp_path: Path) -> None:
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     program = (
         "import os, pathlib, sys\n"
-        "from simulator.control import StandIn\n"
-        "standin = StandIn.start(pathlib.Path(sys.argv[1]))\n"
-        "print(standin.pid, flush=True)\n"
+        "from simulator.control import Simulator\n"
+        "simulator = Simulator.start(pathlib.Path(sys.argv[1]))\n"
+        "print(simulator.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run(
@@ -723,13 +725,13 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     assert done.returncode == -signal.SIGKILL
     # The lock is the process's own: it can be had once the process is gone.
     assert int(done.stdout) != os.getpid()
-    with StandIn.start(tmp_path) as again:
+    with Simulator.start(tmp_path) as again:
         assert again.pid != int(done.stdout)
 
 
 def test_the_story_is_told_step_by_step_across_a_restart(tmp_path: Path) -> None:
-    def names(standin: StandIn) -> dict[str, dict[int, str]]:
-        return {region: standin.truth(region, app).names for region, app in APPS.items()}
+    def names(simulator: Simulator) -> dict[str, dict[int, str]]:
+        return {region: simulator.truth(region, app).names for region, app in APPS.items()}
 
     def changed(
         before: dict[str, dict[int, str]], after: dict[str, dict[int, str]]
@@ -744,50 +746,50 @@ def test_the_story_is_told_step_by_step_across_a_restart(tmp_path: Path) -> None
         }
         return {region: each for region, each in slots.items() if each}
 
-    def status(standin: StandIn, region: str) -> int:
-        key = standin.key(region, APPS[region])
-        return Client(standin, region).response(app=APPS[region], signed={"key": key}).status
+    def status(simulator: Simulator, region: str) -> int:
+        key = simulator.key(region, APPS[region])
+        return Client(simulator, region).response(app=APPS[region], signed={"key": key}).status
 
-    with StandIn.start(tmp_path, regions=(), story=True) as standin:
-        assert tuple(standin.ports) == REGIONS
-        baseline = names(standin)
-        assert {standin.connection_json(r, a)["extra"]["app_group"] for r, a in APPS.items()} == {
+    with Simulator.start(tmp_path, regions=(), story=True) as simulator:
+        assert tuple(simulator.ports) == REGIONS
+        baseline = names(simulator)
+        assert {simulator.connection_json(r, a)["extra"]["app_group"] for r, a in APPS.items()} == {
             "shop"
         }
-        assert {status(standin, region) for region in REGIONS} == {200}
-        assert standin.advance_story()["step"] == 2
-        renamed = names(standin)
+        assert {status(simulator, region) for region in REGIONS} == {200}
+        assert simulator.advance_story()["step"] == 2
+        renamed = names(simulator)
         assert changed(baseline, renamed) == {"frankfurt": {2}}
-        standin.advance_story()
-        edited = names(standin)
+        simulator.advance_story()
+        edited = names(simulator)
         assert changed(renamed, edited) == {"singapore": {4}, "seoul": {3}}
         assert len(edited["singapore"]) == 5
         assert len(edited["seoul"]) == 3
-        standin.advance_story()
-    with StandIn.start(tmp_path, regions=(), story=True) as standin:
-        assert names(standin) == edited
-        assert status(standin, "jakarta") == 502
-        standin.advance_story()
-        back = names(standin)
+        simulator.advance_story()
+    with Simulator.start(tmp_path, regions=(), story=True) as simulator:
+        assert names(simulator) == edited
+        assert status(simulator, "jakarta") == 502
+        simulator.advance_story()
+        back = names(simulator)
         assert changed(edited, back) == {"jakarta": {1}}
-        assert status(standin, "jakarta") == 200
+        assert status(simulator, "jakarta") == 200
         for _ in range(3):
-            told = standin.advance_story()
+            told = simulator.advance_story()
         assert told["step"] == told["steps"] == len(STEPS)
-        assert names(standin) == back
+        assert names(simulator) == back
 
 
 def test_a_change_by_hand_ends_the_story_and_is_the_only_change(tmp_path: Path) -> None:
-    with StandIn.start(tmp_path, regions=(), story=True) as standin:
+    with Simulator.start(tmp_path, regions=(), story=True) as simulator:
         for _ in range(3):
-            standin.advance_story()
-        before = standin.apps()
+            simulator.advance_story()
+        before = simulator.apps()
         done = by_hand(tmp_path, "set", "frankfurt", "2", "tier")
         assert done.returncode == 0, done.stderr
         assert "'tier'" in done.stdout
         assert "by hand" in done.stdout
-        standin.advance_story()
-        after = standin.apps()
+        simulator.advance_story()
+        after = simulator.apps()
         different = [a for a, b in zip(after, before, strict=True) if a["names"] != b["names"]]
         assert [app["region"] for app in different] == ["frankfurt"]
         assert not any(app["failing"] for app in after)
@@ -799,6 +801,6 @@ def test_a_change_by_hand_ends_the_story_and_is_the_only_change(tmp_path: Path) 
         1,
         "attrName:city already exists at index:1\n",
     )
-    with StandIn.start(tmp_path, regions=(), story=True) as standin:
-        assert 2 not in standin.truth("frankfurt", APPS["frankfurt"]).names
-        assert [app["region"] for app in standin.apps() if app["failing"]] == ["seoul"]
+    with Simulator.start(tmp_path, regions=(), story=True) as simulator:
+        assert 2 not in simulator.truth("frankfurt", APPS["frankfurt"]).names
+        assert [app["region"] for app in simulator.apps() if app["failing"]] == ["seoul"]

@@ -29,7 +29,8 @@ from launch.dag_runs import FINISHED
 from launch.databases import AIRFLOW, AUDIT
 from launch.postgres import EmbeddedPostgres
 from launch.state import ROOT, State
-from simulator.control import NewApp, Simulator
+from simulator.control import Simulator
+from simulator.records import NewApp
 from simulator.story import APPS, REGIONS
 
 NAMES = {0: "sex", 1: "city", 2: "Membership level", 3: "signup channel"}

@@ -24,7 +24,8 @@ from im_attr_audit.tencent.usersig import user_sig
 from requests.adapters import HTTPAdapter
 
 from benchmarks.measure import Side, in_turn
-from simulator.control import NewApp, Simulator
+from simulator.control import Simulator
+from simulator.records import NewApp
 
 APPS = 1_000
 LATENCY = 0.030

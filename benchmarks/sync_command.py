@@ -19,7 +19,7 @@ from benchmarks.measure import Side, in_turn, ratio
 from benchmarks.plain import SHAPE_ID
 from launch import databases, environment
 from launch.postgres import EmbeddedPostgres
-from simulator.control import NewApp
+from simulator.records import NewApp
 from simulator.story import APPS, REGIONS
 
 

@@ -11,11 +11,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simulator.files import read_json, write_private
 
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+
 _LIFETIME = timedelta(days=5 * 365)
+_CA = "im-attr-audit simulator, private CA"
 _RENEW_BEFORE = timedelta(days=30)
 
 
@@ -58,28 +65,14 @@ def ensure_certificates(state_dir: Path, hosts: Sequence[str] = ()) -> Certifica
 
 
 def _make(paths: Certificates, names: Sequence[str]) -> datetime:
+    """A new CA and a certificate signed by it, in their files; when both expire."""
+    # An X.509 library takes long to import: an ordinary start does without.
     import ipaddress
 
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-    def named(name: str) -> x509.Name:
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-
-    def usage(*, signs_certificates: bool) -> x509.KeyUsage:
-        return x509.KeyUsage(
-            digital_signature=not signs_certificates,
-            key_cert_sign=signs_certificates,
-            crl_sign=signs_certificates,
-            content_commitment=False,
-            key_encipherment=False,
-            data_encipherment=False,
-            key_agreement=False,
-            encipher_only=False,
-            decipher_only=False,
-        )
+    from cryptography.x509.oid import ExtendedKeyUsageOID
 
     # An hour back: a client in a container may have a clock a little behind.
     begins = datetime.now(UTC) - timedelta(hours=1)
@@ -88,29 +81,11 @@ def _make(paths: Certificates, names: Sequence[str]) -> datetime:
         ec.generate_private_key(ec.SECP256R1()),
         ec.generate_private_key(ec.SECP256R1()),
     )
-    ca_name = named("im-attr-audit simulator, private CA")
-
-    def builder(subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(ca_name)
-            .public_key(key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(begins)
-            .not_valid_after(expires)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-            # Python 3.13 verifies strictly (RFC 5280) and asks for this one.
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()),
-                critical=False,
-            )
-        )
-
+    builder = partial(_builder, ca_key.public_key(), begins, expires)
     ca = (
-        builder(ca_name, ca_key.public_key())
+        builder(_CA, ca_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage(signs_certificates=True), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
         .sign(ca_key, hashes.SHA256())
     )
     addresses = [
@@ -120,20 +95,61 @@ def _make(paths: Certificates, names: Sequence[str]) -> datetime:
         *(x509.DNSName(name) for name in names),
     ]
     server = (
-        builder(named("im-attr-audit simulator"), server_key.public_key())
+        builder("im-attr-audit simulator", server_key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(usage(signs_certificates=False), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
-    write_private(
-        paths.key,
-        server_key.private_bytes(
-            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ),
-    )
+    unencrypted = serialization.NoEncryption()
+    key = server_key.private_bytes(pem, serialization.PrivateFormat.PKCS8, unencrypted)
+    write_private(paths.key, key)
     write_private(paths.certificate, server.public_bytes(pem))
     write_private(paths.ca, ca.public_bytes(pem), mode=0o644)
     return expires
+
+
+def _builder(
+    ca_key: ec.EllipticCurvePublicKey,
+    begins: datetime,
+    expires: datetime,
+    subject: str,
+    key: ec.EllipticCurvePublicKey,
+) -> x509.CertificateBuilder:
+    """What the CA's certificate and the server's have in common."""
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    def named(name: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+    return (
+        x509.CertificateBuilder()
+        .subject_name(named(subject))
+        .issuer_name(named(_CA))
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begins)
+        .not_valid_after(expires)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        # Python 3.13 verifies strictly (RFC 5280) and asks for this one.
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key), critical=False)
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    from cryptography import x509
+
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )

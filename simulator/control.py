@@ -12,77 +12,18 @@
 
 from __future__ import annotations
 
-import base64
-import http.client
-import json
-import os
-import select
 import subprocess
-import sys
-import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
-from urllib.parse import urlencode, urlsplit
+from typing import Any
 
+from simulator.child import end_process, start_process
+from simulator.control_client import ControlClient
 from simulator.files import StateLock, read_json
+from simulator.records import LogEntry, NewApp, Truth, fault_as_json, log_entries, moment, slots
 from simulator.world import ALL_MEMBER_PUSH, SimulatorError
-
-_ROOT = Path(__file__).resolve().parents[1]
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """An app's names (and types) as they truly were from ``since`` on, until the next one."""
-
-    since: datetime
-    names: dict[int, str]
-    types: dict[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """One request and what was truly answered; see ``journal.Entry`` for the fields' meaning."""
-
-    seq: int
-    connection: int
-    region: str
-    port: int
-    method: str
-    app_id: int | None
-    api: str | None
-    arrived_at: datetime
-    departed_at: datetime | None
-    departure: int | None
-    result: str
-    names: dict[int, str] | None
-    types: dict[int, int] | None
-    truth_since: datetime | None
-    code: int | None
-    info: str | None
-    status: int | None
-    body_size: int | None
-    fault: str | None
-    complete: bool
-    ended: bool
-
-
-@dataclass(frozen=True, slots=True)
-class NewApp:
-    """An app to be added. ``settings``: see ``world.SETTINGS``."""
-
-    region: str
-    app_id: int
-    names: Mapping[int, str]
-    types: Mapping[int, int] | None = None
-    key: str | None = None
-    admins: Sequence[str] = ("administrator",)
-    settings: Mapping[str, Any] | None = None
 
 
 class Simulator:
@@ -92,9 +33,8 @@ class Simulator:
         self, announcement: Mapping[str, Any], process: subprocess.Popen[bytes] | None = None
     ) -> None:
         self._process = process
-        self._token: str = announcement["token"]
-        self._control = urlsplit(str(announcement["control"]))
-        self._local = threading.local()
+        self.control = ControlClient(announcement["control"], announcement["token"])
+        self._get, self._post = self.control.get, self.control.post
         self.host: str = announcement["host"]
         self.ports: dict[str, int] = dict(announcement["ports"])
         self.ca_bundle: str = announcement["ca"]
@@ -118,32 +58,18 @@ class Simulator:
         nothing for a later start and is faster. ``new_session``: a Ctrl-C does not reach it.
         ``name``: it serves other hosts too, under this name.
         """
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "simulator", "--die-with-parent"]
-        command += ["--state", str(state_dir.resolve()), "--regions", ",".join(regions)]
-        command += ["--story"] if story else []
-        command += [] if lasting else ["--ephemeral"]
-        command += ["--name", name] if name else []
-        search = [str(_ROOT), os.environ.get("PYTHONPATH", "")]
-        with (state_dir / "simulator.log").open("wb") as log:
-            process = subprocess.Popen(
-                command,
-                cwd=_ROOT,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search))},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=new_session,
-            )
-        try:
-            ready = _first_line(process, timeout)
-            announcement = read_json(state_dir / "simulator.json")
-            if not ready.startswith(b"ready") or announcement is None:
-                said = (state_dir / "simulator.log").read_text("utf-8", "replace").strip()
-                raise SimulatorError(f"the simulator did not start: {said or 'it said nothing'}")
-        except BaseException:
-            _end(process)
-            raise
+        announcement, process = start_process(
+            state_dir,
+            options=[
+                "--regions",
+                ",".join(regions),
+                *(["--story"] if story else []),
+                *([] if lasting else ["--ephemeral"]),
+                *(["--name", name] if name else []),
+            ],
+            new_session=new_session,
+            timeout=timeout,
+        )
         return cls(announcement, process)
 
     @classmethod
@@ -161,7 +87,7 @@ class Simulator:
     def stop(self) -> None:
         """End it and wait for it; one that was attached to is left alone."""
         if self._process is not None:
-            _end(self._process)
+            end_process(self._process)
             self._process = None
 
     def kill(self) -> None:
@@ -268,14 +194,14 @@ class Simulator:
         Types stay where not given. ``api``: only what that API family answers.
         """
         told = self._post("/names", region=region, app_id=app_id, names=names, types=types, api=api)
-        return _moment(told["since_us"])
+        return moment(told["since_us"])
 
     def set_name(
         self, region: str, app_id: int, slot: int, name: str | None, *, api: str | None = None
     ) -> datetime:
         """Change one slot (None: take its name away); the moment it became true."""
         told = self._post("/name", region=region, app_id=app_id, slot=str(slot), name=name, api=api)
-        return _moment(told["since_us"])
+        return moment(told["since_us"])
 
     def rotate_key(
         self, region: str, app_id: int, key: str | None = None, *, keep_old: bool = False
@@ -296,7 +222,7 @@ class Simulator:
         """What was true, in order, since the app was added (or the simulator started)."""
         told = self._get("/truth", region=region, app_id=app_id)[api]
         return [
-            Truth(_moment(each["since_us"]), _slots(each["names"]), _slots(each["types"]))
+            Truth(moment(each["since_us"]), slots(each["names"]), slots(each["types"]))
             for each in told
         ]
 
@@ -333,7 +259,7 @@ class Simulator:
         """Let the next answers go wrong one by one, e.g. ``["bad_gateway", "ok", "drop"]``."""
         told = self._post(
             "/faults",
-            faults=[_plain(fault) for fault in faults],
+            faults=[fault_as_json(fault) for fault in faults],
             region=region,
             app_id=app,
             api=api,
@@ -400,7 +326,7 @@ class Simulator:
 
     def log(self, after: int = 0) -> list[LogEntry]:
         """Every request after this ``seq``, in the order of arrival."""
-        return self._entries(self._get("/log", after=after))
+        return log_entries(self._get("/log", after=after))
 
     def wait_for_requests(
         self, count: int = 1, *, after: int = 0, ended: bool = True, timeout: float = 10.0
@@ -409,7 +335,7 @@ class Simulator:
         told = self._get(
             "/log", slow=timeout, after=after, count=count, ended=int(ended), wait=timeout
         )
-        entries = self._entries(told)
+        entries = log_entries(told)
         if not told["reached"]:
             raise SimulatorError(f"waited for {count} requests, {len(entries)} came")
         return entries
@@ -428,101 +354,3 @@ class Simulator:
     def advance_story(self) -> dict[str, Any]:
         """One step on; the new state as in ``story()``."""
         return dict(self._post("/story/advance"))
-
-    # How it is asked -----------------------------------------------------------------------------
-
-    @staticmethod
-    def _entries(told: Mapping[str, Any]) -> list[LogEntry]:
-        if told["let_go"]:
-            raise SimulatorError(f"the log has let go of {told['let_go']} entries: use reset()")
-        entries = []
-        for entry in told["entries"]:
-            for ours, theirs in (
-                ("arrived_at", "arrived_us"),
-                ("departed_at", "departed_us"),
-                ("truth_since", "truth_us"),
-            ):
-                at = entry.pop(theirs)
-                entry[ours] = None if at is None else _moment(at)
-            for field in ("names", "types"):
-                entry[field] = None if entry[field] is None else _slots(entry[field])
-            entries.append(LogEntry(**entry))
-        return entries
-
-    def _get(self, path: str, *, slow: float = 0.0, **query: Any) -> Any:
-        return self._ask("GET", f"{path}?{urlencode(query)}", None, slow)
-
-    def _post(self, path: str, **content: Any) -> Any:
-        return self._ask("POST", path, json.dumps(content).encode(), 0.0)
-
-    def _ask(self, method: str, target: str, body: bytes | None, slow: float) -> Any:
-        # One connection per thread, and none taken over through a fork.
-        known: tuple[int, http.client.HTTPConnection] | None = getattr(self._local, "known", None)
-        if known is None or known[0] != os.getpid():
-            known = (
-                os.getpid(),
-                http.client.HTTPConnection(self._control.hostname or "", self._control.port),
-            )
-            self._local.known = known
-        connection = known[1]
-        connection.timeout = 60.0 + slow
-        if connection.sock is not None:
-            connection.sock.settimeout(connection.timeout)
-        try:
-            connection.request(
-                method, target, body, headers={"Authorization": f"Bearer {self._token}"}
-            )
-            response = connection.getresponse()
-            content = json.loads(response.read())
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise SimulatorError(f"the simulator does not answer: {error}") from None
-        if response.status != 200:
-            raise SimulatorError(content["error"])
-        return content
-
-
-def _moment(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)
-
-
-def _slots(told: Mapping[str, Any]) -> dict[int, Any]:
-    return {int(slot): value for slot, value in told.items()}
-
-
-def _plain(fault: str | Mapping[str, Any]) -> str | dict[str, Any]:
-    """The fault as JSON can carry it: a body of bytes in base64."""
-    if isinstance(fault, str):
-        return fault
-    fields = dict(fault)
-    if isinstance(fields.get("body"), bytes):
-        fields["body_b64"] = base64.b64encode(fields.pop("body")).decode()
-    return fields
-
-
-def _first_line(process: subprocess.Popen[bytes], timeout: float) -> bytes:
-    """What the process says first; empty if it ends or stays silent."""
-    stream: IO[bytes] | None = process.stdout
-    said = b""
-    deadline = time.monotonic() + timeout
-    while stream is not None and not said.endswith(b"\n"):
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([stream], [], [], left)[0]:
-            break
-        part = os.read(stream.fileno(), 4096)
-        if not part:
-            break
-        said += part
-    return said
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            stream.close()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from simulator.control import LogEntry, Truth
+from simulator.records import LogEntry, Truth
 
 Named = tuple[str, int | None]
 """A slot's name and type."""

@@ -21,7 +21,8 @@ from im_attr_audit.sync import sync_apps
 from im_attr_audit.tencent.target import Broken, Target, target_from_connection
 from sqlalchemy import Engine, text
 
-from simulator.control import LogEntry, Simulator, Truth
+from simulator.control import Simulator
+from simulator.records import LogEntry, Truth
 
 Slots = Mapping[int, str]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -30,7 +30,8 @@ from im_attr_audit.record.store import Recorded
 from im_attr_audit.tencent.target import Broken, Target
 
 from launch.postgres import EmbeddedPostgres
-from simulator.control import LogEntry, Simulator
+from simulator.control import Simulator
+from simulator.records import LogEntry
 from simulator.world import SimulatorError
 from tests.conftest import fresh_audit_db
 from tests.counts import count, counted

@@ -46,3 +46,13 @@ def test_a_task_that_asks_nobody_does_not_load_what_speaks_http() -> None:
     modules = ("tencent.target", "record.runs", "hook")
     loaded = loaded_by("; ".join(f"import im_attr_audit.{module}" for module in modules))
     assert "requests" not in loaded
+
+
+def test_the_simulator_shares_no_code_with_the_product_that_it_tests() -> None:
+    loaded = loaded_by(
+        "import importlib, pkgutil, simulator; "
+        "[importlib.import_module(f'simulator.{found.name}') "
+        "for found in pkgutil.iter_modules(simulator.__path__)]"
+    )
+    assert "simulator" in loaded
+    assert loaded & {"im_attr_audit", "launch", "tests", "requests", "airflow"} == set()

@@ -27,7 +27,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from simulator.control import NewApp, Simulator
+from simulator.control import Simulator
+from simulator.records import NewApp
 from simulator.signature import refusal_of
 from simulator.story import APPS, REGIONS, STEPS
 from simulator.world import SimulatorError, World
@@ -653,7 +654,7 @@ def test_one_connection_serves_many_calls(client: Client) -> None:
 
 
 def test_the_control_port_is_closed_to_strangers(simulator: Simulator, tmp_path: Path) -> None:
-    address = simulator._control
+    address = simulator.control.address
     connection = http.client.HTTPConnection(str(address.hostname), address.port)
     connection.request("GET", "/connection?region=china&app_id=20000001")
     response = connection.getresponse()

@@ -30,7 +30,8 @@ from sqlalchemy import text
 from launch import api
 from launch.components import descendants
 from launch.postgres import EmbeddedPostgres
-from simulator.control import NewApp, Simulator
+from simulator.control import Simulator
+from simulator.records import NewApp
 from tests.conftest import AuditDb, fresh_audit_db
 from tests.leaks import Secrets, scan
 

@@ -6,10 +6,11 @@ import itertools
 import re
 from pathlib import Path
 
+from im_attr_audit.settings import SETTINGS, Seconds
 from im_attr_audit.tencent.codes import CODES, Code
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "operations.md"
-_GENERATED = re.compile(r"(<!-- generated: codes -->\n).*?(<!-- end -->)", re.DOTALL)
+_GENERATED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def codes_table() -> str:
@@ -23,10 +24,24 @@ def codes_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def settings_table() -> str:
+    """Every setting of the product."""
+    rows = ["| name | set as | default | meaning |", "|---|---|---|---|"]
+    for setting in SETTINGS:
+        default = f"`{setting.default}`" if setting.default else "none"
+        meaning = setting.meaning
+        if isinstance(setting, Seconds):
+            meaning += f" From {setting.least:g} to {setting.most:,}."
+        rows.append(f"| `{setting.name}` | {setting.form} | {default} | {meaning} |")
+    return "\n".join(rows) + "\n"
+
+
+TABLES = {"codes": codes_table, "settings": settings_table}
+
+
 def written(guide: str) -> str:
     """The guide with its generated parts as they ought to be."""
-    table = codes_table()
-    return _GENERATED.sub(lambda found: found[1] + table + found[2], guide)
+    return _GENERATED.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], guide)
 
 
 def _words(code: Code) -> tuple[str, str, str, str]:

@@ -7,9 +7,11 @@ in the operations guide is generated from `SETTINGS`.
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -47,12 +49,10 @@ class Seconds(Setting):
 
     def read(self, environ: Mapping[str, str] = os.environ) -> float:
         """The value; BadSetting where it is not a number within the bounds."""
-        given = environ.get(self.name, "").strip() or self.default or ""
-        try:
-            seconds = float(given)
-        except ValueError:
-            seconds = math.nan
-        if not self.least <= seconds <= self.most:  # false for nan too
+        given = _text(self, environ)
+        # Not all that Python reads as a number: 1_000, 1e3, nan and other scripts' digits.
+        number = re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", given, re.ASCII)
+        if not number or not self.least <= (seconds := float(given)) <= self.most:
             raise BadSetting(
                 f"{self.name} is {given[:40]!r}: set it to a number of seconds from "
                 f"{self.least:g} to {self.most:.0f}."
@@ -90,7 +90,7 @@ RETRY_SECONDS: Final = Seconds(
 SCHEDULE: Final = Setting(
     "IM_ATTR_AUDIT_SCHEDULE",
     _ENVIRONMENT,
-    "Cron expression of the DAG `im_attr_name_audit`, read where DAG files are parsed.",
+    "Cron expression of the DAG `im_attr_name_audit`: five fields, in UTC.",
     "*/15 * * * *",
 )
 DATABASE_URL: Final = Setting(
@@ -98,6 +98,12 @@ DATABASE_URL: Final = Setting(
     _ENVIRONMENT,
     "The owner's URL of the audit database, for `im-attr-audit migrate` and `retention` only. "
     "Never set it in a task's environment.",
+)
+STATE_DIR: Final = Setting(
+    "IM_ATTR_AUDIT_STATE_DIR",
+    _ENVIRONMENT,
+    "The folder in which `make` keeps its local state.",
+    ".local",
 )
 
 #: Every setting, in the order in which the guide lists them.
@@ -108,14 +114,15 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         AUDIT_DB_READER,
         "Airflow connection",
         "The audit database as `attr_audit_reader`, for page and command.",
-        f"`{AUDIT_DB}`",
+        AUDIT_DB,
     ),
-    Setting(NOTIFY, "Airflow connection", "Where alerts are sent (type `apprise`).", "no alerts"),
+    Setting(NOTIFY, "Airflow connection", "Where alerts are sent (type `apprise`)."),
     SCHEDULE,
     STALE_AFTER,
     CONFIRM_SECONDS,
     RETRY_SECONDS,
     DATABASE_URL,
+    STATE_DIR,
 )
 
 
@@ -125,8 +132,14 @@ def stale_after(environ: Mapping[str, str] = os.environ) -> timedelta:
 
 
 def schedule(environ: Mapping[str, str] = os.environ) -> str:
-    """The DAG's cron expression."""
-    return environ.get(SCHEDULE.name) or str(SCHEDULE.default)
+    """The DAG's cron expression. Only its form is checked here; Airflow checks its fields."""
+    given = _text(SCHEDULE, environ)
+    if len(given.split()) != 5 and not re.fullmatch(r"@[a-z]+", given):
+        raise BadSetting(
+            f"{SCHEDULE.name} is {given[:40]!r}: set it to a cron expression of five fields, such "
+            f"as {SCHEDULE.default}."
+        )
+    return given
 
 
 def parse_conn_ids(value: object) -> list[str]:
@@ -145,10 +158,11 @@ def parse_conn_ids(value: object) -> list[str]:
         try:
             listed = json.loads(value)
         except (ValueError, RecursionError):
-            if value.lstrip().startswith("['"):
-                # Airflow's API once stored a list as its Python repr.
-                how = f"It is a Python list, not JSON: use double quotes. {how}"
-            raise BadSetting(f"The Variable {CONN_IDS} is not JSON. {how}") from None
+            problem = "is not JSON"
+            if _is_python_list(value):
+                # Airflow before a fix in 3.3 stored a list that was posted to its API as its repr.
+                problem = "is a Python list, not JSON: use double quotes"
+            raise BadSetting(f"The Variable {CONN_IDS} {problem}. {how}") from None
     if not isinstance(listed, list) or not all(isinstance(i, str) and i.strip() for i in listed):
         raise BadSetting(f"The Variable {CONN_IDS} is not a list of texts. {how}")
     if not listed:
@@ -156,15 +170,12 @@ def parse_conn_ids(value: object) -> list[str]:
     return listed
 
 
-def as_markdown() -> str:
-    """The table of settings as the operations guide shows it."""
-    rows = ["| Name | Set as | Default | Meaning |", "|---|---|---|---|"]
-    for setting in SETTINGS:
-        default = "" if setting.default is None else setting.default
-        if setting.form == _ENVIRONMENT and default:
-            default = f"`{default}`"
-        meaning = setting.meaning
-        if isinstance(setting, Seconds):
-            meaning += f" From {setting.least:g} to {setting.most:.0f}."
-        rows.append(f"| `{setting.name}` | {setting.form} | {default} | {meaning} |")
-    return "\n".join(rows) + "\n"
+def _text(setting: Setting, environ: Mapping[str, str]) -> str:
+    return environ.get(setting.name, "").strip() or setting.default or ""
+
+
+def _is_python_list(text: str) -> bool:
+    try:
+        return isinstance(ast.literal_eval(text), list)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False

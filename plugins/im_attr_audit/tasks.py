@@ -108,6 +108,7 @@ def sync(
     from im_attr_audit.sync import sync_apps
     from im_attr_audit.tencent.target import Broken
 
+    confirm_after = confirm_seconds()
     # Clearing sets max_tries to the tries there were plus the retries that are granted again.
     first_try = ti.max_tries - (ti.task.retries or 0) + 1
     engine = audit_engine()
@@ -133,7 +134,7 @@ def sync(
             targets,
             dag_run_id=dag_run_id,
             try_number=ti.try_number,
-            confirm_seconds=confirm_seconds(),
+            confirm_seconds=confirm_after,
         )
     finally:
         engine.dispose()

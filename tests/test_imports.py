@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
 
 CORE = (
     "errors names tencent.usersig tencent.regions tencent.codes tencent.redact tencent.answer "
@@ -56,3 +61,18 @@ def test_the_simulator_shares_no_code_with_the_product_that_it_tests() -> None:
     )
     assert "simulator" in loaded
     assert loaded & {"im_attr_audit", "launch", "tests", "requests", "airflow"} == set()
+
+
+def test_the_architecture_page_shows_the_layers_that_are_checked() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    shown = re.findall(r"^<!-- the layers .*\n```\n(.*?)^```$", page, re.M | re.S)[0]
+    assert shown.split("\n")[:-1] == pyproject["tool"]["importlinter"]["contracts"][0]["layers"]
+
+
+def test_every_file_that_the_architecture_page_names_is_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = set(re.findall(r"`((?:[\w-]+/)+|(?:[\w-]+/)*[\w-]+\.(?:py|toml))`", page))
+    assert len(named) > 15
+    package = ROOT / "plugins" / "im_attr_audit"
+    assert {n for n in named if not ((ROOT / n).exists() or (package / n).exists())} == set()

@@ -1,4 +1,4 @@
-"""The parts of docs/operations.md that are written by a program: `python -m tests.operations`."""
+"""Generates the tables of docs/operations.md: `python -m tests.operations`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 import re
 from pathlib import Path
 
+from im_attr_audit.outcomes import OUTCOMES
 from im_attr_audit.settings import SETTINGS, Seconds
 from im_attr_audit.tencent.codes import CODES, Code
 
@@ -14,7 +15,7 @@ _GENERATED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DO
 
 
 def codes_table() -> str:
-    """Every code of the vendor's, those that say the same in one row."""
+    """The vendor's error codes; neighbours with the same text share a row."""
     rows = ["| code | means | what happens | what to do |", "|---|---|---|---|"]
     for _, group in itertools.groupby(CODES.values(), key=_words):
         alike = list(group)
@@ -36,11 +37,21 @@ def settings_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-TABLES = {"codes": codes_table, "settings": settings_table}
+def outcomes_table() -> str:
+    """Every outcome of a poll."""
+    rows = ["| outcome | means | what to do |", "|---|---|---|"]
+    rows += [
+        f"| `{outcome.name}` | {outcome.meaning} | {outcome.advice or 'Nothing.'} |"
+        for outcome in OUTCOMES.values()
+    ]
+    return "\n".join(rows) + "\n"
+
+
+TABLES = {"codes": codes_table, "outcomes": outcomes_table, "settings": settings_table}
 
 
 def written(guide: str) -> str:
-    """The guide with its generated parts as they ought to be."""
+    """The guide with its generated parts up to date."""
     return _GENERATED.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], guide)
 
 

@@ -228,7 +228,7 @@ def test_every_command_of_the_guide_works_in_its_order(
             "im_frankfurt": im("frankfurt"),
         }
 
-    section = "Install in an Airflow you have"
+    section = "Install in your own Airflow"
     guide.next(section)
     assert len(list((guide.folder / "dist").glob("im_attr_audit-*.whl"))) == 1
     answers = [password for password in PASSWORDS.values() for _ in range(2)]
@@ -278,7 +278,7 @@ def test_every_command_of_the_guide_works_in_its_order(
     guide.run("run-the-dag")
     assert ask("select distinct outcome from attr_audit.poll") == "ok"
 
-    section = "Back-up and restore"
+    section = "Backup and restore"
     assert "saved 2 heads" in guide.next(section)
     guide.environment |= {
         "RESTORED_URL": url(server, "deployer", "restored"),
@@ -328,10 +328,10 @@ def test_every_command_of_the_guide_works_in_its_order(
     assert guide.waiting == []
 
 
-def test_every_code_of_the_vendor_is_in_the_guide_as_the_program_knows_it() -> None:
+def test_the_generated_tables_of_the_guide_are_up_to_date() -> None:
     guide = GUIDE.read_text("utf-8")
     assert codes_table() in guide
-    assert written(guide) == guide, "write it anew: python -m tests.operations"
+    assert written(guide) == guide, "generate it again: python -m tests.operations"
 
 
 def test_every_link_inside_the_guide_leads_somewhere() -> None:

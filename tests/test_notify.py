@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
 from im_attr_audit import notify
 from im_attr_audit.errors import Unavailable
 from im_attr_audit.names import AttrName
@@ -24,7 +23,7 @@ from im_attr_audit.record import notifications as alerts
 from im_attr_audit.record.notifications import Delivery, Fact, deliver, note_gaps, read_waiting
 from im_attr_audit.record.runs import retire_apps
 from im_attr_audit.record.store import record_attempts
-from im_attr_audit.tasks import stale_after
+from im_attr_audit.settings import BadSetting, stale_after
 from sqlalchemy.exc import DBAPIError
 
 from launch.postgres import EmbeddedPostgres
@@ -604,5 +603,5 @@ def test_a_limit_that_is_none_is_refused_by_name(
     given: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IM_ATTR_AUDIT_STALE_AFTER", given)
-    with pytest.raises(AirflowFailException, match="IM_ATTR_AUDIT_STALE_AFTER is"):
+    with pytest.raises(BadSetting, match="IM_ATTR_AUDIT_STALE_AFTER is"):
         stale_after()

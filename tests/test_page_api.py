@@ -17,7 +17,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
-from im_attr_audit import tasks
+from im_attr_audit import settings
 from im_attr_audit.errors import Rejected
 from im_attr_audit.page import app, checks, filters
 from im_attr_audit.page.app import make_app
@@ -198,7 +198,7 @@ def test_the_limit_is_the_alerts_limit_and_not_clipped(
     poll(audit_db, {0: "sex"}, age)
     monkeypatch.setenv("IM_ATTR_AUDIT_STALE_AFTER", given)
     assert client.get("/healthz").text == word
-    assert tasks.stale_after() == timedelta(seconds=float(given))
+    assert settings.stale_after() == timedelta(seconds=float(given))
 
 
 # Answers ---------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 ::
 
     AttrAuditError
+    ├── UnsuitableDatabase, LockTimeout  of the audit database, not about one app
     ├── Misconfigured   never sent: somebody must mend the Connection  ``misconfigured``
     └── PollFailed      sent, or tried to
         ├── Unavailable try again later: network, 5xx, busy, limit     ``unavailable``
@@ -11,7 +12,8 @@
 
 No message, attribute or cause of these ever carries the secret key or a UserSig: whoever raises
 one of them uses ``from None`` where the original error could quote a signed URL.
-Database errors are not wrapped. Only the Airflow tasks turn a class into Airflow's own exceptions.
+Other database errors are not wrapped. Only the Airflow tasks turn a class into Airflow's own
+exceptions.
 """
 
 from __future__ import annotations
@@ -22,6 +24,14 @@ from typing import ClassVar
 
 class AttrAuditError(Exception):
     """Base of every error this package raises on purpose; its text says what to do."""
+
+
+class UnsuitableDatabase(AttrAuditError):
+    """The audit database, or a pooler before it, cannot be used; the text says what to do."""
+
+
+class LockTimeout(AttrAuditError):
+    """Another session holds a lock that a statement needs; the text names it. Try again later."""
 
 
 class Misconfigured(AttrAuditError):

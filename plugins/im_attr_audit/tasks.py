@@ -10,13 +10,14 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetAlias, BaseHook, Variable
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from im_attr_audit import settings
+from im_attr_audit.errors import LockTimeout, UnsuitableDatabase
 from im_attr_audit.settings import BadSetting
 
 if TYPE_CHECKING:
@@ -39,6 +40,18 @@ READS_AT_MOST = 600
 MASKED_AT_MOST = 50
 
 
+@contextlib.contextmanager
+def _as_airflow_errors() -> Iterator[None]:
+    """Turn what has one known cause into Airflow's errors: a sentence, and a retry if it helps."""
+    try:
+        yield
+    except (BadSetting, UnsuitableDatabase) as error:
+        raise AirflowFailException(str(error)) from None
+    except LockTimeout as error:
+        raise AirflowException(str(error)) from None
+
+
+@_as_airflow_errors()
 def plan(conn_ids: Sequence[str] | None) -> list[dict[str, Any]]:
     """The mapped `sync` instances: ``{"label", "conn_ids", "problems"}`` each, one region's apps.
 
@@ -87,6 +100,7 @@ def plan(conn_ids: Sequence[str] | None) -> list[dict[str, Any]]:
     ]
 
 
+@_as_airflow_errors()
 def sync(
     conn_ids: Sequence[str],
     problems: Mapping[str, str],
@@ -108,7 +122,7 @@ def sync(
     from im_attr_audit.sync import sync_apps
     from im_attr_audit.tencent.target import Broken
 
-    confirm_after = confirm_seconds()
+    confirm_seconds = settings.CONFIRM_SECONDS.read()
     # Clearing sets max_tries to the tries there were plus the retries that are granted again.
     first_try = ti.max_tries - (ti.task.retries or 0) + 1
     engine = audit_engine()
@@ -134,7 +148,7 @@ def sync(
             targets,
             dag_run_id=dag_run_id,
             try_number=ti.try_number,
-            confirm_seconds=confirm_after,
+            confirm_seconds=confirm_seconds,
         )
     finally:
         engine.dispose()
@@ -157,6 +171,7 @@ def sync(
     return dict(counts)
 
 
+@_as_airflow_errors()
 def publish(*, dag_run_id: str, outlet_events: Any) -> int:
     """Emit one asset event per region in which this run recorded something; how many."""
     from im_attr_audit.record.runs import events_by_region, read_run
@@ -171,6 +186,7 @@ def publish(*, dag_run_id: str, outlet_events: Any) -> int:
     return len(events)
 
 
+@_as_airflow_errors()
 def report(
     instances: Sequence[Mapping[str, Any]] | None, *, dag_run_id: str, states: Mapping[str, Any]
 ) -> None:
@@ -215,36 +231,15 @@ def _tell(engine: Engine, dag_run_id: str) -> list[str]:
     from im_attr_audit.record.notifications import note_gaps
 
     try:
-        note_gaps(engine, dag_run_id=dag_run_id, stale_after=stale_after())
+        note_gaps(engine, dag_run_id=dag_run_id, stale_after=settings.stale_after())
         send_waiting(engine)
-    except AirflowFailException as error:
+    except (BadSetting, LockTimeout) as error:
         return [str(error)]
     except Exception as error:
         # Whatever it is, it must not hide what else this run has to say.
         log.exception("Messages could not be read or marked.")
         return [f"messages could not be read or marked ({type(error).__name__})"]
     return []
-
-
-@contextlib.contextmanager
-def _settings_checked() -> Iterator[None]:
-    """Turns a setting that cannot be used into a failure that Airflow does not retry."""
-    try:
-        yield
-    except BadSetting as error:
-        raise AirflowFailException(str(error)) from None
-
-
-def confirm_seconds() -> float:
-    """How long after a differing read the app is read again, in seconds."""
-    with _settings_checked():
-        return settings.CONFIRM_SECONDS.read()
-
-
-def stale_after() -> timedelta:
-    """How long without a good poll makes an app stale."""
-    with _settings_checked():
-        return settings.stale_after()
 
 
 def audit_engine() -> Engine:
@@ -258,8 +253,7 @@ def audit_engine() -> Engine:
 
 def _listed_conn_ids() -> list[str]:
     # Read without deserialize_json: Airflow reports invalid JSON as a Variable that does not exist.
-    with _settings_checked():
-        return settings.parse_conn_ids(Variable.get(settings.CONN_IDS, default=None))
+    return settings.parse_conn_ids(Variable.get(settings.CONN_IDS, default=None))
 
 
 def _resolve(conn_id: str, *, masked: bool) -> Target | Broken:

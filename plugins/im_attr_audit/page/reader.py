@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 
+from im_attr_audit.errors import LockTimeout, UnsuitableDatabase
 from im_attr_audit.record.engine import PostgresConnection, engine_of_connection
 from im_attr_audit.settings import AUDIT_DB as WRITER
 from im_attr_audit.settings import AUDIT_DB_READER as READER
@@ -62,9 +63,14 @@ class Reader:
                 # One round trip; the figure is an integer of ours.
                 connection.exec_driver_sql(
                     "set transaction isolation level repeatable read, read only; "
-                    f"set local statement_timeout = '{int(seconds)}s'"
+                    f"set local statement_timeout = '{int(seconds)}s'; "
+                    f"set local lock_timeout = '{min(5, int(seconds) - 1)}s'"
                 )
                 yield connection
+        except UnsuitableDatabase as error:
+            raise CannotRead("unsuitable", str(error), "Fix it and reload this page.") from None
+        except LockTimeout as error:
+            raise CannotRead("locked", str(error), "Reload this page in a minute.") from None
         except (DBAPIError, TimeoutError) as error:
             reason = _reason(error)
             if reason is None:

@@ -10,35 +10,63 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import psycopg2
+from psycopg2.errors import LockNotAvailable
 from psycopg2.extensions import make_dsn
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.pool import NullPool
 
-from im_attr_audit.errors import AttrAuditError
+from im_attr_audit.errors import LockTimeout, UnsuitableDatabase
 
-#: What every transaction needs, set in it: a connection pooler may drop start-up options, and hands
-#: a session's settings to its next client.
+#: Everything that could change a statement's meaning or its answer, and what bounds its time. It is
+#: set in each transaction: a connection pooler may ignore start-up options, and it hands a session
+#: over with whatever another client has set in it.
 _TRANSACTION = """
+set local client_encoding = 'UTF8';
+set local standard_conforming_strings = on;
+set local array_nulls = on;
+set local search_path = attr_audit;
 set local timezone = 'UTC';
+set local datestyle = 'ISO, YMD';
+set local intervalstyle = 'postgres';
 set local statement_timeout = '300s';
-set local lock_timeout = '20s';
 """
+_ISOLATION = "set transaction isolation level read committed;"
 _MEMORY = "set local work_mem = '32MB';"
 
+#: How long a statement waits for a lock, in seconds.
+LOCK_SECONDS: float = 20
 
-class UnsuitableDatabase(AttrAuditError):
-    """The audit database cannot hold names as they are; the text says what to do."""
+_HOLDERS = text("""
+select distinct on (held.pid)
+       format('process %s (role %s, application "%s", %s on %s)',
+              held.pid, seen.usename, seen.application_name, held.mode, class.relname)
+  from pg_locks as held
+  join pg_class as class on class.oid = held.relation
+  join pg_stat_activity as seen on seen.pid = held.pid
+ where held.granted and held.database = (select oid from pg_database
+                                          where datname = current_database())
+   and class.relnamespace in (select oid from pg_namespace
+                               where nspname in ('attr_audit', 'attr_audit_internal'))
+   and class.relkind in ('r', 'p')
+   and held.mode <> 'AccessShareLock' and held.pid <> pg_backend_pid()
+ order by held.pid, held.mode = 'AccessExclusiveLock' desc, class.relname limit 3
+""")
 
 
 def create_audit_engine(
-    url: URL, connect_args: Mapping[str, Any] | None = None, *, pooled: bool = True
+    url: URL,
+    connect_args: Mapping[str, Any] | None = None,
+    *,
+    pooled: bool = True,
+    lock_seconds: float | None = None,
 ) -> Engine:
     """An engine for the audit database: psycopg2 whatever the URL says, UTF-8, UTC, bounded waits.
 
-    A statement that takes longer than five minutes, or waits longer than 20 seconds for a lock, is
-    given up: the task fails, and Airflow retries it. Connecting raises UnsuitableDatabase where
-    the server's encoding is not UTF-8. Not ``pooled``: every connection is closed after use.
+    A statement that takes longer than five minutes is given up; one that waits longer than
+    ``lock_seconds`` (20) for a lock raises LockTimeout. Connecting raises UnsuitableDatabase where
+    the server's encoding is not UTF-8, where texts are not quoted as in standard SQL, or where a
+    pooler refuses the connection's options. Not ``pooled``: every connection is closed after use.
     """
     given = {
         "application_name": "im-attr-audit",
@@ -54,28 +82,69 @@ def create_audit_engine(
         pool_pre_ping=pooled,
         **kept,
     )
-    event.listen(engine, "connect", _check_encoding)
-    # Memory is the deployment's to choose, in the connection's options.
-    statements = _TRANSACTION + ("" if "work_mem" in given.get("options", "") else _MEMORY)
+    event.listen(engine, "connect", _check_session)
+    event.listen(engine, "handle_error", _explain)
+    wait = round(1000 * (LOCK_SECONDS if lock_seconds is None else lock_seconds))
+    statements = _TRANSACTION + f"set local lock_timeout = '{wait}ms';"
+    if "work_mem" not in given.get("options", ""):  # the deployment's to choose
+        statements += _MEMORY
 
     def set_up_transaction(connection: Connection) -> None:
+        asked = connection.get_execution_options().get("isolation_level")
         cursor = connection.connection.cursor()
-        cursor.execute(statements)
+        cursor.execute(statements if asked else _ISOLATION + statements)
         cursor.close()
 
     event.listen(engine, "begin", set_up_transaction)
     return engine
 
 
-def _check_encoding(connection: Any, _: object) -> None:
-    """Names are Unicode: no other encoding of client or server can hold all of them."""
+def _check_session(connection: Any, _: object) -> None:
+    """Refuse what cannot be set in a transaction.
+
+    Names are Unicode: no other encoding of client or server can hold all of them. And the driver
+    quotes texts by what ``standard_conforming_strings`` was when the session began.
+    """
     server = connection.info.parameter_status("server_encoding")
-    if server not in (None, "UTF8"):
+    if server is None:  # a pooler need not report it
+        with connection.cursor() as cursor:
+            cursor.execute("show server_encoding")
+            (server,) = cursor.fetchone()
+        connection.rollback()
+    if server != "UTF8":
         raise UnsuitableDatabase(
-            f"the audit database's encoding is {server}: create one with encoding UTF8"
+            f"The audit database's encoding is {server}, which cannot hold every name: create a "
+            "database with encoding UTF8."
         )
-    if connection.info.parameter_status("client_encoding") != "UTF8":
+    if connection.info.parameter_status("standard_conforming_strings") == "off":
+        raise UnsuitableDatabase(
+            "standard_conforming_strings is off for this role or database, which changes texts "
+            "with backslashes: reset it with `alter role … reset standard_conforming_strings`."
+        )
+    if connection.encoding != "UTF8":  # a pooler ignored what was asked for
         connection.set_client_encoding("UTF8")
+
+
+def _explain(context: ExceptionContext) -> None:
+    """Replace a driver's error that has one known cause by a sentence."""
+    error = context.original_exception
+    if "unsupported startup parameter" in str(error):
+        raise UnsuitableDatabase(
+            "The connection pooler of the audit database refuses start-up options: remove "
+            "`options` from the connection's extra, and PGOPTIONS from the environment."
+        ) from None
+    if isinstance(error, LockNotAvailable) and context.engine is not None:
+        raise LockTimeout(_lock_sentence(context.engine)) from None
+
+
+def _lock_sentence(engine: Engine) -> str:
+    try:
+        with engine.connect() as connection:
+            holders = connection.execute(_HOLDERS).scalars().all()
+    except Exception:  # it only adds to the sentence
+        holders = []
+    held_by = f"Locks are held by {'; '.join(holders)}" if holders else "It is free by now"
+    return f"A lock in the audit database was not released in time. {held_by}."
 
 
 class PostgresConnection(Protocol):

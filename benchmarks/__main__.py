@@ -121,7 +121,10 @@ def _end(number: int, _: FrameType | None) -> None:
 
 def _page(results: Mapping[str, Any]) -> str:
     """What has been measured so far, each part with when and where."""
-    text = ["`make bench` measures this anew; `make bench PARTS=record` only what is named."]
+    text = [
+        "`make bench` measures everything again; `make bench PARTS=record` measures only the "
+        "named parts."
+    ]
     for name, part in PARTS.items():
         if name in results:
             of = results[name]
@@ -131,7 +134,7 @@ def _page(results: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    """Measure, keep the figures in .local/bench.json, and write the page's section anew."""
+    """Measure, keep the figures in .local/bench.json, and rewrite the page's section."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)}; none: all")
     parser.add_argument("--quick", action="store_true", help="few rounds and small numbers")

@@ -237,8 +237,8 @@ def render_dag_run(figures: Any) -> str:
     )
     return (
         "### A run of six regions\n\nLocalExecutor, all of Airflow's processes on this machine, "
-        "nothing changed at the vendor; from a run's start to its end as Airflow has them, beside "
-        "a DAG of the same shape whose tasks do nothing: "
+        "nothing changed at the vendor; from a run's start to its end as Airflow records "
+        "them, compared with a DAG of the same shape whose tasks do nothing: "
         f"{seconds['ours']:.1f} s and {seconds['shape']:.1f} s, a ratio of "
         f"**{figures['ratio_of_medians']:.2f}** (median of the rounds' ratios "
         f"{figures['ratio']:.2f}; {figures['rounds']} runs of each, in turn). One instance of "
@@ -327,15 +327,15 @@ def render_plan(figures: Any) -> str:
     """Its section of the page."""
     seconds = figures["seconds"]
     where = (
-        "Connections in Airflow's own database, each read as a task reads them: its supervisor "
-        "asks the API server, and that the database"
+        "Connections in Airflow's own database, read as a task reads them: its supervisor asks "
+        "the API server, which queries the database"
         if figures["stored"]
-        else "Connections from a secrets backend of the worker's (here the environment), read in "
+        else "Connections from the worker's own secrets backend (here the environment), read in "
         "the task's process"
     )
     return (
         f"### Planning {figures['apps']:,} apps\n\n{where}. The plan task takes "
-        f"**{seconds['plan']:.1f} s** from start to end; one that does nothing "
+        f"**{seconds['plan']:.1f} s** from start to end, a task that does nothing "
         f"{figures['seconds_of_nothing']:.1f} s. Each of the {figures['instances']} sync instances "
         f"takes {seconds['sync']:.1f} s, and the whole run {figures['run']:.0f} s (medians of "
         f"{figures['rounds']} runs)."

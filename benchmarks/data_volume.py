@@ -1,4 +1,4 @@
-"""How fast an analyst's questions are at 10 million polls and 1 million changes.
+"""How fast analyst queries are at 10 million polls and 1 million changes.
 
 Fills a Postgres of its own in a temporary folder, through the product's own triggers, and measures
 every view and query. It takes a quarter of an hour and 5 GB of disk.
@@ -394,16 +394,15 @@ def report(
 ) -> str:
     """The generated part of the page."""
     lines = [
-        "### An analyst's questions",
+        "### Analyst queries",
         "",
         f"PostgreSQL {MAJOR} with the embedded server's own settings "
         f"({SETTINGS['shared_buffers']} shared buffers). {size.apps:,} apps of {SLOTS} "
-        f"slots, {size.apps * size.hours:,} polls, {size.changes:,} changes, every one of them "
-        "made by the product's own triggers. *ms* is the server's execution time as the reader, "
-        f"the median of {TIMES} runs (of 3 above 0.2 s, of 1 above 2 s), *fastest* the fastest of "
-        "them. *of a processor* is "
-        "what one process spends on it without parallel workers, planning included; on a machine "
-        "that does other things at the same time, this is the figure to trust.",
+        f"slots, {size.apps * size.hours:,} polls and {size.changes:,} changes, all written "
+        "through the product's own triggers. *ms* is the server's execution time as the reader: "
+        f"the median of {TIMES} runs (3 runs above 0.2 s, one above 2 s). *fastest* is the fastest "
+        "of these runs. *CPU* is the time of one process without parallel workers, planning "
+        "included; on a busy machine, trust this figure.",
         "",
         "| table | rows | table | with its indexes | bytes a row |",
         "|---|---:|---:|---:|---:|",
@@ -455,7 +454,7 @@ def _plan_on_paper(bytes_a_row: dict[str, float]) -> list[str]:
 
 def _table(head: str, rows: list[Measured]) -> list[str]:
     return [
-        f"| {head} | rows | ms | fastest | of a processor | reads |",
+        f"| {head} | rows | ms | fastest | CPU | reads |",
         "|---|---:|---:|---:|---:|---|",
         *(
             f"| {r.question} | {r.rows:,} | {_ms(r.milliseconds)} | {_ms(r.fastest)} "

@@ -374,10 +374,10 @@ def _table(measured: list[Measured], views: Mapping[str, tuple[float, float]], r
         "### The page",
         "",
         f"{CHANGES:,} changes of {APPS} apps, a real Airflow with FAB; medians of {rounds} rounds. "
-        f"An answer may take {FACTOR} times its SQL in psql and an empty answer behind the same "
-        f"guard, and {ALLOWANCE_MS:.0f} ms.",
+        f"The limit for an answer is {FACTOR} times its SQL in psql, plus an empty answer behind "
+        f"the same access check, plus {ALLOWANCE_MS:.0f} ms.",
         "",
-        "| answer | API | empty answer | SQL in psql | may take | bytes |",
+        "| answer | API | empty answer | SQL in psql | limit | bytes |",
         "|---|--:|--:|--:|--:|--:|",
     ]
     lines += [

@@ -91,7 +91,7 @@ def _both(server: EmbeddedPostgres) -> Iterator[tuple[Engine, Any]]:
 def measure(
     server: EmbeddedPostgres, apps: int, rounds: int, *, changes: int | None = None
 ) -> dict[str, Any]:
-    """Medians of a first sight, of polls with changes and of polls without, on both sides."""
+    """Medians of a baseline, of polls with changes and of polls without, on both sides."""
     world = World(apps, changes=changes)
     state: dict[str, Any] = {}
     with _both(server) as (engine, connection):
@@ -154,15 +154,15 @@ alter table attr_audit.change alter recorded_at set default now(),
       alter row_hash set default sha256('')"""
 _LESS = {
     "with everything": "",
-    "without messages": "alter table attr_audit.change disable trigger note_changes",
-    "without the snapshot, too": "alter table attr_audit.change disable trigger note_changes; "
+    "without alerts": "alter table attr_audit.change disable trigger note_changes",
+    "also without the snapshot": "alter table attr_audit.change disable trigger note_changes; "
     "alter table attr_audit.change disable trigger apply_changes",
-    "without the chain, too": _NO_CHAIN,
+    "also without the chain": _NO_CHAIN,
 }
 
 
 def chain(server: EmbeddedPostgres, rounds: int, apps: int = 10_000) -> dict[str, Any]:
-    """Microseconds for one of 100,000 changes in bulk: with everything, and with less and less."""
+    """Microseconds per change in a bulk of 100,000: complete, then with parts switched off."""
     fresh(server, OURS)
     found: dict[str, list[float]] = {name: [] for name in _LESS}
     with server.connect(OURS) as connection, connection.cursor() as cursor:

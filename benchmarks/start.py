@@ -44,13 +44,13 @@ def render(figures: Any) -> str:
     """Its section of the page."""
     cold, again = figures["cold"], figures["again"]
     cache = (
-        "the installer's cache empty, so that every package is fetched"
+        "with an empty installer cache, so every package is downloaded"
         if figures["cache"] == "empty"
-        else "the installer's cache as it was"
+        else "with the installer's cache unchanged"
     )
     return (
         f"### `make run`\n\nFrom a fresh clone, {cache}: the page answers after {cold['page']:.0f} "
-        f"s, of which {cold['installed']:.0f} s are the installation, and the first run is "
+        f"s ({cold['installed']:.0f} s of them for the installation), and the first run is "
         f"recorded after **{cold['recorded']:.0f} s** (median of {cold['starts']}; the longest "
         f"{cold['longest']:.0f} s). Stopped and started again: {again['page']:.0f} s and "
         f"**{again['recorded']:.0f} s** (median of {again['starts']}; the longest "

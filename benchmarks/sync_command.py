@@ -55,9 +55,9 @@ def render(figures: Any) -> str:
     """Its section of the page."""
     seconds = figures["seconds"]
     return (
-        "### `make sync`\n\nEverything installed, Postgres up, six regions, nothing changed: "
-        f"{seconds['ours']:.1f} s; `airflow dags test` of a DAG of the same shape whose tasks do "
-        f"nothing {seconds['shape']:.1f} s (**{figures['ratio']:.2f}**; {figures['rounds']} rounds "
+        "### `make sync`\n\nWith everything installed, Postgres running, six regions and no "
+        f"change: {seconds['ours']:.1f} s; `airflow dags test` of a DAG of the same shape whose "
+        f"tasks do nothing {seconds['shape']:.1f} s (**{figures['ratio']:.2f}**; {figures['rounds']} rounds "
         "in turn)."
     )
 

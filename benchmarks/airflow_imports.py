@@ -136,8 +136,9 @@ def render_plugin(figures: Any) -> str:
     return (
         "### The plugin in a task process\n\nEvery task process loads the plugins. That takes "
         f"{figures['seconds']['with'] * 1000:.1f} ms with ours and "
-        f"{figures['seconds']['without'] * 1000:.1f} ms with none: ours adds **{figures['added'] * 1000:.1f} "
-        f"ms** (new interpreters, {figures['rounds']} rounds in turn)."
+        f"{figures['seconds']['without'] * 1000:.1f} ms with none: ours adds "
+        f"**{figures['added'] * 1000:.1f} ms** (new interpreters, {figures['rounds']} rounds in "
+        "turn)."
     )
 
 

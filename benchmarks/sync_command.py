@@ -57,8 +57,8 @@ def render(figures: Any) -> str:
     return (
         "### `make sync`\n\nWith everything installed, Postgres running, six regions and no "
         f"change: {seconds['ours']:.1f} s; `airflow dags test` of a DAG of the same shape whose "
-        f"tasks do nothing {seconds['shape']:.1f} s (**{figures['ratio']:.2f}**; {figures['rounds']} rounds "
-        "in turn)."
+        f"tasks do nothing {seconds['shape']:.1f} s (**{figures['ratio']:.2f}**; "
+        f"{figures['rounds']} rounds in turn)."
     )
 
 

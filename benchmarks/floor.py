@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from im_attr_audit.record.rules import Attempt
+from im_attr_audit.record.rules import Poll
 from psycopg2.extensions import connection as Connection  # noqa: N812
 
 _BEGIN = """
@@ -71,7 +71,7 @@ update attr_audit.app a
 """
 
 
-def record(connection: Connection, attempts: Sequence[Attempt], run: str) -> None:
+def record(connection: Connection, attempts: Sequence[Poll], run: str) -> None:
     """One poll of all the apps, in one transaction."""
     asked, answered = io.StringIO(), io.StringIO()
     for a in attempts:

@@ -15,8 +15,8 @@ from typing import Any
 
 import psycopg2
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.rules import Attempt, needs_confirmation
-from im_attr_audit.record.store import record_attempts, record_unchanged
+from im_attr_audit.record.rules import Poll, needs_confirmation
+from im_attr_audit.record.store import record_polls, record_unchanged
 from im_attr_audit.record.verify import check_database
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
@@ -30,20 +30,20 @@ from launch.postgres import EmbeddedPostgres
 OURS, FLOOR = "bench_ours", "bench_floor"
 
 
-def ours(engine: Engine, attempts: Sequence[Attempt], run: str) -> None:
+def ours(engine: Engine, attempts: Sequence[Poll], run: str) -> None:
     """What sync_apps does once the vendor has answered; the confirming read says the same."""
     unlike = record_unchanged(engine, attempts, dag_run_id=run, try_number=1)
     rest = []
     for attempt in attempts:
-        app = (str(attempt.region), int(attempt.sdk_app_id or 0))
-        if app in unlike:
+        app = attempt.app
+        if app is not None and app in unlike:
             if needs_confirmation(unlike[app], attempt.reads[0].answer.names):
                 attempt = _read_again(attempt)
             rest.append(attempt)
-    record_attempts(engine, rest, dag_run_id=run, try_number=1, as_read=unlike)
+    record_polls(engine, rest, dag_run_id=run, try_number=1, as_read=unlike)
 
 
-def _read_again(attempt: Attempt) -> Attempt:
+def _read_again(attempt: Poll) -> Poll:
     [first] = attempt.reads
     sent = attempt.requested_at + timedelta(seconds=2)
     done = sent + timedelta(milliseconds=80)

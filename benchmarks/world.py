@@ -10,7 +10,7 @@ import random
 from datetime import UTC, datetime, timedelta
 
 from im_attr_audit.names import AttrName
-from im_attr_audit.record.rules import Attempt, Read
+from im_attr_audit.record.rules import Poll, Read
 from im_attr_audit.tencent.answer import Answer
 
 REGIONS = ("china", "singapore", "seoul", "tokyo", "frankfurt", "mumbai")
@@ -64,7 +64,7 @@ class World:
         names = {slot: AttrName(name) for slot, name in self.state[app].items()}
         return Read(sent, sent + timedelta(milliseconds=80), Answer(names, "{…}", 200, sent))
 
-    def attempts(self) -> list[Attempt]:
+    def attempts(self) -> list[Poll]:
         """One poll's first reads, as the network part of a task gives them."""
         at = self.begin + timedelta(seconds=APART * self.poll)
         attempts = []
@@ -72,7 +72,7 @@ class World:
             sent = at + timedelta(microseconds=i)
             read = self.reads(app, sent)
             attempts.append(
-                Attempt(
+                Poll(
                     conn_id=f"im_{app[0]}_{app[1]}",
                     region=app[0],
                     sdk_app_id=app[1],

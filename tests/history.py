@@ -1,4 +1,4 @@
-"""Building attempts by hand, for tests without a network: `polled` is what a poll would give."""
+"""Building polls by hand, for tests without a network: `polled` is what a poll would give."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from im_attr_audit.errors import Misconfigured, PollFailed
 from im_attr_audit.names import AttrName
-from im_attr_audit.record.rules import Attempt, Read
+from im_attr_audit.record.rules import Poll, Read
 from im_attr_audit.tencent.answer import Answer
 
 NamesLike = Mapping[int, str | tuple[str, int | None]]
@@ -42,13 +42,13 @@ def polled(
     took: float = 0.1,
     apart: float = 2.0,
     failure: PollFailed | Misconfigured | None = None,
-) -> Attempt:
+) -> Poll:
     """A poll that began at ``at`` (seconds after START, or a time) and read these names in turn."""
     first = at if isinstance(at, datetime) else START + timedelta(seconds=at)
     sent = [first + timedelta(seconds=i * apart) for i in range(len(reads) + (failure is not None))]
     done = [time + timedelta(seconds=took) for time in sent]
     never_sent = isinstance(failure, Misconfigured)
-    return Attempt(
+    return Poll(
         conn_id=conn_id or f"im_{region}_{sdk_app_id}",
         region=region,
         sdk_app_id=sdk_app_id,

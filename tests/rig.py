@@ -16,7 +16,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import count as counter
 from typing import Any
 
-from im_attr_audit.record.store import App, Recorded
+from im_attr_audit.apps import AppKey
+from im_attr_audit.record.store import Recorded
 from im_attr_audit.sync import sync_apps
 from im_attr_audit.tencent.target import Broken, Target, target_from_connection
 from sqlalchemy import Engine, text
@@ -38,7 +39,7 @@ class Record:
     apps: tuple[Any, ...]
 
     @classmethod
-    def read(cls, engine: Engine, apps: Iterable[App] | None = None) -> Record:
+    def read(cls, engine: Engine, apps: Iterable[AppKey] | None = None) -> Record:
         """Everything, or only what is recorded of these apps; at one moment."""
         where, values = "", {}
         if apps is not None:
@@ -60,15 +61,15 @@ class Record:
                 apps=rows("app", "region, sdk_app_id"),
             )
 
-    def changes_of(self, app: App) -> list[Any]:
+    def changes_of(self, app: AppKey) -> list[Any]:
         """One app's changes by seq."""
         return [c for c in self.changes if (c.region, c.sdk_app_id) == app]
 
-    def polls_of(self, app: App) -> list[Any]:
+    def polls_of(self, app: AppKey) -> list[Any]:
         """One app's polls in the order in which they were recorded."""
         return [p for p in self.polls if (p.region, p.sdk_app_id) == app]
 
-    def names_of(self, app: App) -> dict[int, str]:
+    def names_of(self, app: AppKey) -> dict[int, str]:
         """One app's names as the snapshot has them."""
         return {s.slot: s.name for s in self.snapshot if (s.region, s.sdk_app_id) == app}
 
@@ -101,9 +102,9 @@ class Record:
             assert known == (None if app.first_ok_at is None else digest)
 
     def _check_chain(self) -> None:
-        heads: dict[App, tuple[int, bytes | None]] = {}
+        heads: dict[AppKey, tuple[int, bytes | None]] = {}
         for c in self.changes:
-            seq, head = heads.get((c.region, c.sdk_app_id), (0, None))
+            seq, head = heads.get(AppKey(c.region, c.sdk_app_id), (0, None))
             assert c.seq == seq + 1
             prev = None if c.prev_hash is None else bytes(c.prev_hash)
             assert prev == head
@@ -114,7 +115,7 @@ class Record:
                 *(_us(c.old_not_before), _us(c.old_seen_at), head and head.hex()),
             ]
             assert bytes(c.row_hash) == _sha256(canonical)
-            heads[c.region, c.sdk_app_id] = (c.seq, bytes(c.row_hash))
+            heads[AppKey(c.region, c.sdk_app_id)] = (c.seq, bytes(c.row_hash))
 
     def _check_bounds(self) -> None:
         last: dict[tuple[str, int, int], datetime] = {}
@@ -129,9 +130,9 @@ class Record:
     def _check_polls(self) -> None:
         good = {p.poll_id for p in self.polls if p.outcome == "ok"}
         assert {c.poll_id for c in self.changes} <= good
-        ended: dict[App, datetime] = {}
+        ended: dict[AppKey, datetime] = {}
         for poll in self.polls:
-            app = (poll.region, poll.sdk_app_id)
+            app = AppKey(poll.region, poll.sdk_app_id)
             asked_before_an_end = app in ended and poll.requested_at < ended[app]
             if poll.outcome in ("ok", "unstable", "late"):
                 assert (poll.outcome == "late") == asked_before_an_end, poll
@@ -238,9 +239,9 @@ def target_of(conn_id: str, connection: Mapping[str, Any]) -> Target:
     )
 
 
-def app_of(target: Target) -> App:
+def app_of(target: Target) -> AppKey:
     """What identifies a target's app."""
-    return target.region, target.sdk_app_id
+    return AppKey(target.region, target.sdk_app_id)
 
 
 def brief(changes: Iterable[Any]) -> list[tuple[int, str, str | None, str | None]]:

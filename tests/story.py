@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import Misconfigured, PollFailed, Rejected, Unavailable
 from im_attr_audit.names import AttrName
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.rules import Attempt
+from im_attr_audit.record.rules import Poll
 from im_attr_audit.record.runs import retire_apps
-from im_attr_audit.record.store import App, record_attempts
+from im_attr_audit.record.store import record_polls
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
@@ -26,13 +27,13 @@ from tests.history import NamesLike, names, polled
 BEGIN = datetime(2026, 10, 28, tzinfo=UTC)
 END = datetime(2026, 11, 4, tzinfo=UTC)
 
-FRANKFURT: App = ("frankfurt", 1400000001)
-SINGAPORE: App = ("singapore", 1400000002)
-SEOUL: App = ("seoul", 1400000003)
-LOYALTY: App = ("frankfurt", 1400000011)
-CHINA: App = ("china", 1400000012)
-JAKARTA: App = ("jakarta", 1400000013)
-MUMBAI: App = ("mumbai", 1400000099)
+FRANKFURT = AppKey("frankfurt", 1400000001)
+SINGAPORE = AppKey("singapore", 1400000002)
+SEOUL = AppKey("seoul", 1400000003)
+LOYALTY = AppKey("frankfurt", 1400000011)
+CHINA = AppKey("china", 1400000012)
+JAKARTA = AppKey("jakarta", 1400000013)
+MUMBAI = AppKey("mumbai", 1400000099)
 
 GROUPS = {
     FRANKFURT: "shop",
@@ -52,7 +53,7 @@ def at(day: int, hour: int = 0, minute: int = 0, second: float = 0) -> datetime:
 
 
 #: From when on an app is polled, and from when on no longer.
-LISTED: Mapping[App, tuple[tuple[datetime, datetime], ...]] = {
+LISTED: Mapping[AppKey, tuple[tuple[datetime, datetime], ...]] = {
     FRANKFURT: ((BEGIN, END),),
     SINGAPORE: ((BEGIN, END),),
     SEOUL: ((at(31), END),),  # a region added later
@@ -63,7 +64,7 @@ LISTED: Mapping[App, tuple[tuple[datetime, datetime], ...]] = {
 }
 
 #: What an app answers, from when on; truly, whether or not somebody looks.
-ANSWERS: Mapping[App, tuple[tuple[datetime, NamesLike], ...]] = {
+ANSWERS: Mapping[AppKey, tuple[tuple[datetime, NamesLike], ...]] = {
     FRANKFURT: (
         (BEGIN, {0: "sex", 1: "city", 2: "Membership level"}),
         (at(29, 9, 30), {0: "sex", 1: "city", 2: "Tier"}),
@@ -94,7 +95,7 @@ ANSWERS: Mapping[App, tuple[tuple[datetime, NamesLike], ...]] = {
 }
 
 #: Polls that fail, from when to when.
-FAILURES: tuple[tuple[App, datetime, datetime, PollFailed], ...] = (
+FAILURES: tuple[tuple[AppKey, datetime, datetime, PollFailed], ...] = (
     (SINGAPORE, at(30, 2), at(30, 9), Unavailable("HTTP 502", http_status=502)),
     (SEOUL, at(3, 18), END, Unavailable("no answer within 10 s")),
     (
@@ -112,13 +113,13 @@ class ScriptedRun:
 
     dag_run_id: str
     time: datetime
-    attempts: tuple[Attempt, ...]
-    listed: tuple[App, ...]
+    attempts: tuple[Poll, ...]
+    listed: tuple[AppKey, ...]
 
 
 def runs() -> Iterator[ScriptedRun]:
     """The week's runs in order."""
-    answered_before: dict[App, Mapping[int, AttrName]] = {}
+    answered_before: dict[AppKey, Mapping[int, AttrName]] = {}
     time = BEGIN
     while time < END:
         listed = tuple(app for app in LISTED if _is_listed(app, time))
@@ -152,7 +153,7 @@ def runs() -> Iterator[ScriptedRun]:
 def record(engine: Engine, run: ScriptedRun) -> None:
     """What plan and sync do of one run, as the writer."""
     retire_apps(engine, listed=run.listed, unresolved=())
-    record_attempts(engine, run.attempts, dag_run_id=run.dag_run_id, try_number=1)
+    record_polls(engine, run.attempts, dag_run_id=run.dag_run_id, try_number=1)
 
 
 @functools.cache
@@ -209,24 +210,24 @@ alter table attr_audit.change enable trigger all;
 """
 
 
-def _is_listed(app: App, time: datetime) -> bool:
+def _is_listed(app: AppKey, time: datetime) -> bool:
     return any(begin <= time < end for begin, end in LISTED[app])
 
 
-def _failure(app: App, time: datetime) -> PollFailed | None:
+def _failure(app: AppKey, time: datetime) -> PollFailed | None:
     for failing, begin, end, failure in FAILURES:
         if failing == app and begin <= time < end:
             return failure
     return None
 
 
-def _answer(app: App, time: datetime) -> NamesLike:
+def _answer(app: AppKey, time: datetime) -> NamesLike:
     return [answer for since, answer in ANSWERS[app] if since <= time][-1]
 
 
-def _broken_connection(time: datetime) -> Attempt:
+def _broken_connection(time: datetime) -> Poll:
     """A connection that does not even tell its app."""
-    return Attempt(
+    return Poll(
         conn_id="im_tokyo",
         region=None,
         sdk_app_id=None,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from im_attr_audit.record.store import record_attempts
+from im_attr_audit.record.store import record_polls
 from im_attr_audit.record.verify import check_export
 from sqlalchemy import text
 
@@ -123,7 +123,7 @@ def export(audit_db: AuditDb, tmp_path: Path) -> Path:
             polled(names, names, at=900 * number, api=api),
             polled(hostile, hostile, at=900 * number, region="seoul"),
         ]
-        record_attempts(audit_db.writer, attempts, dag_run_id=f"run {number}", try_number=1)
+        record_polls(audit_db.writer, attempts, dag_run_id=f"run {number}", try_number=1)
     path = tmp_path / "export.csv"
     path.write_bytes(psql(audit_db.server, audit_db.name, EXPORT).encode())
     return path

@@ -24,6 +24,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import Misconfigured
 from im_attr_audit.record.runs import retire_apps
 from im_attr_audit.record.store import Recorded
@@ -348,7 +349,7 @@ class History(RuleBasedStateMachine):
             if poll.poll_id <= self.judged:
                 continue
             self.judged = poll.poll_id
-            app = places[poll.region, poll.sdk_app_id]
+            app = places[AppKey(poll.region, poll.sdk_app_id)]
             actor = self.actors[poll.try_number]
             entries = [e for e in log if e.seq in actor.seqs and e.app_id == poll.sdk_app_id]
             assert actor.run == poll.dag_run_id

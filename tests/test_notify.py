@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 from im_attr_audit import notify
+from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import Unavailable
 from im_attr_audit.names import AttrName
 from im_attr_audit.notify import Messenger, compose, inert_word, send_waiting
 from im_attr_audit.record import notifications as alerts
 from im_attr_audit.record.notifications import Delivery, Fact, deliver, note_gaps, read_waiting
 from im_attr_audit.record.runs import retire_apps
-from im_attr_audit.record.store import record_attempts
+from im_attr_audit.record.store import record_polls
 from im_attr_audit.settings import BadSetting, stale_after
 from sqlalchemy.exc import DBAPIError
 
@@ -63,9 +64,7 @@ def db(audit_db: AuditDb) -> AuditDb:
 
 
 def record(db: AuditDb, names: NamesLike, *, run_id: str, at: float | datetime, **app: Any) -> None:
-    record_attempts(
-        db.writer, [polled(names, names, at=at, **app)], dag_run_id=run_id, try_number=1
-    )
+    record_polls(db.writer, [polled(names, names, at=at, **app)], dag_run_id=run_id, try_number=1)
 
 
 def ago(**time: float) -> datetime:
@@ -155,7 +154,7 @@ def test_an_app_not_seen_is_told_once_and_once_that_it_is_back(db: AuditDb, told
 def test_an_app_never_seen_counts_from_the_first_attempt(db: AuditDb, told: Webhook) -> None:
     for at in (ago(minutes=90), ago(minutes=5)):
         attempt = polled(at=at, region="seoul", sdk_app_id=2, failure=Unavailable("no answer"))
-        record_attempts(db.writer, [attempt], dag_run_id="run 1", try_number=1)
+        record_polls(db.writer, [attempt], dag_run_id="run 1", try_number=1)
     record(db, SEX, run_id="run 1", at=ago(minutes=5))
     note_gaps(db.writer, dag_run_id="run 1", stale_after=timedelta(hours=2))
     assert read_waiting(db.writer, most=9) == []
@@ -170,7 +169,7 @@ def test_a_retired_app_is_silent(db: AuditDb, told: Webhook) -> None:
     retire_apps(db.writer, listed=[], unresolved=[])
     note_gaps(db.writer, dag_run_id="run 1", stale_after=HOUR)
     assert run(db.reader, "select * from attr_audit.notification") == []
-    retire_apps(db.writer, listed=[("frankfurt", 1400000001)], unresolved=[])
+    retire_apps(db.writer, listed=[AppKey("frankfurt", 1400000001)], unresolved=[])
     note_gaps(db.writer, dag_run_id="run 2", stale_after=HOUR)
     retire_apps(db.writer, listed=[], unresolved=[])  # before it could be told
     send_waiting(db.writer)

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from im_attr_audit.record.store import record_attempts
+from im_attr_audit.record.store import record_polls
 
 from launch.postgres import THROWAWAY, EmbeddedPostgres, bundled_binaries
 from simulator.control import Simulator
@@ -363,7 +363,7 @@ def test_the_sizes_that_the_capacity_is_computed_from_are_true(audit_db: AuditDb
             for app in range(apps)
         ]
         run_id = f"scheduled__2026-11-22T{number:02d}:15:00+00:00"
-        record_attempts(audit_db.writer, attempts, dag_run_id=run_id, try_number=1)
+        record_polls(audit_db.writer, attempts, dag_run_id=run_id, try_number=1)
 
     def size() -> int:
         sql = (

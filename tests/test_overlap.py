@@ -11,8 +11,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.rules import Attempt
-from im_attr_audit.record.store import Recorded, record_attempts
+from im_attr_audit.record.rules import Poll
+from im_attr_audit.record.store import Recorded, record_polls
 from im_attr_audit.tencent.target import Target
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
@@ -113,12 +113,12 @@ def test_four_who_meet_the_same_new_app_never_lock_each_other_out(
             def record(
                 engine: Engine,
                 delay: float,
-                attempts: list[Attempt] = attempts,
+                attempts: list[Poll] = attempts,
                 start: threading.Barrier = start,
             ) -> list[Recorded]:
                 start.wait()
                 time.sleep(delay)
-                return record_attempts(engine, attempts, dag_run_id="run", try_number=1)
+                return record_polls(engine, attempts, dag_run_id="run", try_number=1)
 
             delays = [chance.random() * 0.006 for _ in engines]
             came = [r.outcome for rs in crowd.map(record, engines, delays) for r in rs]

@@ -23,7 +23,7 @@ from im_attr_audit.page import app, checks, filters
 from im_attr_audit.page.app import make_app
 from im_attr_audit.page.models import Problem
 from im_attr_audit.page.reader import Reader
-from im_attr_audit.record.store import record_attempts
+from im_attr_audit.record.store import record_polls
 from sqlalchemy import text
 
 from launch.postgres import free_port
@@ -71,7 +71,7 @@ def now(db: AuditDb) -> datetime:
 def poll(db: AuditDb, names: NamesLike, ago: float, **more: object) -> None:
     at = now(db) - timedelta(seconds=ago)
     attempt = polled(names, names, at=at, **more)  # type: ignore[arg-type]
-    record_attempts(db.writer, [attempt], dag_run_id=f"run-{ago}", try_number=1)
+    record_polls(db.writer, [attempt], dag_run_id=f"run-{ago}", try_number=1)
 
 
 # The word for whoever watches from outside -----------------------------------------------------
@@ -100,7 +100,7 @@ def test_an_app_that_was_never_seen_counts_too(audit_db: AuditDb, client: TestCl
             at=now(audit_db) - timedelta(seconds=ago),
             failure=Rejected("no", http_status=200, error_code=70009),
         )
-        record_attempts(audit_db.writer, [refused], dag_run_id=f"r{ago}", try_number=1)
+        record_polls(audit_db.writer, [refused], dag_run_id=f"r{ago}", try_number=1)
     assert client.get("/healthz").text == "stale"
 
 

@@ -16,7 +16,7 @@ from im_attr_audit.record import migrate as migrations
 from im_attr_audit.record import retention
 from im_attr_audit.record.migrate import migrate
 from im_attr_audit.record.retention import RetentionRefused, drop_old_polls
-from im_attr_audit.record.store import record_attempts
+from im_attr_audit.record.store import record_polls
 from sqlalchemy import Connection, Engine, text
 
 from launch.processes import wait_until
@@ -53,7 +53,7 @@ def old(audit_db: AuditDb) -> AuditDb:
     )
     at = run(audit_db.reader, "select now() - interval '1 hour' as at")[0].at
     attempt = polled({0: "sex"}, {0: "sex"}, at=at)
-    record_attempts(audit_db.writer, [attempt], dag_run_id="run", try_number=1)
+    record_polls(audit_db.writer, [attempt], dag_run_id="run", try_number=1)
     return audit_db
 
 
@@ -151,7 +151,7 @@ def sync_once(db: AuditDb, *, region: str = "frankfurt") -> None:
         connection.execute(text("select attr_audit.ensure_poll_partitions()"))
     at = run(db.reader, "select clock_timestamp() as at")[0].at
     attempt = polled({0: "sex"}, at=at, region=region, took=0.001)
-    [recorded] = record_attempts(db.writer, [attempt], dag_run_id="later", try_number=1)
+    [recorded] = record_polls(db.writer, [attempt], dag_run_id="later", try_number=1)
     assert recorded.outcome in ("ok", "unstable")
 
 
@@ -250,7 +250,7 @@ class TestWhileABusinessQueryHoldsASnapshotForMinutes:
             before = list(query.execute(text(history)))
             at = run(old.reader, "select clock_timestamp() as at")[0].at
             attempt = polled({0: "gender"}, {0: "gender"}, at=at, took=0.001, apart=0.01)
-            [recorded] = record_attempts(old.writer, [attempt], dag_run_id="r2", try_number=1)
+            [recorded] = record_polls(old.writer, [attempt], dag_run_id="r2", try_number=1)
             assert recorded.outcome == "ok"
             assert list(query.execute(text(history))) == before
             assert [r.name for r in run(old.reader, history)] == ["sex", "gender"]

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from im_attr_audit.errors import Misconfigured, Rejected, Unavailable
 from im_attr_audit.names import AttrName, Difference, compare, settle
-from im_attr_audit.record.rules import Attempt, Known, Verdict, advance, judge, needs_confirmation
+from im_attr_audit.record.rules import Known, Poll, Verdict, advance, judge, needs_confirmation
 
 from tests.history import START, NamesLike, names, polled
 
@@ -16,12 +16,12 @@ SEX_CITY: NamesLike = {0: "sex", 1: "city"}
 RUN = "run"
 
 
-def known_after(*attempts: Attempt, runs: tuple[str, ...] = ()) -> Known:
+def known_after(*polls: Poll, runs: tuple[str, ...] = ()) -> Known:
     """What is recorded after these polls, each of a run of its own unless said."""
     known = Known(api="all_member_push")
-    for number, attempt in enumerate(attempts):
+    for number, poll in enumerate(polls):
         run = runs[number] if runs else f"earlier {number}"
-        known = advance(known, attempt, judge(known, attempt, run))
+        known = advance(known, poll, judge(known, poll, run))
     return known
 
 
@@ -41,12 +41,12 @@ BASE = known_after(polled(SEX_CITY, SEX_CITY, at=0))
 
 
 def test_first_sight_is_a_baseline_without_a_lower_bound() -> None:
-    attempt = polled(SEX_CITY, SEX_CITY, at=0)
-    verdict = judge(Known(api="all_member_push"), attempt, RUN)
+    poll = polled(SEX_CITY, SEX_CITY, at=0)
+    verdict = judge(Known(api="all_member_push"), poll, RUN)
     assert verdict.outcome == "ok"
     assert kinds(verdict) == [(0, None, "sex"), (1, None, "city")]
     assert all(c.is_baseline and c.not_before is None for c in verdict.changes)
-    assert {c.seen_at for c in verdict.changes} == {attempt.reads[0].responded_at}
+    assert {c.seen_at for c in verdict.changes} == {poll.reads[0].responded_at}
 
 
 def test_first_sight_of_no_names_is_known_and_changes_nothing() -> None:
@@ -67,7 +67,7 @@ def test_a_rename_lies_between_the_last_read_of_the_old_and_the_first_of_the_new
 
 def test_an_unchanged_read_needs_no_second_one_and_moves_the_lower_bound() -> None:
     assert not needs_confirmation(BASE, names(SEX_CITY))
-    known = advance(BASE, attempt := polled(SEX_CITY, at=900), judge(BASE, attempt, RUN))
+    known = advance(BASE, poll := polled(SEX_CITY, at=900), judge(BASE, poll, RUN))
     assert known.last_ok_at == START + timedelta(seconds=900)
     assert known.consecutive_failures == 0
 
@@ -91,9 +91,9 @@ def test_reads_that_disagree_are_unstable() -> None:
 def test_a_failed_poll_changes_nothing_and_is_counted(
     failure: Unavailable | Rejected | Misconfigured,
 ) -> None:
-    attempt = polled(at=900, failure=failure)
-    verdict = judge(BASE, attempt, RUN)
-    after = advance(BASE, attempt, verdict)
+    poll = polled(at=900, failure=failure)
+    verdict = judge(BASE, poll, RUN)
+    after = advance(BASE, poll, verdict)
     assert (verdict.outcome, verdict.changes) == (failure.outcome, ())
     assert (after.names, after.last_ok_at) == (BASE.names, BASE.last_ok_at)
     assert (after.last_outcome, after.consecutive_failures) == (failure.outcome, 1)
@@ -151,7 +151,7 @@ class TestARemovalOfEverything:
         ],
         ids=["unavailable", "misconfigured"],
     )
-    def test_survives_a_run_that_could_not_look(self, failed: Attempt) -> None:
+    def test_survives_a_run_that_could_not_look(self, failed: Poll) -> None:
         known = advance(BASE, self.first, judge(BASE, self.first, "run 1"))
         known = advance(known, failed, judge(known, failed, "run 2"))
         assert judge(known, polled({}, {}, at=2700), "run 3").outcome == "ok"
@@ -166,7 +166,7 @@ class TestARemovalOfEverything:
         ],
         ids=["names seen again", "one of two reads", "first of a failed poll", "another source"],
     )
-    def test_begins_anew_when_names_were_seen_in_between(self, between: Attempt) -> None:
+    def test_begins_anew_when_names_were_seen_in_between(self, between: Poll) -> None:
         known = advance(BASE, self.first, judge(BASE, self.first, "run 1"))
         known = advance(known, between, judge(known, between, "run 2"))
         again = polled({}, {}, at=2700)

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg2
 import pytest
 from im_attr_audit.record.migrate import migrate, revisions
-from im_attr_audit.record.store import record_attempts
+from im_attr_audit.record.store import record_polls
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
@@ -31,7 +31,7 @@ def run(engine: Engine, sql: str, **values: Any) -> list[Any]:
 def record(db: AuditDb, *attempts: Any, run_id: str = "run") -> None:
     """Record attempts one after the other, as the writer."""
     for attempt in attempts:
-        record_attempts(db.writer, [attempt], dag_run_id=run_id, try_number=1)
+        record_polls(db.writer, [attempt], dag_run_id=run_id, try_number=1)
 
 
 @pytest.fixture
@@ -122,11 +122,18 @@ def test_the_writer_has_no_way_around_the_record(seeded: AuditDb) -> None:
 
 
 CHANGE = """
+with good as (
+    insert into attr_audit.poll (conn_id, region, sdk_app_id, requested_at, responded_at, outcome)
+    values ('c', 'frankfurt', 1400000001, timestamptz '2026-11-01T00:30:00Z' - interval '1 second',
+            '2026-11-01T00:30:00Z', 'ok')
+    returning poll_id
+)
 insert into attr_audit.change (region, sdk_app_id, slot, old_name, new_name, old_type, new_type,
                                is_baseline, not_before, seen_at, poll_id)
-values ('frankfurt', 1400000001, :slot, :old, :new, null, :type, :baseline,
-        case when :baseline then null
-             else cast(:before as timestamptz) end, cast(:seen as timestamptz), 1)
+select 'frankfurt', 1400000001, :slot, :old, :new, null, :type, :baseline,
+       case when :baseline then null
+            else cast(:before as timestamptz) end, cast(:seen as timestamptz), poll_id
+  from good
 """
 
 

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from im_attr_audit.errors import Unavailable
 from im_attr_audit.names import AttrName
-from im_attr_audit.record.rules import Attempt, Known, advance, judge, snapshot_digest
-from im_attr_audit.record.store import Recorded, record_attempts, record_unchanged
+from im_attr_audit.record.rules import Known, Poll, advance, judge, snapshot_digest
+from im_attr_audit.record.store import Recorded, record_polls, record_unchanged
 from im_attr_audit.tencent.answer import Answer
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import IntegrityError
@@ -61,7 +61,7 @@ def row(engine: Engine, sql: str, **values: Any) -> Any:
         return connection.execute(text(sql), values).one()
 
 
-def first_read(attempt: Attempt) -> Attempt:
+def first_read(attempt: Poll) -> Poll:
     """The attempt as it is before any second read."""
     first = attempt.reads[0]
     return replace(
@@ -74,12 +74,12 @@ def first_read(attempt: Attempt) -> Attempt:
     )
 
 
-def record(engine: Engine, attempts: list[Attempt], run: str = "r") -> list[Recorded]:
+def record(engine: Engine, attempts: list[Poll], run: str = "r") -> list[Recorded]:
     """What a task does with what it reads; gives back what was not recorded at its first read."""
     firsts = [first_read(attempt) for attempt in attempts if attempt.reads]
     unlike = record_unchanged(engine, firsts, dag_run_id=run, try_number=1)
     rest = [a for a in attempts if not a.reads or (a.region, a.sdk_app_id) in unlike]
-    return record_attempts(engine, rest, dag_run_id=run, try_number=1, as_read=unlike)
+    return record_polls(engine, rest, dag_run_id=run, try_number=1, as_read=unlike)
 
 
 _APP = """
@@ -158,7 +158,7 @@ def test_any_text_is_recorded_as_it_is_and_its_digest_is_the_databases(
     answered = {slot: (name.name, name.type) for slot, name in names.items()}
     attempt = polled(answered, answered, at=0, sdk_app_id=app, app_group='a "group" \\ ,{}\'%s:x')
     attempt = replace(attempt, conn_id=f'im "{app}" \\ %(x)s, {{}} NULL')
-    record_attempts(db.writer, [attempt], dag_run_id="r", try_number=1)
+    record_polls(db.writer, [attempt], dag_run_id="r", try_number=1)
     found = row(
         db.reader,
         "select app_group, conn_id, snapshot_digest, (select jsonb_object_agg(slot, name) "
@@ -173,7 +173,7 @@ def test_any_text_is_recorded_as_it_is_and_its_digest_is_the_databases(
     assert record(db.writer, [later]) == []
 
 
-def crowd(size: int, *, at: float, names: NamesLike = NAMES, reads: int = 1) -> list[Attempt]:
+def crowd(size: int, *, at: float, names: NamesLike = NAMES, reads: int = 1) -> list[Poll]:
     """A poll of so many apps."""
     return [polled(*[names] * reads, at=at, sdk_app_id=2_000 + i) for i in range(size)]
 
@@ -277,7 +277,7 @@ def test_only_at_first_sight_is_an_app_written_twice(db: AuditDb) -> None:
 
 def test_an_app_that_nobody_has_read_before_may_come_with_a_single_read(db: AuditDb) -> None:
     record(db.writer, crowd(2, at=0, reads=2))
-    [old, new] = record_attempts(
+    [old, new] = record_polls(
         db.writer,
         [*crowd(1, at=100), polled(NAMES, at=100, sdk_app_id=7)],
         dag_run_id="r",

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from im_attr_audit.errors import Misconfigured
 from im_attr_audit.names import AttrName
-from im_attr_audit.record.clock import Clock
+from im_attr_audit.record.clock import Clock, read_clock
 from im_attr_audit.record.runs import retire_apps
-from im_attr_audit.record.store import read_clock
 from im_attr_audit.tencent.answer import parse
 from im_attr_audit.tencent.target import Broken, Target
 from sqlalchemy import Engine, text
@@ -364,12 +363,12 @@ def test_an_answer_that_nobody_foresaw_is_invalid_and_stops_no_other(
 
 
 @pytest.mark.parametrize("off", [timedelta(hours=1), timedelta(hours=-1)])
-def test_nothing_is_recorded_where_the_clocks_came_apart_meanwhile(
+def test_nothing_is_recorded_where_a_clock_was_changed_during_the_poll(
     rig: Rig, app: Target, monkeypatch: pytest.MonkeyPatch, off: timedelta
 ) -> None:
-    """A machine that slept between reading the clock and the vendor, or a clock that was set."""
-    as_ever = rig.add_app("china", NAMES)
-    rig.sync(as_ever)
+    """A machine that was suspended after it read the clock, or a clock that was set."""
+    unchanged = rig.add_app("china", NAMES)
+    rig.sync(unchanged)
     clocks = iter([off, timedelta()])
 
     def read(engine: Engine) -> Clock:
@@ -384,8 +383,11 @@ def test_nothing_is_recorded_where_the_clocks_came_apart_meanwhile(
     monkeypatch.undo()
     record = rig.record(app)
     assert record.changes == before
-    assert "stood still or a clock was set meanwhile (3600 s)" in str(record.polls[-1].error_info)
-    assert rig.outcomes(app, as_ever) == ["ok", "ok"]
+    assert record.polls[-1].error_info == (
+        "the machine was suspended or a clock was changed during the poll (3600 s), "
+        "so its times cannot be trusted"
+    )
+    assert rig.outcomes(app, unchanged) == ["ok", "ok"]
     assert_changes_are_true(rig.record(app).changes, rig.history(app))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from im_attr_audit.record.runs import events_by_region, read_run
-from im_attr_audit.record.store import record_attempts
+from im_attr_audit.record.store import record_polls
 from im_attr_audit.record.verify import (
     Head,
     check_database,
@@ -44,7 +44,7 @@ def recorded(audit_db: AuditDb) -> AuditDb:
             polled(names, names, at=900 * number, region=region, sdk_app_id=7)
             for region in ("frankfurt", "seoul")
         ]
-        record_attempts(audit_db.writer, attempts, dag_run_id=f"run {number}", try_number=1)
+        record_polls(audit_db.writer, attempts, dag_run_id=f"run {number}", try_number=1)
     return audit_db
 
 

@@ -11,11 +11,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import Rejected, Unavailable
 from im_attr_audit.names import AttrName
-from im_attr_audit.record.rules import Attempt
+from im_attr_audit.record.rules import Poll
 from im_attr_audit.record.runs import retire_apps
-from im_attr_audit.record.store import App, record_attempts
+from im_attr_audit.record.store import record_polls
 from sqlalchemy import Engine, text
 
 from launch.postgres import EmbeddedPostgres
@@ -58,7 +59,7 @@ class Replay:
     looked, and what the names then were.
     """
 
-    app: App
+    app: AppKey
     looks: list[tuple[datetime, datetime, dict[int, AttrName]]] = field(default_factory=list)
 
     def name_at(self, when: datetime, slot: int) -> tuple[AttrName | None, bool] | None:
@@ -93,7 +94,7 @@ class Writer:
     emptied_at: datetime | None = None
     emptied: bool = False
 
-    def poll(self, time: datetime) -> Attempt:
+    def poll(self, time: datetime) -> Poll:
         """One poll at the time: good, failed, in disagreement, or of another source."""
         chance = self.random.random()
         region, number = self.replay.app
@@ -117,7 +118,7 @@ class Writer:
         self._see(attempt)
         return attempt
 
-    def _see(self, attempt: Attempt) -> None:
+    def _see(self, attempt: Poll) -> None:
         names = dict(attempt.reads[-1].answer.names)
         seen_at = attempt.reads[0].responded_at
         if not names and self.shown:
@@ -155,7 +156,7 @@ def random_histories(db: AuditDb, seed: int) -> Histories:
     rng = random.Random(seed)
     months_for_histories(db)
     writers = [
-        Writer(random.Random(rng.random()), Replay(("seoul", number)))
+        Writer(random.Random(rng.random()), Replay(AppKey("seoul", number)))
         for number in range(1, HISTORIES + 1)
     ]
     for number in range(POLLS):
@@ -164,9 +165,7 @@ def random_histories(db: AuditDb, seed: int) -> Histories:
             for w in writers
             if number >= w.replay.app[1] % 5  # not all of them begin together
         ]
-        for attempt in record_attempts(
-            db.writer, attempts, dag_run_id=f"run {number}", try_number=1
-        ):
+        for attempt in record_polls(db.writer, attempts, dag_run_id=f"run {number}", try_number=1):
             assert attempt.outcome != "late"
     run(db.owner, "analyze attr_audit.change, attr_audit.snapshot, attr_audit.app")
     return Histories(db, [w.replay for w in writers])
@@ -384,7 +383,7 @@ Row = tuple[int, str | None, int | None, bool]
     ],
 )
 def test_names_as_of_knows_the_bounds(
-    week: Engine, app: App, when: datetime, right: Row | None
+    week: Engine, app: AppKey, when: datetime, right: Row | None
 ) -> None:
     given = [tuple(r) for r in run(week, AS_OF_ONE, at=when, region=app[0], id=app[1])]
     if right is None:
@@ -424,7 +423,7 @@ def test_names_as_of_knows_the_bounds(
     ],
 )
 def test_name_history_tells_the_bounds_of_every_span(
-    week: Engine, app: App, slot: int, right: list[Any]
+    week: Engine, app: AppKey, slot: int, right: list[Any]
 ) -> None:
     rows = run(
         week,
@@ -450,18 +449,18 @@ def drift(engine: Engine) -> Drift:
     return {(row.app_group, row.slot): row.names for row in rows}
 
 
-def key(app: App) -> str:
+def key(app: AppKey) -> str:
     return f"{app[0]}/{app[1]}"
 
 
-def unseen(engine: Engine, now: datetime) -> dict[App, tuple[datetime | None, str, int]]:
+def unseen(engine: Engine, now: datetime) -> dict[AppKey, tuple[datetime | None, str, int]]:
     """freshness: the apps last seen before the newest run, with how their polls end."""
     rows = run(engine, "select f.*, now() as read_at from attr_audit.freshness f")
     for row in rows:
         if row.last_ok_at is not None:
             assert row.age == row.read_at - row.last_ok_at
     return {
-        (r.region, r.sdk_app_id): (r.last_ok_at, r.last_outcome, r.consecutive_failures)
+        AppKey(r.region, r.sdk_app_id): (r.last_ok_at, r.last_outcome, r.consecutive_failures)
         for r in rows
         if r.last_ok_at is None or r.last_ok_at < now
     }
@@ -470,7 +469,7 @@ def unseen(engine: Engine, now: datetime) -> dict[App, tuple[datetime | None, st
 TIER, LEVEL = "Tier", "Membership level"
 
 #: After the run of that hour: what disagrees, and who was not seen by it.
-CHECKPOINTS: dict[datetime, tuple[Drift, dict[App, tuple[datetime | None, str, int]]]] = {
+CHECKPOINTS: dict[datetime, tuple[Drift, dict[AppKey, tuple[datetime | None, str, int]]]] = {
     at(28): ({}, {}),
     at(29, 9): ({}, {}),
     at(29, 10): ({("shop", 2): {key(FRANKFURT): TIER, key(SINGAPORE): LEVEL}}, {}),
@@ -545,7 +544,7 @@ def test_an_app_without_names_is_not_one_that_was_never_seen(audit_db: AuditDb) 
     months_for_histories(audit_db)
     names: NamesLike = {0: "sex", 7: ""}
     none: NamesLike = {}
-    record_attempts(
+    record_polls(
         audit_db.writer,
         [polled(names, names, at=0), polled(none, none, at=0, region="seoul")],
         dag_run_id="run",
@@ -555,7 +554,7 @@ def test_an_app_without_names_is_not_one_that_was_never_seen(audit_db: AuditDb) 
         ("default", 0): {"frankfurt/1400000001": "sex", "seoul/1400000001": None},
         ("default", 7): {"frankfurt/1400000001": "", "seoul/1400000001": None},
     }
-    retire_apps(audit_db.writer, listed=[("frankfurt", 1400000001)], unresolved=())
+    retire_apps(audit_db.writer, listed=[AppKey("frankfurt", 1400000001)], unresolved=())
     assert drift(audit_db.reader) == {}
 
 
@@ -644,7 +643,7 @@ def test_a_day_without_polls_is_24_hours_long_on_the_day_the_clocks_go_back(
     first = datetime(2026, 11, 1, 4, 30, tzinfo=UTC)  # half past midnight in New York
     names: NamesLike = {0: "sex"}
     for time in (first, first + timedelta(hours=24, minutes=1, seconds=2)):
-        record_attempts(
+        record_polls(
             audit_db.writer, [polled(names, names, at=time)], dag_run_id=f"{time}", try_number=1
         )
     with audit_db.reader.begin() as connection:

@@ -1,4 +1,4 @@
-"""One round of polling: read every app, confirm what differs, record what came of each.
+"""One sync: read every app, confirm what differs, record the outcome of each.
 
 Knows nothing of Airflow. HTTP happens outside the database's transactions; an app that fails
 is recorded as failed and stops no other.
@@ -16,17 +16,11 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import Misconfigured, PollFailed, Unavailable
-from im_attr_audit.record.clock import Clock
-from im_attr_audit.record.rules import Attempt, Read, needs_confirmation
-from im_attr_audit.record.store import (
-    App,
-    Recorded,
-    read_clock,
-    record_attempts,
-    record_unchanged,
-    recorded_as,
-)
+from im_attr_audit.record.clock import Clock, correct_future_times, read_clock
+from im_attr_audit.record.rules import Poll, Read, needs_confirmation
+from im_attr_audit.record.store import Recorded, record_polls, record_unchanged, recorded_as
 from im_attr_audit.tencent.client import Pool, TencentImClient
 from im_attr_audit.tencent.target import Broken, Target
 
@@ -35,7 +29,7 @@ log = logging.getLogger(__name__)
 #: Apps asked at the same time by one task: enough to hide the vendor's latency, and far below its
 #: limit of 100 calls a second, which counts per app.
 THREADS = 8
-#: A vendor's clock further off than this is worth a warning.
+#: A vendor's clock that differs by more than this is worth a warning.
 CLOCK_TOLERANCE = timedelta(minutes=1)
 
 
@@ -48,51 +42,81 @@ def sync_apps(
     confirm_seconds: float,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Recorded]:
-    """Poll and record the targets, each app at most once; see `Recorded` for what is given back.
+    """Poll and record the targets, each app at most once; gives what was recorded of each.
 
-    ``confirm_seconds``: how long after a first read a differing app is read again. Raises database
-    errors only; what goes wrong with an app is in its poll's outcome.
+    ``confirm_seconds``: how long after a first read an app whose names differ is read again.
+    Raises database errors only; what goes wrong with an app is in its poll's outcome.
     """
+    _correct_future_times(engine, targets)
     clock = read_clock(engine)
-    broken = [_attempt_of_broken(t, clock) for t in targets if isinstance(t, Broken)]
-    sound = [t for t in targets if isinstance(t, Target)]
-    attempts = dict(zip(sound, _read_all(sound, clock), strict=True))
+    misconfigured = [_poll_not_sent(t, clock) for t in targets if isinstance(t, Broken)]
+    usable = [t for t in targets if isinstance(t, Target)]
+    polls = dict(zip(usable, _read_all(usable, clock), strict=True))
 
     run: dict[str, Any] = {"dag_run_id": dag_run_id, "try_number": try_number}
-    unlike = record_unchanged(engine, attempts.values(), **run)
-    unchanged = [a for t, a in attempts.items() if a.reads and _app(t) not in unlike]
-    attempts = {t: a for t, a in attempts.items() if not a.reads or _app(t) in unlike}
-    differing = [
+    differing = record_unchanged(engine, polls.values(), clock=clock, **run)
+    unchanged = [poll for poll in polls.values() if poll.reads and poll.app not in differing]
+    polls = {t: poll for t, poll in polls.items() if not poll.reads or poll.app in differing}
+    to_confirm = [
         t
-        for t, a in attempts.items()
-        if a.reads and needs_confirmation(unlike[_app(t)], a.reads[0].answer.names)
+        for t, poll in polls.items()
+        if poll.reads and needs_confirmation(differing[_app(t)], poll.reads[0].answer.names)
     ]
-    if differing:
-        # One wait for all of them, from the last first answer on: its request was surely sent
+    if to_confirm:
+        # One wait for all of them, counted from the last first answer: its request was surely sent
         # before, and connecting may have taken long after `requested_at` was noted.
-        answered = max(attempts[t].reads[0].responded_at for t in differing)
-        go_on = answered + timedelta(seconds=confirm_seconds)
-        wait = (go_on - clock.earliest()).total_seconds()
+        answered = max(polls[t].reads[0].responded_at for t in to_confirm)
+        confirm_at = answered + timedelta(seconds=confirm_seconds)
+        wait = (confirm_at - clock.earliest()).total_seconds()
         if wait > 0:
             sleep(wait)
-        for target, second in zip(differing, _read_all(differing, clock), strict=True):
-            attempts[target] = _join(attempts[target], second)
+        for target, second in zip(to_confirm, _read_all(to_confirm, clock), strict=True):
+            polls[target] = _join(polls[target], second)
 
-    _warn_of_clocks([*unchanged, *attempts.values()])
-    if any(attempt.reads for attempt in attempts.values()):
+    _warn_of_vendors_clock([*unchanged, *polls.values()])
+    rest = [*misconfigured, *polls.values()]
+    if rest:
         later = read_clock(engine)
         if off := clock.differs_from(later):
-            attempts = {t: _mistimed(a, off, later) for t, a in attempts.items()}
-    rest = record_attempts(engine, [*broken, *attempts.values()], as_read=unlike, **run)
-    return [*(recorded_as(attempt, "ok") for attempt in unchanged), *rest]
+            rest = [_without_times(poll, off, later) for poll in rest]
+    recorded = record_polls(engine, rest, as_read=differing, **run)
+    return [*(recorded_as(poll, "ok") for poll in unchanged), *recorded]
 
 
-def _app(target: Target) -> App:
-    return target.region, target.sdk_app_id
+def _app(target: Target) -> AppKey:
+    return AppKey(target.region, target.sdk_app_id)
 
 
-def _read_all(targets: Sequence[Target], clock: Clock) -> list[Attempt]:
-    """One read of each, over connections of this round only."""
+def _correct_future_times(engine: Engine, targets: Sequence[Target | Broken]) -> None:
+    """Before anything is asked; one warning says which clock is wrong, and by how much."""
+    apps = [_app(target) for target in targets if isinstance(target, Target)]
+    found = correct_future_times(engine, apps)
+    if not found:
+        return
+    worst = max(found, key=lambda each: each.ahead)
+    seconds = worst.ahead.total_seconds()
+    if worst.is_corrected:
+        log.warning(
+            "The database's clock was wrong: it was %.0f s ahead when %s was last polled "
+            "(%d apps have times in the future). The database has corrected what it goes by; the "
+            "rows recorded then keep their times. Check the clock of the database server.",
+            seconds,
+            worst.app.address,
+            len(found),
+        )
+    else:
+        log.warning(
+            "The database's clock is wrong: it is at least %.0f s behind, by the times recorded "
+            "for %s and by this machine's clock (%d apps). Their polls are late until the clock "
+            "is right. Set the clock of the database server.",
+            seconds,
+            worst.app.address,
+            len(found),
+        )
+
+
+def _read_all(targets: Sequence[Target], clock: Clock) -> list[Poll]:
+    """One read of each, over new connections."""
     if not targets:
         return []
     threads = min(THREADS, len(targets))
@@ -103,10 +127,10 @@ def _read_all(targets: Sequence[Target], clock: Clock) -> list[Attempt]:
         return list(executor.map(lambda target: _read_one(target, pool, clock), targets))
 
 
-def _read_one(target: Target, pool: Pool, clock: Clock) -> Attempt:
+def _read_one(target: Target, pool: Pool, clock: Clock) -> Poll:
     client = TencentImClient(target, pool)
     requested_at = clock.earliest()
-    attempt = Attempt(
+    poll = Poll(
         conn_id=target.conn_id,
         region=target.region,
         sdk_app_id=target.sdk_app_id,
@@ -119,16 +143,16 @@ def _read_one(target: Target, pool: Pool, clock: Clock) -> Attempt:
     try:
         answer = client.get_attr_names()
     except PollFailed as failure:
-        return replace(attempt, responded_at=clock.latest(), failure=failure)
+        return replace(poll, responded_at=clock.latest(), failure=failure)
     except Misconfigured as failure:
-        return replace(attempt, last_requested_at=None, sent=0, failure=failure)
+        return replace(poll, last_requested_at=None, sent=0, failure=failure)
     responded_at = clock.latest()
     return replace(
-        attempt, responded_at=responded_at, reads=(Read(requested_at, responded_at, answer),)
+        poll, responded_at=responded_at, reads=(Read(requested_at, responded_at, answer),)
     )
 
 
-def _join(first: Attempt, second: Attempt) -> Attempt:
+def _join(first: Poll, second: Poll) -> Poll:
     return replace(
         first,
         last_requested_at=second.last_requested_at or first.last_requested_at,
@@ -139,17 +163,18 @@ def _join(first: Attempt, second: Attempt) -> Attempt:
     )
 
 
-def _mistimed(attempt: Attempt, off: timedelta, clock: Clock) -> Attempt:
-    """The attempt where it got an answer, as one that failed just now."""
-    if not attempt.reads:
-        return attempt
+def _without_times(poll: Poll, off: timedelta, clock: Clock) -> Poll:
+    """The poll as one made just now: its times cannot be trusted, nor can an answer be dated."""
     now = clock.earliest()
+    if not poll.reads:
+        sent_at = now if poll.sent else None
+        return replace(poll, requested_at=now, last_requested_at=sent_at, responded_at=sent_at)
     reason = (
-        f"this machine stood still or a clock was set meanwhile ({off.total_seconds():.0f} s): "
-        "the bounds of a change would be false"
+        "the machine was suspended or a clock was changed during the poll "
+        f"({off.total_seconds():.0f} s), so its times cannot be trusted"
     )
     return replace(
-        attempt,
+        poll,
         requested_at=now,
         last_requested_at=now,
         responded_at=now,
@@ -158,8 +183,8 @@ def _mistimed(attempt: Attempt, off: timedelta, clock: Clock) -> Attempt:
     )
 
 
-def _attempt_of_broken(broken: Broken, clock: Clock) -> Attempt:
-    return Attempt(
+def _poll_not_sent(broken: Broken, clock: Clock) -> Poll:
+    return Poll(
         conn_id=broken.conn_id,
         region=broken.region,
         sdk_app_id=broken.sdk_app_id,
@@ -170,16 +195,16 @@ def _attempt_of_broken(broken: Broken, clock: Clock) -> Attempt:
     )
 
 
-def _warn_of_clocks(attempts: Iterable[Attempt]) -> None:
-    worst: tuple[timedelta, Attempt, datetime] | None = None
-    for attempt in attempts:
-        for read in attempt.reads:
+def _warn_of_vendors_clock(polls: Iterable[Poll]) -> None:
+    worst: tuple[timedelta, Poll, datetime] | None = None
+    for poll in polls:
+        for read in poll.reads:
             date = read.answer.vendor_date
             if date is None:
                 continue
             off = max(read.requested_at - date, date - read.responded_at)
             if worst is None or off > worst[0]:
-                worst = (off, attempt, date)
+                worst = (off, poll, date)
     if worst and worst[0] > CLOCK_TOLERANCE:
         log.warning(
             "The vendor's clock in %s and the database's are %.0f s apart (%s said %s): bounds of "

@@ -17,6 +17,7 @@ from airflow.sdk import Asset, AssetAlias, BaseHook, Variable
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from im_attr_audit import settings
+from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import LockTimeout, UnsuitableDatabase
 from im_attr_audit.settings import BadSetting
 
@@ -117,7 +118,7 @@ def sync(
     AirflowFailException if any failed.
     """
     from im_attr_audit.errors import Misconfigured
-    from im_attr_audit.record.rules import FINAL_OUTCOMES, GOOD_OUTCOMES
+    from im_attr_audit.outcomes import FAILED, FINAL
     from im_attr_audit.record.runs import read_finished
     from im_attr_audit.sync import sync_apps
     from im_attr_audit.tencent.target import Broken
@@ -158,14 +159,14 @@ def sync(
     failed: dict[str, str] = {}
     for conn_id, (outcome, error_info) in outcomes.items():
         counts[outcome] += 1
-        if outcome not in GOOD_OUTCOMES:
+        if outcome in FAILED:
             failed[conn_id] = outcome
             log.error("%s: %s: %s", conn_id, outcome, error_info)
     if failed:
         text = "; ".join(f"{conn_id} {outcome}" for conn_id, outcome in list(failed.items())[:20])
         if len(failed) > 20:
             text += f"; and {len(failed) - 20} more"
-        if not FINAL_OUTCOMES.issuperset(failed.values()):
+        if not FINAL.issuperset(failed.values()):
             raise AirflowException(f"not recorded, will be tried again: {text}")
         raise AirflowFailException(f"not recorded: {text}")
     return dict(counts)
@@ -268,15 +269,15 @@ def _resolve(conn_id: str, *, masked: bool) -> Target | Broken:
         return Broken(conn_id, problem, region, getattr(problem, "sdk_app_id", None))
 
 
-def _app(target: Target | Broken) -> tuple[str, int] | None:
+def _app(target: Target | Broken) -> AppKey | None:
     if target.region is None or target.sdk_app_id is None:
         return None
-    return target.region, target.sdk_app_id
+    return AppKey(target.region, target.sdk_app_id)
 
 
 def _doubly_listed(listed: Sequence[str], targets: Mapping[str, Target | Broken]) -> dict[str, str]:
     """Connections that name the same app, or are listed twice: neither is polled."""
-    by_app: dict[tuple[str, int], list[str]] = defaultdict(list)
+    by_app: dict[AppKey, list[str]] = defaultdict(list)
     for conn_id in listed:
         if app := _app(targets[conn_id]):
             by_app[app].append(conn_id)

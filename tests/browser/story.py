@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from im_attr_audit.errors import Misconfigured, PollFailed, Rejected, Unavailable
-from im_attr_audit.record.store import record_attempts
+from im_attr_audit.record.store import record_polls
 from sqlalchemy import Engine, text
 
 from tests.history import NamesLike, polled
@@ -74,7 +74,7 @@ class Story:
                 attempts.append(polled(failure=said, **common))  # type: ignore[arg-type]
             else:
                 attempts.append(polled(said, said, **common))  # type: ignore[arg-type]
-        record_attempts(self.engine, attempts, dag_run_id=run_id(at), try_number=1)
+        record_polls(self.engine, attempts, dag_run_id=run_id(at), try_number=1)
         return run_id(at)
 
 

@@ -12,14 +12,11 @@ from datetime import datetime
 from functools import cached_property
 from json.encoder import encode_basestring
 
+from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import Misconfigured, PollFailed
 from im_attr_audit.names import Difference, Names, compare, settle
+from im_attr_audit.outcomes import FAILED
 from im_attr_audit.tencent.answer import Answer
-
-#: Outcomes after which the same round of a run does not poll the app again.
-FINAL_OUTCOMES = frozenset({"ok", "late", "rejected", "invalid", "misconfigured"})
-#: Outcomes that do not fail a run.
-GOOD_OUTCOMES = frozenset({"ok", "late"})
 
 
 @dataclass(frozen=True)
@@ -37,12 +34,12 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class Poll:
     """One poll as it was made: its good reads in order, and the failure that ended it, if any.
 
     ``responded_at`` is when the last answer had arrived or waiting for it ended; it and
-    ``last_requested_at`` are None where nothing was sent. Whatever of the app a broken
-    connection does not tell is None.
+    ``last_requested_at`` are None where nothing was sent. What a misconfigured connection does not
+    show of its app is None.
     """
 
     conn_id: str
@@ -57,14 +54,21 @@ class Attempt:
     reads: tuple[Read, ...] = ()
     failure: Misconfigured | PollFailed | None = None
 
+    @property
+    def app(self) -> AppKey | None:
+        """The app that was polled; None where the connection does not show it."""
+        if self.region is None or self.sdk_app_id is None:
+            return None
+        return AppKey(self.region, self.sdk_app_id)
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
     """What is recorded of an app.
 
-    ``last_ok_at`` and ``ok_api`` are None before its first good poll. ``emptied_*`` tell of an
-    answer without any name that still awaits the next run's confirmation. ``digest`` is that of
-    the snapshot as it was read.
+    ``last_ok_at`` and ``ok_api`` are None before its first good poll. ``emptied_*``: an answer
+    without any name that awaits the next run's confirmation; the database sets it by the polls.
+    ``digest`` is that of the snapshot as it was read.
     """
 
     api: str
@@ -93,7 +97,7 @@ class NewChange:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to record for an attempt; ``reason`` is a sentence, None where all is well."""
+    """What to record for a poll; ``reason`` is a sentence, None where nothing is wrong."""
 
     outcome: str
     reason: str | None = None
@@ -103,81 +107,88 @@ class Verdict:
 
 
 def needs_confirmation(known: Known | None, names: Names) -> bool:
-    """Whether a first read says something that a second one must agree with."""
+    """Whether a first read differs from the record, so that a second one must agree with it."""
     if known is None or known.last_ok_at is None:
         return True
     return bool(compare(known.names, settle(known.names, names)))
 
 
-def judge(known: Known, attempt: Attempt, dag_run_id: str) -> Verdict:
-    """The outcome of an attempt against what is recorded."""
+def judge(known: Known, poll: Poll, dag_run_id: str) -> Verdict:
+    """The outcome of a poll against what is recorded."""
     pending_at, pending_run = known.emptied_seen_at, known.emptied_dag_run_id
-    another_api = attempt.api not in (known.api, None)  # a broken connection tells no api
-    if another_api or any(read.answer.names for read in attempt.reads):
-        # Another source, or names after all: what awaited confirmation was not confirmed.
+    if poll.failure is None and _is_late(known, poll):
+        return Verdict(
+            "late",
+            "it was sent before a poll that is already recorded had ended",
+            emptied_seen_at=pending_at,
+            emptied_dag_run_id=pending_run,
+        )
+    another_api = poll.api not in (known.api, None)  # a misconfigured connection shows no api
+    if another_api or any(read.answer.names for read in poll.reads):
+        # Another source, or names after all: the pending removal was not confirmed.
         pending_at = pending_run = None
 
     def verdict(outcome: str, reason: str | None) -> Verdict:
         return Verdict(outcome, reason, emptied_seen_at=pending_at, emptied_dag_run_id=pending_run)
 
-    if attempt.failure is not None:
-        return verdict(attempt.failure.outcome, str(attempt.failure))
-    if known.last_poll_ended_at is not None and attempt.requested_at < known.last_poll_ended_at:
-        return Verdict(
-            "late",
-            "asked before a poll that is already recorded had ended",
-            emptied_seen_at=known.emptied_seen_at,
-            emptied_dag_run_id=known.emptied_dag_run_id,
-        )
-
-    first, last = attempt.reads[0], attempt.reads[-1]
+    if poll.failure is not None:
+        return verdict(poll.failure.outcome, str(poll.failure))
+    first, last = poll.reads[0], poll.reads[-1]
     if first.answer.names != last.answer.names:
         return verdict(
             "unstable",
-            f"two reads disagreed: the first gave {len(first.answer.names)} names, "
+            f"the two reads differ: the first gave {len(first.answer.names)} names, "
             f"the second {len(last.answer.names)}",
         )
-    first_sight = known.last_ok_at is None
     current = settle(known.names, last.answer.names)
     differences = compare(known.names, current)
-    if (differences or first_sight) and len(attempt.reads) < 2:
-        return verdict("unstable", "the names on record changed while this poll was under way")
+    if (differences or known.last_ok_at is None) and len(poll.reads) < 2:
+        return verdict("unstable", "the names on record changed during this poll")
 
     seen_at = first.responded_at
     if known.names and not current:
         if pending_at is None or pending_run == dag_run_id:
             return Verdict(
                 "unstable",
-                "every name is gone; recorded only when the next run sees the same",
+                "every name is gone; this is recorded only when the next run sees the same",
                 emptied_seen_at=pending_at or seen_at,
                 emptied_dag_run_id=pending_run or dag_run_id,
             )
         seen_at = pending_at
+    return Verdict("ok", changes=_changes(known, poll, differences, seen_at))
 
-    another_source = known.ok_api != attempt.api
+
+def _is_late(known: Known, poll: Poll) -> bool:
+    return known.last_poll_ended_at is not None and poll.requested_at < known.last_poll_ended_at
+
+
+def _changes(
+    known: Known, poll: Poll, differences: list[Difference], seen_at: datetime
+) -> tuple[NewChange, ...]:
+    is_new_source = known.last_ok_at is None or known.ok_api != poll.api
     changes = []
     for difference in differences:
-        baseline = first_sight or another_source or difference.only_a_type_was_learned
+        baseline = is_new_source or difference.only_a_type_was_learned
         not_before = None if baseline else known.last_ok_at
         changes.append(NewChange(difference, baseline, not_before, seen_at))
-    return Verdict("ok", changes=tuple(changes))
+    return tuple(changes)
 
 
-def advance(known: Known, attempt: Attempt, verdict: Verdict) -> Known:
+def advance(known: Known, poll: Poll, verdict: Verdict) -> Known:
     """What is recorded of the app once the verdict is; names as the changes leave them."""
-    newest = known.last_polled_at is None or attempt.requested_at >= known.last_polled_at
-    ended = [t for t in (known.last_poll_ended_at, attempt.responded_at) if t is not None]
+    newest = known.last_polled_at is None or poll.requested_at >= known.last_polled_at
+    ended = [t for t in (known.last_poll_ended_at, poll.responded_at) if t is not None]
     after = replace(
         known,
-        api=(attempt.api or known.api) if newest else known.api,
-        last_polled_at=attempt.requested_at if newest else known.last_polled_at,
+        api=(poll.api or known.api) if newest else known.api,
+        last_polled_at=poll.requested_at if newest else known.last_polled_at,
         last_outcome=verdict.outcome if newest else known.last_outcome,
         last_poll_ended_at=max(ended, default=None),
         emptied_seen_at=verdict.emptied_seen_at,
         emptied_dag_run_id=verdict.emptied_dag_run_id,
     )
     if verdict.outcome != "ok":
-        failed = newest and verdict.outcome not in GOOD_OUTCOMES
+        failed = newest and verdict.outcome in FAILED
         return replace(after, consecutive_failures=known.consecutive_failures + failed)
     names = dict(known.names)
     for change in verdict.changes:
@@ -187,9 +198,9 @@ def advance(known: Known, attempt: Attempt, verdict: Verdict) -> Known:
             names[change.difference.slot] = change.difference.new
     return replace(
         after,
-        ok_api=attempt.api,
-        first_ok_at=known.first_ok_at or attempt.reads[0].responded_at,
-        last_ok_at=attempt.reads[-1].requested_at,
+        ok_api=poll.api,
+        first_ok_at=known.first_ok_at or poll.reads[0].responded_at,
+        last_ok_at=poll.reads[-1].requested_at,
         consecutive_failures=0,
         emptied_seen_at=None,
         emptied_dag_run_id=None,

@@ -12,14 +12,17 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
+from im_attr_audit.apps import AppKey
 from im_attr_audit.names import AttrName
-from im_attr_audit.record.rules import FINAL_OUTCOMES, GOOD_OUTCOMES
-from im_attr_audit.record.store import App
+from im_attr_audit.outcomes import FAILED, FINAL, GOOD
 
 
 @dataclass(frozen=True, slots=True)
 class RunPoll:
-    """The newest poll of one connection in a run, and the app's names as they are known now."""
+    """The newest poll of one connection in a run, and the app's names as they are known now.
+
+    ``superseded``: of a late poll, whether the app has had a good poll since the run began.
+    """
 
     conn_id: str
     region: str | None
@@ -29,15 +32,17 @@ class RunPoll:
     error_info: str | None
     last_ok_at: datetime | None
     names: Mapping[int, AttrName]
+    superseded: bool = False
 
     @property
     def recorded(self) -> bool:
-        """Whether this run's own answer is on record; of a late poll it is not, and none failed."""
-        return self.outcome == "ok"
+        """Whether what this poll saw is on record."""
+        return self.outcome in GOOD
 
     @property
     def failed(self) -> bool:
-        return self.outcome not in GOOD_OUTCOMES
+        """Whether it fails the run: late counts where the app had no good poll in the meantime."""
+        return self.outcome in FAILED or (self.outcome == "late" and not self.superseded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +70,28 @@ class Run:
     changes: tuple[RunChange, ...]
 
 
+# A good poll in the future, or one that was recorded under a wrong clock, does not count.
 _POLLS = """
 select p.conn_id, p.region, p.sdk_app_id, p.outcome, p.error_code, p.error_info, a.last_ok_at,
        (select jsonb_agg(jsonb_build_array(s.slot, s.name, s.attr_type) order by s.slot)
           from attr_audit.snapshot s
-         where s.region = p.region and s.sdk_app_id = p.sdk_app_id) as names
+         where s.region = p.region and s.sdk_app_id = p.sdk_app_id) as names,
+       p.outcome = 'late' and exists (
+           select from attr_audit.poll g
+            where g.region = p.region and g.sdk_app_id = p.sdk_app_id and g.outcome = 'ok'
+              and g.requested_at > r.begun_at - interval '1 hour'
+              and g.requested_at <= now() + interval '1 minute'
+              and (g.dag_run_id = :dag_run_id or g.responded_at >= r.begun_at)
+              and not exists (select from attr_audit.clock_correction k
+                               where k.region = g.region and k.sdk_app_id = g.sdk_app_id
+                                 and g.requested_at > k.found_at and g.poll_id <= k.last_poll_id)
+       ) as superseded
   from (select distinct on (conn_id) *
           from attr_audit.poll
          where dag_run_id = :dag_run_id
          order by conn_id, poll_id desc) p
+ cross join (select min(requested_at) as begun_at
+               from attr_audit.poll where dag_run_id = :dag_run_id) r
   left join attr_audit.app a using (region, sdk_app_id)
  order by p.region nulls last, p.sdk_app_id, p.conn_id
 """
@@ -131,6 +149,7 @@ def read_run(engine: Engine, dag_run_id: str) -> Run:
                 error_info=p.error_info,
                 last_ok_at=p.last_ok_at,
                 names={slot: AttrName(name, type_) for slot, name, type_ in p.names or ()},
+                superseded=p.superseded,
             )
             for p in polls
         ),
@@ -173,7 +192,7 @@ def read_finished(
                 "first_try": first_try,
                 "begun_at": begun_at,
                 "conn_ids": list(conn_ids),
-                "outcomes": sorted(FINAL_OUTCOMES),
+                "outcomes": sorted(FINAL),
             },
         )
         return {row.conn_id: (row.outcome, row.error_info) for row in rows}
@@ -186,8 +205,8 @@ def prepare_run(engine: Engine) -> None:
 
 
 def retire_apps(
-    engine: Engine, *, listed: Iterable[App], unresolved: Collection[str]
-) -> list[tuple[App, bool]]:
+    engine: Engine, *, listed: Iterable[AppKey], unresolved: Collection[str]
+) -> list[tuple[AppKey, bool]]:
     """Mark the apps that are no longer listed as retired, and those that returned as not.
 
     ``unresolved``: listed connections that do not tell their app; what they last polled stays.
@@ -204,7 +223,7 @@ def retire_apps(
                 "unresolved": list(unresolved),
             },
         )
-        return [((row.region, row.sdk_app_id), row.retired) for row in rows]
+        return [(AppKey(row.region, row.sdk_app_id), row.retired) for row in rows]
 
 
 def events_by_region(run: Run) -> list[dict[str, Any]]:

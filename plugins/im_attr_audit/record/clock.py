@@ -90,8 +90,11 @@ def correct_future_times(
     already by the caller's clock, the database's clock is behind now and nothing is corrected.
     """
     given = {**_APPS.parameters(apps), "caller_at": caller_at or datetime.now(UTC)}
-    with engine.begin() as connection:
-        return [
+    with engine.connect() as connection:
+        found = [
             FutureTimes(AppKey(region, sdk_app_id), ahead, is_corrected)
             for region, sdk_app_id, ahead, is_corrected in connection.execute(_CORRECT, given)
         ]
+        if found:  # nearly always there is nothing to commit
+            connection.commit()
+        return found

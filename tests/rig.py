@@ -19,7 +19,7 @@ from typing import Any
 from im_attr_audit.apps import AppKey
 from im_attr_audit.record.store import Recorded
 from im_attr_audit.sync import sync_apps
-from im_attr_audit.tencent.target import Broken, Target, target_from_connection
+from im_attr_audit.tencent.target import Target, Unresolved, target_from_connection
 from sqlalchemy import Engine, text
 
 from simulator.control import Simulator
@@ -195,7 +195,7 @@ class Rig:
 
     def sync(
         self,
-        *targets: Target | Broken,
+        *targets: Target | Unresolved,
         run: str | None = None,
         try_number: int = 1,
         confirm_seconds: float = 0,
@@ -211,7 +211,7 @@ class Rig:
             sleep=sleep,
         )
 
-    def outcomes(self, *targets: Target | Broken, **more: Any) -> list[str]:
+    def outcomes(self, *targets: Target | Unresolved, **more: Any) -> list[str]:
         """One round; what came of each target, in their order."""
         found = {recorded.conn_id: recorded.outcome for recorded in self.sync(*targets, **more)}
         return [found[target.conn_id] for target in targets]

@@ -28,7 +28,7 @@ from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import Misconfigured
 from im_attr_audit.record.runs import retire_apps
 from im_attr_audit.record.store import Recorded
-from im_attr_audit.tencent.target import Broken, Target
+from im_attr_audit.tencent.target import Target, Unresolved
 
 from launch.postgres import EmbeddedPostgres
 from simulator.control import Simulator
@@ -218,7 +218,7 @@ class History(RuleBasedStateMachine):
         for app in apps:
             if faults[app]:
                 self.rig.fault(self.targets[app], *faults[app])
-        targets: list[Target | Broken] = [
+        targets: list[Target | Unresolved] = [
             self._broken(app) if app == broken else self.current[app] for app in sorted(apps)
         ]
         self._poll(targets, new_run=new_run)
@@ -277,9 +277,9 @@ class History(RuleBasedStateMachine):
 
     # How ------------------------------------------------------------------------------------
 
-    def _broken(self, app: int) -> Broken:
+    def _broken(self, app: int) -> Unresolved:
         target = self.targets[app]
-        return Broken(target.conn_id, Misconfigured("no key"), target.region, target.sdk_app_id)
+        return Unresolved(target.conn_id, Misconfigured("no key"), target.region, target.sdk_app_id)
 
     def _would_be_read_twice(self, app: int) -> bool:
         """With a good key an answer comes at once, and it differs from what is known."""
@@ -299,7 +299,7 @@ class History(RuleBasedStateMachine):
         self.actors[number] = kind(self.run, targets)
         return number, self.actors[number]
 
-    def _poll(self, targets: list[Target | Broken], *, new_run: bool) -> list[Recorded]:
+    def _poll(self, targets: list[Target | Unresolved], *, new_run: bool) -> list[Recorded]:
         sent = [target for target in targets if isinstance(target, Target)]
         number, actor = self._actor(new_run, sent)
         mark = self._mark()

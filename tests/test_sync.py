@@ -15,7 +15,7 @@ from im_attr_audit.names import AttrName
 from im_attr_audit.record.clock import Clock, read_clock
 from im_attr_audit.record.runs import retire_apps
 from im_attr_audit.tencent.answer import parse
-from im_attr_audit.tencent.target import Broken, Target
+from im_attr_audit.tencent.target import Target, Unresolved
 from sqlalchemy import Engine, text
 
 from simulator.control import Simulator
@@ -186,8 +186,8 @@ def test_a_hanging_vendor_is_given_up_in_the_targets_own_time(rig: Rig, app: Tar
 
 def test_a_broken_connection_is_recorded_without_being_sent(rig: Rig, app: Target) -> None:
     entries = len(rig.simulator.log())
-    broken = Broken(app.conn_id, Misconfigured("no key"), *app_of(app))
-    nameless = Broken("im_nowhere", Misconfigured("no region"))
+    broken = Unresolved(app.conn_id, Misconfigured("no key"), *app_of(app))
+    nameless = Unresolved("im_nowhere", Misconfigured("no region"))
     assert rig.outcomes(broken, nameless) == ["misconfigured"] * 2
     assert len(rig.simulator.log()) == entries
     poll = rig.record(app).polls[-1]
@@ -337,7 +337,7 @@ def test_one_apps_failure_stops_no_other(rig: Rig) -> None:
     targets = [rig.add_app(REGIONS[i % 3], NAMES) for i in range(12)]
     for target, fault in zip(targets, faults, strict=False):
         rig.fault(target, fault)
-    broken = Broken("im_nowhere", Misconfigured("no region"))
+    broken = Unresolved("im_nowhere", Misconfigured("no region"))
     outcomes = rig.outcomes(*targets, broken)
     assert outcomes[5:] == ["ok"] * 7 + ["misconfigured"]
     assert "ok" not in outcomes[:5]

@@ -24,7 +24,7 @@ from im_attr_audit.record.runs import events_by_region, read_run
 from im_attr_audit.report import render
 from im_attr_audit.sync import sync_apps
 from im_attr_audit.tencent.client import Pool, TencentImClient
-from im_attr_audit.tencent.target import Broken, Target
+from im_attr_audit.tencent.target import Target, Unresolved
 from im_attr_audit.tencent.usersig import user_sig
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
@@ -77,7 +77,7 @@ def main() -> None:
     order = json.load(sys.stdin)
     _open_every_log()
     engine = create_audit_engine(make_url(order["url"]))
-    targets: list[Target | Broken] = []
+    targets: list[Target | Unresolved] = []
     for conn_id, connection in order["targets"].items():
         try:
             targets.append(target_of(conn_id, connection))
@@ -85,7 +85,7 @@ def main() -> None:
             _say_all_about(error)
             region = getattr(error, "region", None)
             number = getattr(error, "sdk_app_id", None)
-            targets.append(Broken(conn_id, error, region, number))  # type: ignore[arg-type]
+            targets.append(Unresolved(conn_id, error, region, number))  # type: ignore[arg-type]
     sound = [target for target in targets if isinstance(target, Target)]
     with Pool() as pool:
         for target in sound:

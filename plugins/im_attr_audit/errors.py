@@ -3,6 +3,7 @@
 ::
 
     AttrAuditError
+    ├── SecretsUnavailable               of Airflow's connections and Variables: try again later
     ├── UnsuitableDatabase, LockTimeout  of the audit database, not about one app
     ├── Misconfigured   never sent: somebody must mend the Connection  ``misconfigured``
     └── PollFailed      sent, or tried to
@@ -34,10 +35,24 @@ class LockTimeout(AttrAuditError):
     """Another session holds a lock that a statement needs; the text names it. Try again later."""
 
 
+class SecretsUnavailable(AttrAuditError):
+    """A secrets backend failed, so a connection or Variable is neither known nor missing."""
+
+
 class Misconfigured(AttrAuditError):
-    """A target that cannot be polled as it is configured; nothing was sent."""
+    """A connection that cannot be polled as it is configured; nothing was sent.
+
+    ``region`` and ``sdk_app_id`` are the app's where they can be read, else None.
+    """
 
     outcome: ClassVar[str] = "misconfigured"
+
+    def __init__(
+        self, message: str, *, region: str | None = None, sdk_app_id: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.region = region
+        self.sdk_app_id = sdk_app_id
 
 
 class PollFailed(AttrAuditError):

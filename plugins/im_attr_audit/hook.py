@@ -11,8 +11,10 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
-from im_attr_audit.errors import AttrAuditError, Misconfigured
+from im_attr_audit.errors import AttrAuditError, Misconfigured, SecretsUnavailable
+from im_attr_audit.lookup import ask_for_connection
 from im_attr_audit.names import AttrName
+from im_attr_audit.settings import BadSetting
 from im_attr_audit.tencent.redact import inert
 from im_attr_audit.tencent.target import Target, target_from_connection
 
@@ -21,11 +23,11 @@ if TYPE_CHECKING:
     from im_attr_audit.tencent.client import Pool, TencentImClient
 
 
-def keep_masks_unsaid() -> None:
-    """Let Airflow not log, at DEBUG, the very secrets that it is told to mask.
+def hide_secrets_in_debug_log() -> None:
+    """Keep Airflow from logging, at DEBUG, the secrets that it is asked to mask.
 
-    ``dag.test()`` (and with it ``make sync``) writes every message between task and supervisor into
-    its log, unmasked; one of them names each password and extra of a Connection that is read.
+    ``dag.test()`` (and with it ``make sync``) logs every message between task and supervisor
+    unmasked; one of them holds each password and extra of a Connection that is read.
     """
     with contextlib.suppress(Exception):  # it only adds to what Airflow does itself
         from airflow.sdk.execution_time.comms import MaskSecret
@@ -34,25 +36,25 @@ def keep_masks_unsaid() -> None:
 
 
 @contextlib.contextmanager
-def masks_untold() -> Iterator[None]:
-    """Let Airflow read Connections without telling its masker of each.
+def without_masking() -> Iterator[None]:
+    """Read Connections without adding their secrets to Airflow's masker.
 
-    The masker compiles all that it knows anew for every secret it is told, in the task's process
-    and again in its supervisor's: a thousand Connections take minutes in each. Where Airflow has
-    no such function any more, the masker is told as ever.
+    The masker compiles its whole pattern again for every secret that is added, in the task's
+    process and in its supervisor's: a thousand Connections take minutes in each. The function that
+    adds them is private; where a later Airflow does not have it, secrets are added as usual.
     """
     context: Any = None
     with contextlib.suppress(ImportError):
         context = importlib.import_module("airflow.sdk.execution_time.context")
-    tell = getattr(context, "_mask_connection_secrets", None)
-    if tell is None:
+    add_secrets = getattr(context, "_mask_connection_secrets", None)
+    if add_secrets is None:
         yield
         return
     context._mask_connection_secrets = lambda _: None
     try:
         yield
     finally:
-        context._mask_connection_secrets = tell
+        context._mask_connection_secrets = add_secrets
 
 
 class TencentImHook(BaseHook):
@@ -73,30 +75,40 @@ class TencentImHook(BaseHook):
     def get_target(self, *, masked: bool = True) -> Target:
         """The connection, checked; Misconfigured names what is wrong with it and what to do.
 
-        ``masked=False``: for who reads many. Airflow's masker is not told of it then, which is a
-        second line only: what we log, record or raise is redacted by ourselves.
+        Raises SecretsUnavailable where a secrets backend failed.
+
+        ``masked=False``: for a caller that reads many. Their secrets are not added to Airflow's
+        masker, which is a second line only: we redact what we log, record or raise.
         """
         found = self._find_target(masked=masked)
-        if isinstance(found, Misconfigured):
+        if not isinstance(found, Target):
             # Where it was made the frames hold the password, and some renderers show locals.
             raise found.with_traceback(None)
         return found
 
-    def _find_target(self, *, masked: bool) -> Target | Misconfigured:
-        keep_masks_unsaid()
+    def _find_target(self, *, masked: bool) -> Target | Misconfigured | SecretsUnavailable:
+        hide_secrets_in_debug_log()
         conn_id = self.tencent_im_conn_id
         connection = why_not = None
         try:
-            with contextlib.nullcontext() if masked else masks_untold():
+            with contextlib.nullcontext() if masked else without_masking():
                 connection = self.get_connection(conn_id)
         except AirflowNotFoundException:
             why_not = (
-                "is not defined, or Airflow could not read it: create it under Admin > Connections "
-                "with type tencent_im, or check the environment variable or backend that holds it"
+                "is not defined: create it under Admin > Connections with type tencent_im, or in "
+                "the secrets backend (if only the API server reads that one, see its log too)"
             )
         except Exception as error:
-            # The text may quote the connection itself: only the kind of error is told.
+            # The text may quote the connection itself: only the kind of error is reported.
             why_not = f"could not be read from Airflow ({type(error).__name__}): see its logs"
+        if connection is None:
+            try:
+                with contextlib.nullcontext() if masked else without_masking():
+                    connection = ask_for_connection(conn_id)
+            except SecretsUnavailable as error:
+                return error
+            except BadSetting as error:
+                return Misconfigured(f"connection {inert(conn_id)!r} cannot be used: {error}")
         if connection is None:
             return Misconfigured(f"connection {inert(conn_id)!r} {why_not}")
         if masked and connection.password:

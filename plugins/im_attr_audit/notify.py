@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException
-
+from im_attr_audit.errors import SecretsUnavailable
+from im_attr_audit.lookup import find_connection
 from im_attr_audit.names import AttrName
 from im_attr_audit.record.notifications import Delivery, Fact, deliver, read_waiting
 from im_attr_audit.report import quoted
+from im_attr_audit.settings import BadSetting
 from im_attr_audit.tencent.redact import clip
 
 if TYPE_CHECKING:
@@ -297,13 +297,12 @@ def _size(text: str) -> int:
 def _messenger(unmute_never: Callable[[], None]) -> Messenger | None:
     """What the connection describes; None, with a line in the log, where nothing can be sent."""
     try:
-        connection = BaseHook.get_connection(CONN_ID)
-    except AirflowNotFoundException:
-        log.info("There is news, and no connection %s to send it to.", CONN_ID)
+        connection = find_connection(CONN_ID)
+    except (SecretsUnavailable, BadSetting) as error:
+        log.warning("Alerts not sent: %s. They wait for the next run.", error)
         return None
-    except Exception as error:
-        # The text may quote the connection itself: only the kind of error is told.
-        log.warning("The connection %s cannot be read: %s.", CONN_ID, type(error).__name__)
+    if connection is None:
+        log.info("Alerts not sent: connection %s does not exist.", CONN_ID)
         return None
     try:
         import apprise

@@ -16,13 +16,12 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import Misconfigured, PollFailed, Unavailable
 from im_attr_audit.record.clock import Clock, correct_future_times, read_clock
 from im_attr_audit.record.rules import Poll, Read, needs_confirmation
 from im_attr_audit.record.store import Recorded, record_polls, record_unchanged, recorded_as
 from im_attr_audit.tencent.client import Pool, TencentImClient
-from im_attr_audit.tencent.target import Broken, Target
+from im_attr_audit.tencent.target import Target, Unresolved
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ CLOCK_TOLERANCE = timedelta(minutes=1)
 
 def sync_apps(
     engine: Engine,
-    targets: Sequence[Target | Broken],
+    targets: Sequence[Target | Unresolved],
     *,
     dag_run_id: str,
     try_number: int | None,
@@ -49,7 +48,7 @@ def sync_apps(
     """
     _correct_future_times(engine, targets)
     clock = read_clock(engine)
-    misconfigured = [_poll_not_sent(t, clock) for t in targets if isinstance(t, Broken)]
+    not_sent = [_poll_not_sent(t, clock) for t in targets if isinstance(t, Unresolved)]
     usable = [t for t in targets if isinstance(t, Target)]
     polls = dict(zip(usable, _read_all(usable, clock), strict=True))
 
@@ -60,7 +59,7 @@ def sync_apps(
     to_confirm = [
         t
         for t, poll in polls.items()
-        if poll.reads and needs_confirmation(differing[_app(t)], poll.reads[0].answer.names)
+        if poll.reads and needs_confirmation(differing[t.app], poll.reads[0].answer.names)
     ]
     if to_confirm:
         # One wait for all of them, counted from the last first answer: its request was surely sent
@@ -74,7 +73,7 @@ def sync_apps(
             polls[target] = _join(polls[target], second)
 
     _warn_of_vendors_clock([*unchanged, *polls.values()])
-    rest = [*misconfigured, *polls.values()]
+    rest = [*not_sent, *polls.values()]
     if rest:
         later = read_clock(engine)
         if off := clock.differs_from(later):
@@ -83,13 +82,9 @@ def sync_apps(
     return [*(recorded_as(poll, "ok") for poll in unchanged), *recorded]
 
 
-def _app(target: Target) -> AppKey:
-    return AppKey(target.region, target.sdk_app_id)
-
-
-def _correct_future_times(engine: Engine, targets: Sequence[Target | Broken]) -> None:
+def _correct_future_times(engine: Engine, targets: Sequence[Target | Unresolved]) -> None:
     """Before anything is asked; one warning says which clock is wrong, and by how much."""
-    apps = [_app(target) for target in targets if isinstance(target, Target)]
+    apps = [target.app for target in targets if isinstance(target, Target)]
     found = correct_future_times(engine, apps)
     if not found:
         return
@@ -183,15 +178,15 @@ def _without_times(poll: Poll, off: timedelta, clock: Clock) -> Poll:
     )
 
 
-def _poll_not_sent(broken: Broken, clock: Clock) -> Poll:
+def _poll_not_sent(target: Unresolved, clock: Clock) -> Poll:
     return Poll(
-        conn_id=broken.conn_id,
-        region=broken.region,
-        sdk_app_id=broken.sdk_app_id,
-        app_group=None,
-        api=None,
+        conn_id=target.conn_id,
+        region=target.region,
+        sdk_app_id=target.sdk_app_id,
+        app_group=target.app_group,
+        api=target.api,
         requested_at=clock.earliest(),
-        failure=broken.problem,
+        failure=target.failure,
     )
 
 

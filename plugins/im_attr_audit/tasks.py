@@ -13,18 +13,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset, AssetAlias, BaseHook, Variable
+from airflow.sdk import Asset, AssetAlias, Variable
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from im_attr_audit import settings
 from im_attr_audit.apps import AppKey
-from im_attr_audit.errors import LockTimeout, UnsuitableDatabase
+from im_attr_audit.errors import LockTimeout, SecretsUnavailable, UnsuitableDatabase
 from im_attr_audit.settings import BadSetting
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from im_attr_audit.tencent.target import Broken, Target
+    from im_attr_audit.apps import AppKey
+    from im_attr_audit.tencent.target import Target, Unresolved
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def _as_airflow_errors() -> Iterator[None]:
         yield
     except (BadSetting, UnsuitableDatabase) as error:
         raise AirflowFailException(str(error)) from None
-    except LockTimeout as error:
+    except (LockTimeout, SecretsUnavailable) as error:
         raise AirflowException(str(error)) from None
 
 
@@ -62,6 +63,7 @@ def plan(conn_ids: Sequence[str] | None) -> list[dict[str, Any]]:
     connection ids.
     """
     from im_attr_audit.record.runs import prepare_run, retire_apps
+    from im_attr_audit.targets import resolve, with_known_apps
 
     listed = _listed_conn_ids()
     wanted = set(listed if conn_ids is None else conn_ids)
@@ -72,13 +74,13 @@ def plan(conn_ids: Sequence[str] | None) -> list[dict[str, Any]]:
         )
 
     masked = len(listed) <= MASKED_AT_MOST
-    targets = {conn_id: _resolve(conn_id, masked=masked) for conn_id in dict.fromkeys(listed)}
+    targets = resolve(listed, masked=masked)
     problems = _doubly_listed(listed, targets)
     engine = audit_engine()
     try:
         prepare_run(engine)
         if conn_ids is None:
-            apps = {conn_id: _app(target) for conn_id, target in targets.items()}
+            apps = {conn_id: target.app for conn_id, target in targets.items()}
             for (region, sdk_app_id), retired in retire_apps(
                 engine,
                 listed=[app for app in apps.values() if app],
@@ -87,6 +89,7 @@ def plan(conn_ids: Sequence[str] | None) -> list[dict[str, Any]]:
                 log.info(
                     "%s/%s is %s", region, sdk_app_id, "retired" if retired else "listed again"
                 )
+        targets = with_known_apps(engine, targets)
     finally:
         engine.dispose()
 
@@ -117,11 +120,12 @@ def sync(
     Raises AirflowException (to be retried) if any app is `unavailable` or `unstable`, else
     AirflowFailException if any failed.
     """
-    from im_attr_audit.errors import Misconfigured
+    from im_attr_audit.errors import Misconfigured, Unavailable
     from im_attr_audit.outcomes import FAILED, FINAL
     from im_attr_audit.record.runs import read_finished
     from im_attr_audit.sync import sync_apps
-    from im_attr_audit.tencent.target import Broken
+    from im_attr_audit.targets import resolve, with_known_apps
+    from im_attr_audit.tencent.target import Unresolved
 
     confirm_seconds = settings.CONFIRM_SECONDS.read()
     # Clearing sets max_tries to the tries there were plus the retries that are granted again.
@@ -135,18 +139,28 @@ def sync(
             conn_ids=conn_ids,
             begun_at=begun_at,
         )
-        targets: list[Target | Broken] = []
-        for conn_id in conn_ids:
-            if conn_id in finished:
-                continue
-            target = _resolve(conn_id, masked=len(conn_ids) <= MASKED_AT_MOST)
-            if conn_id in problems:
-                region, sdk_app_id = _app(target) or (None, None)
-                target = Broken(conn_id, Misconfigured(problems[conn_id]), region, sdk_app_id)
-            targets.append(target)
+        asked = [conn_id for conn_id in conn_ids if conn_id not in finished]
+        targets = resolve(asked, masked=len(conn_ids) <= MASKED_AT_MOST)
+        for conn_id in problems.keys() & targets.keys():
+            app = targets[conn_id].app or (None, None)
+            targets[conn_id] = Unresolved(conn_id, Misconfigured(problems[conn_id]), *app)
+        targets = with_known_apps(engine, targets)
+        # A poll needs an app unless it is misconfigured, and that outcome is final: a connection
+        # that never polled waits for the last try.
+        unknown = {
+            conn_id: str(target.failure)
+            for conn_id, target in targets.items()
+            if isinstance(target, Unresolved)
+            and target.app is None
+            and isinstance(target.failure, Unavailable)
+        }
+        for conn_id, why in unknown.items():
+            del targets[conn_id]
+            if ti.try_number > ti.max_tries:
+                targets[conn_id] = Unresolved(conn_id, Misconfigured(why))
         recorded = sync_apps(
             engine,
-            targets,
+            [*targets.values()],
             dag_run_id=dag_run_id,
             try_number=ti.try_number,
             confirm_seconds=confirm_seconds,
@@ -154,7 +168,11 @@ def sync(
     finally:
         engine.dispose()
 
-    outcomes = finished | {poll.conn_id: (poll.outcome, poll.error_info) for poll in recorded}
+    outcomes: dict[str, tuple[str, str | None]] = {
+        **finished,
+        **{conn_id: (Unavailable.outcome, why) for conn_id, why in unknown.items()},
+        **{poll.conn_id: (poll.outcome, poll.error_info) for poll in recorded},
+    }
     counts: dict[str, int] = defaultdict(int)
     failed: dict[str, str] = {}
     for conn_id, (outcome, error_info) in outcomes.items():
@@ -245,52 +263,48 @@ def _tell(engine: Engine, dag_run_id: str) -> list[str]:
 
 def audit_engine() -> Engine:
     """The audit database as the writer."""
-    from im_attr_audit.hook import keep_masks_unsaid
+    from im_attr_audit.hook import hide_secrets_in_debug_log
+    from im_attr_audit.lookup import find_connection
     from im_attr_audit.record.engine import engine_of_connection
 
-    keep_masks_unsaid()
-    return engine_of_connection(BaseHook.get_connection(settings.AUDIT_DB))
+    hide_secrets_in_debug_log()
+    connection = find_connection(settings.AUDIT_DB)
+    if connection is None:
+        raise AirflowFailException(
+            f"The connection {settings.AUDIT_DB} is not defined: create it (type postgres, login "
+            "attr_audit_writer)."
+        )
+    return engine_of_connection(connection)
 
 
 def _listed_conn_ids() -> list[str]:
     # Read without deserialize_json: Airflow reports invalid JSON as a Variable that does not exist.
-    return settings.parse_conn_ids(Variable.get(settings.CONN_IDS, default=None))
+    given = Variable.get(settings.CONN_IDS, default=None)
+    if given is None:
+        from im_attr_audit.lookup import ask_for_variable
+
+        given = ask_for_variable(settings.CONN_IDS)
+    return settings.parse_conn_ids(given)
 
 
-def _resolve(conn_id: str, *, masked: bool) -> Target | Broken:
-    from im_attr_audit.errors import Misconfigured
-    from im_attr_audit.hook import TencentImHook
-    from im_attr_audit.tencent.target import Broken
-
-    try:
-        return TencentImHook(tencent_im_conn_id=conn_id).get_target(masked=masked)
-    except Misconfigured as problem:
-        region = getattr(problem, "region", None)
-        return Broken(conn_id, problem, region, getattr(problem, "sdk_app_id", None))
-
-
-def _app(target: Target | Broken) -> AppKey | None:
-    if target.region is None or target.sdk_app_id is None:
-        return None
-    return AppKey(target.region, target.sdk_app_id)
-
-
-def _doubly_listed(listed: Sequence[str], targets: Mapping[str, Target | Broken]) -> dict[str, str]:
+def _doubly_listed(
+    listed: Sequence[str], targets: Mapping[str, Target | Unresolved]
+) -> dict[str, str]:
     """Connections that name the same app, or are listed twice: neither is polled."""
     by_app: dict[AppKey, list[str]] = defaultdict(list)
     for conn_id in listed:
-        if app := _app(targets[conn_id]):
+        if app := targets[conn_id].app:
             by_app[app].append(conn_id)
     return {
-        conn_id: f"app {region}/{sdk_app_id} is listed more than once in {settings.CONN_IDS}: by "
+        conn_id: f"app {app.address} is listed more than once in {settings.CONN_IDS}: by "
         f"{', '.join(conn_ids)}. Keep one of them."
-        for (region, sdk_app_id), conn_ids in by_app.items()
+        for app, conn_ids in by_app.items()
         if len(conn_ids) > 1
         for conn_id in conn_ids
     }
 
 
-def _size(targets: Sequence[Target | Broken]) -> int:
+def _size(targets: Sequence[Target | Unresolved]) -> int:
     """How many of these apps one task may have: all of them may hang for their whole time-out."""
     from im_attr_audit.sync import THREADS
 

@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 
-from im_attr_audit.errors import LockTimeout, UnsuitableDatabase
+from im_attr_audit.errors import LockTimeout, SecretsUnavailable, UnsuitableDatabase
 from im_attr_audit.record.engine import PostgresConnection, engine_of_connection
 from im_attr_audit.settings import AUDIT_DB as WRITER
 from im_attr_audit.settings import AUDIT_DB_READER as READER
+from im_attr_audit.settings import BadSetting
 
 #: How long a Connection is used before Airflow is asked for it again, in seconds.
 _TRUSTED_FOR = 30.0
@@ -121,16 +122,20 @@ class Reader:
 
 
 def connection_from_airflow() -> PostgresConnection | None:
-    """The reader's Connection where it exists, else the writer's."""
-    from airflow.sdk import BaseHook
-    from airflow.sdk.exceptions import AirflowNotFoundException
+    """The reader's Connection where it exists, else the writer's.
 
-    for conn_id in (READER, WRITER):
-        try:
-            return BaseHook.get_connection(conn_id)
-        except AirflowNotFoundException:
-            continue
-    return None
+    CannotRead where a secrets backend failed: the reader's is then not known to be missing.
+    """
+    from im_attr_audit.lookup import find_connection
+
+    try:
+        return find_connection(READER) or find_connection(WRITER)
+    except SecretsUnavailable as error:
+        raise CannotRead(
+            "secrets_unavailable", f"Not known how to connect: {error}.", "Check that backend."
+        ) from None
+    except BadSetting as error:
+        raise CannotRead("misconfigured", f"Cannot connect: {error}.", "Fix it.") from None
 
 
 def _reason(error: DBAPIError | TimeoutError) -> CannotRead | None:

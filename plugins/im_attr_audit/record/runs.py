@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, text
 
@@ -68,6 +68,15 @@ class Run:
     dag_run_id: str
     polls: tuple[RunPoll, ...]
     changes: tuple[RunChange, ...]
+
+
+class KnownApp(NamedTuple):
+    """What the record knows of the app that a connection polls."""
+
+    region: str
+    sdk_app_id: int
+    app_group: str
+    api: str
 
 
 # A good poll in the future, or one that was recorded under a wrong clock, does not count.
@@ -224,6 +233,20 @@ def retire_apps(
             },
         )
         return [(AppKey(row.region, row.sdk_app_id), row.retired) for row in rows]
+
+
+def read_known_apps(engine: Engine, conn_ids: Iterable[str]) -> dict[str, KnownApp]:
+    """The app that each connection last polled; a connection that never did is left out."""
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text(
+                "select distinct on (conn_id) conn_id, region, sdk_app_id, app_group, api "
+                "from attr_audit.app where conn_id = any(:conn_ids) "
+                "order by conn_id, last_polled_at desc"
+            ),
+            {"conn_ids": list(conn_ids)},
+        )
+        return {row.conn_id: KnownApp(*row[1:]) for row in rows}
 
 
 def events_by_region(run: Run) -> list[dict[str, Any]]:

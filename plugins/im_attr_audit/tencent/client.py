@@ -46,7 +46,8 @@ from im_attr_audit.errors import Invalid, Misconfigured, PollFailed, Unavailable
 from im_attr_audit.tencent.answer import Answer, parse
 from im_attr_audit.tencent.codes import Action, lookup
 from im_attr_audit.tencent.redact import redact, safe_text
-from im_attr_audit.tencent.target import Target, check_base_url
+from im_attr_audit.tencent.target import Target
+from im_attr_audit.tencent.urls import check_base_url
 from im_attr_audit.tencent.usersig import user_sig
 
 MAX_BODY: Final = 1024 * 1024

@@ -1,15 +1,14 @@
-"""One app to poll, as its Connection describes it. Pure, but for a look at the CA file.
+"""One app to poll, as its Connection describes it. Pure, except that it reads the CA file.
 
 Airflow's form checks values in the browser only, and connections also come from the environment,
-from backends and from the API; so everything is checked here, all faults are told at once, and
-each is told by its field and with what to do. No message quotes a password, nor the host as it was
+from backends and from the API. So everything is checked here, everything that is wrong is reported
+at once, by its field and with what to do. No error quotes a password, nor the host as it was
 written (people paste URLs with credentials in them).
 """
 
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import json
 import math
 import re
@@ -19,9 +18,11 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
-from im_attr_audit.errors import Misconfigured
+from im_attr_audit.apps import AppKey
+from im_attr_audit.errors import Misconfigured, Unavailable
 from im_attr_audit.tencent.redact import inert, redact
 from im_attr_audit.tencent.regions import REGION_HOSTS, default_host
+from im_attr_audit.tencent.urls import check_base_url
 
 API_PATHS: Final[Mapping[str, str]] = {
     "all_member_push": "/v4/all_member_push/im_get_attr_name",
@@ -47,21 +48,9 @@ _FIELDS: Final = (
     "timeout",
     "usersig_ttl",
 )
-_HOSTNAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,252}[a-z0-9_])?\.?", re.ASCII)
 _DIGITS: Final = re.compile(r"[0-9]{1,20}", re.ASCII)
 
 T = TypeVar("T")
-
-
-class BadTarget(Misconfigured):
-    """A Connection that describes no app; knows region and SDKAppID where these are readable."""
-
-    def __init__(
-        self, message: str, *, region: str | None = None, sdk_app_id: int | None = None
-    ) -> None:
-        super().__init__(message)
-        self.region = region
-        self.sdk_app_id = sdk_app_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +70,56 @@ class Target:
     usersig_ttl: int = DEFAULT_USERSIG_TTL
 
     @property
+    def app(self) -> AppKey:
+        """What identifies the app."""
+        return AppKey(self.region, self.sdk_app_id)
+
+    @property
     def path(self) -> str:
         """The call's path, by the API family."""
         return API_PATHS[self.api]
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
-    """A connection that gives no target, with what is wrong; the app where it names one."""
+class Unresolved:
+    """A listed connection that cannot be polled now, and why; the app where it is known.
+
+    ``failure`` is Misconfigured where somebody has to fix the connection, and Unavailable where it
+    could not be looked up.
+    """
 
     conn_id: str
-    problem: Misconfigured
+    failure: Misconfigured | Unavailable
     region: str | None = None
     sdk_app_id: int | None = None
+    app_group: str | None = None
+    api: str | None = None
+
+    @property
+    def app(self) -> AppKey | None:
+        """The app, where both parts of its address are known."""
+        if self.region is None or self.sdk_app_id is None:
+            return None
+        return AppKey(self.region, self.sdk_app_id)
 
 
-class _FaultError(Exception):
-    """One field's fault; its text is what the operator reads."""
+class _BadField(Exception):
+    """One field that cannot be used; the text is what the operator reads."""
+
+
+class _Fields:
+    """Reads fields one by one, and gathers what is wrong with them."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+
+    def read(self, parse: Callable[[], T], otherwise: T) -> T:
+        """What ``parse`` returns; ``otherwise`` where it refuses."""
+        try:
+            return parse()
+        except _BadField as error:
+            self.errors.append(str(error))
+            return otherwise
 
 
 def target_from_connection(
@@ -109,116 +131,67 @@ def target_from_connection(
     port: int | None = None,
     extra: Mapping[str, object] | str | None = None,
 ) -> Target:
-    """The app that a Connection describes; BadTarget with every fault that it has.
+    """The app that a Connection describes; Misconfigured with everything that is wrong with it.
 
     ``extra`` may be the Connection's raw text. Numbers may be decimal strings, which is all that a
     connection written as a URI can hold. An optional field that is empty or null is not set.
     """
-    faults: list[str] = []
-
-    def attempt(read: Callable[[], T], otherwise: T) -> T:
-        try:
-            return read()
-        except _FaultError as fault:
-            faults.append(str(fault))
-            return otherwise
-
-    fields: Mapping[str, object] = attempt(lambda: _extra(extra), {})
-    readable = not faults
-    identifier = attempt(lambda: _login(login), "")
-    secret_key = attempt(lambda: _password(password), "")
-    region = attempt(lambda: _region(fields), "") if readable else ""
-    sdk_app_id = attempt(lambda: _sdk_app_id(fields), 0) if readable else 0
-    app_group = attempt(lambda: _app_group(fields), "")
-    api = attempt(lambda: _api(fields), "")
-    base_url = attempt(lambda: _base_url(host, port, region), "")
-    ca_bundle = attempt(lambda: _ca_bundle(fields), None)
-    timeout = attempt(lambda: _timeout(fields), 0.0)
-    usersig_ttl = attempt(lambda: _usersig_ttl(fields), 0)
-    key = (password or "").strip()
-    shown = {
-        "login": identifier,
-        "extra 'region'": region,
-        "extra 'app_group'": app_group,
-        "host": base_url,
-        "extra 'ca_bundle'": ca_bundle or "",
-    }
-    if len(key) >= _LIKE_A_KEY:
-        # These are recorded, logged and shown: a key pasted into one of them must not be.
-        faults += [
-            f"{name} holds the password: write the secret key into the password field alone"
-            for name, value in shown.items()
-            if key.lower() in value.lower()
-        ]
-    if faults:
-        told = "; ".join(faults)
-        if len(key) >= 6:
-            told = redact(told, secrets=(key,))
-            if key in region:
-                region = ""
-        raise BadTarget(
-            f"connection {inert(conn_id)!r} cannot be used: {told}",
-            region=region or None,
-            sdk_app_id=sdk_app_id or None,
-        )
-    return Target(
+    found = _Fields()
+    fields: Mapping[str, object] = found.read(lambda: _extra(extra), {})
+    readable = not found.errors
+    identifier = found.read(lambda: _login(login), "")
+    secret_key = found.read(lambda: _password(password), "")
+    region = found.read(lambda: _region(fields), "") if readable else ""
+    sdk_app_id = found.read(lambda: _sdk_app_id(fields), 0) if readable else 0
+    target = Target(
         conn_id=conn_id,
         region=region,
         sdk_app_id=sdk_app_id,
-        app_group=app_group,
-        api=api,
         identifier=identifier,
         secret_key=secret_key,
-        base_url=base_url,
-        ca_bundle=ca_bundle,
-        timeout=timeout,
-        usersig_ttl=usersig_ttl,
+        app_group=found.read(lambda: _app_group(fields), ""),
+        api=found.read(lambda: _api(fields), ""),
+        base_url=found.read(lambda: _base_url(host, port, region), ""),
+        ca_bundle=found.read(lambda: _ca_bundle(fields), None),
+        timeout=found.read(lambda: _timeout(fields), 0.0),
+        usersig_ttl=found.read(lambda: _usersig_ttl(fields), 0),
     )
+    key = (password or "").strip()
+    errors = found.errors + _misplaced_key(target, key)
+    if errors:
+        raise _misconfigured(target, key, "; ".join(errors))
+    return target
 
 
-def check_base_url(url: str) -> str:
-    """The URL as scheme://host[:port]; a ValueError that does not quote it where it is not one.
-
-    The client asks this again for itself: nothing is ever sent in the clear beyond this machine.
-    """
-    try:
-        parts = urlsplit(url) if url.isprintable() else None  # it would drop newlines in silence
-        host, port = (parts.hostname, parts.port) if parts else (None, None)
-    except ValueError:
-        parts = None
-    if parts is None:
-        raise ValueError("is not a URL")
-    if parts.scheme not in ("https", "http"):
-        raise ValueError("has to begin with https://")
-    if "@" in parts.netloc:
-        raise ValueError("must not hold a user name or password")
-    if parts.path not in ("", "/") or "?" in url or "#" in url:
-        raise ValueError("must end after host and port: no path, query or fragment")
-    if not host or port == 0 or not (_HOSTNAME.fullmatch(host) or _is_ip(host)):
-        raise ValueError("holds no usable host name (write an international one in its xn-- form)")
-    if parts.scheme == "http" and not is_loopback(host):
-        raise ValueError("has to begin with https://; http:// is for loopback addresses only")
-    shown = f"[{host}]" if ":" in host else host
-    default_port = 443 if parts.scheme == "https" else 80
-    return f"{parts.scheme}://{shown}" + (f":{port}" if port not in (None, default_port) else "")
+def _misplaced_key(target: Target, key: str) -> list[str]:
+    """Fields that hold the key: they are recorded, logged and shown."""
+    shown = {
+        "login": target.identifier,
+        "extra 'region'": target.region,
+        "extra 'app_group'": target.app_group,
+        "host": target.base_url,
+        "extra 'ca_bundle'": target.ca_bundle or "",
+    }
+    if len(key) < _LIKE_A_KEY:
+        return []
+    return [
+        f"{name} holds the password: write the secret key into the password field only"
+        for name, value in shown.items()
+        if key.lower() in value.lower()
+    ]
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine: 127.0.0.0/8, ::1 or localhost."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+def _misconfigured(target: Target, key: str, text: str) -> Misconfigured:
+    region = target.region
+    if len(key) >= 6:
+        text = redact(text, secrets=(key,))
+        if key in region:
+            region = ""
+    return Misconfigured(
+        f"connection {inert(target.conn_id)!r} cannot be used: {text}",
+        region=region or None,
+        sdk_app_id=target.sdk_app_id or None,
+    )
 
 
 def _extra(extra: Mapping[str, object] | str | None) -> Mapping[str, object]:
@@ -231,11 +204,11 @@ def _extra(extra: Mapping[str, object] | str | None) -> Mapping[str, object]:
         except (ValueError, RecursionError):
             read = None
         if read is None:
-            raise _FaultError(
+            raise _BadField(
                 "extra is not readable JSON: write an object with region and sdk_app_id"
             )
     if not isinstance(read, Mapping):
-        raise _FaultError("extra is JSON but not an object: write one with region and sdk_app_id")
+        raise _BadField("extra is JSON but not an object: write one with region and sdk_app_id")
     return read
 
 
@@ -247,7 +220,7 @@ def _set(fields: Mapping[str, object], name: str) -> object | None:
 def _required(fields: Mapping[str, object], name: str, what: str) -> object:
     value = _set(fields, name)
     if value is None:
-        raise _FaultError(f"extra {name!r} is missing: write {what}{_misspelt(fields, name)}")
+        raise _BadField(f"extra {name!r} is missing: write {what}{_misspelt(fields, name)}")
     return value
 
 
@@ -262,25 +235,23 @@ def _misspelt(fields: Mapping[str, object], name: str) -> str:
 
 def _login(login: str | None) -> str:
     if not login:
-        raise _FaultError("login is empty: write the identifier of an administrator of the app")
+        raise _BadField("login is empty: write the identifier of an administrator of the app")
     if login != login.strip():
-        raise _FaultError("login begins or ends with white space: write the identifier alone")
+        raise _BadField("login begins or ends with white space: write the identifier alone")
     if not login.isprintable():
-        raise _FaultError(
-            "login holds characters that cannot be printed: write the identifier alone"
-        )
+        raise _BadField("login holds characters that cannot be printed: write the identifier alone")
     if len(login.encode("utf-8", "surrogatepass")) > 32:
-        raise _FaultError("login is longer than 32 bytes, the vendor's limit for an identifier")
+        raise _BadField("login is longer than 32 bytes, the vendor's limit for an identifier")
     return login
 
 
 def _password(password: str | None) -> str:
     if not password:
-        raise _FaultError("password is empty: write the app's secret key from the vendor's console")
+        raise _BadField("password is empty: write the app's secret key from the vendor's console")
     if password != password.strip():
-        raise _FaultError("password begins or ends with white space: write the secret key alone")
+        raise _BadField("password begins or ends with white space: write the secret key alone")
     if not password.isprintable():
-        raise _FaultError(
+        raise _BadField(
             "password holds characters that cannot be printed: write the secret key alone"
         )
     return password
@@ -292,8 +263,8 @@ def _region(fields: Mapping[str, object]) -> str:
     value = _required(fields, "region", what)
     fine = isinstance(value, str) and value.isprintable() and "/" not in value
     if not isinstance(value, str) or not fine or value.strip() != value or len(value) > 64:
-        raise _FaultError(
-            "extra 'region' is no label: write up to 64 printable characters without a slash, "
+        raise _BadField(
+            "extra 'region' is not a label: write up to 64 printable characters without a slash, "
             f"for instance one of {labels}"
         )
     return value
@@ -303,7 +274,7 @@ def _sdk_app_id(fields: Mapping[str, object]) -> int:
     value = _required(fields, "sdk_app_id", "the app's SDKAppID, a whole number")
     number = _whole(value)
     if number is None or number not in SDK_APP_ID:
-        raise _FaultError(
+        raise _BadField(
             "extra 'sdk_app_id' is not a positive whole number: write the app's SDKAppID"
         )
     return number
@@ -314,9 +285,9 @@ def _app_group(fields: Mapping[str, object]) -> str:
     if value is None:
         return DEFAULT_APP_GROUP
     if not isinstance(value, str) or not value.strip() or len(value) > 128:
-        raise _FaultError("extra 'app_group' is not a text of 1 to 128 characters")
+        raise _BadField("extra 'app_group' is not a text of 1 to 128 characters")
     if not value.isprintable():
-        raise _FaultError("extra 'app_group' holds characters that cannot be printed")
+        raise _BadField("extra 'app_group' holds characters that cannot be printed")
     return value
 
 
@@ -325,7 +296,7 @@ def _api(fields: Mapping[str, object]) -> str:
     if value is None:
         return DEFAULT_API
     if not isinstance(value, str) or value not in API_PATHS:
-        raise _FaultError(f"extra 'api' has to be one of {', '.join(API_PATHS)}")
+        raise _BadField(f"extra 'api' has to be one of {', '.join(API_PATHS)}")
     return value
 
 
@@ -333,13 +304,13 @@ def _base_url(host: str | None, port: int | None, region: str) -> str:
     written = (host or "").strip()
     # Airflow's form sends port 0 where none was written.
     if port is not None and (type(port) is not int or not 0 <= port <= 65535):
-        raise _FaultError("port is not a number from 1 to 65535")
+        raise _BadField("port is not a number from 1 to 65535")
     if not written:
         if not region:
-            return ""  # told already
+            return ""  # reported already
         known = default_host(region)
         if known is None:
-            raise _FaultError(
+            raise _BadField(
                 f"region {region!r} is not one we know the host of: write its host into the "
                 f"connection, or use one of {', '.join(REGION_HOSTS)}"
             )
@@ -353,14 +324,12 @@ def _base_url(host: str | None, port: int | None, region: str) -> str:
     except ValueError as error:
         fault = str(error)
     if fault is not None:
-        raise _FaultError(f"host {fault}")
+        raise _BadField(f"host {fault}")
     parts = urlsplit(written)
     if not port or port == parts.port:
         return base_url
     if parts.port is not None:
-        raise _FaultError(
-            f"host names port {parts.port} and the port field {port}: keep one of them"
-        )
+        raise _BadField(f"host names port {parts.port} and the port field {port}: keep one of them")
     return check_base_url(f"{base_url}:{port}")
 
 
@@ -375,7 +344,7 @@ def _ca_bundle(fields: Mapping[str, object]) -> str | None:
         except (OSError, ValueError):
             usable = False
     if not usable:
-        raise _FaultError(
+        raise _BadField(
             "extra 'ca_bundle' is not a file of PEM certificates that can be read on this machine"
         )
     return str(value)
@@ -392,7 +361,7 @@ def _timeout(fields: Mapping[str, object]) -> float:
         except (ValueError, OverflowError):
             seconds = math.nan
     if not 0 < seconds <= MAX_TIMEOUT:
-        raise _FaultError(
+        raise _BadField(
             f"extra 'timeout' is not a number of seconds above 0 and up to {MAX_TIMEOUT:g}"
         )
     return seconds
@@ -404,7 +373,7 @@ def _usersig_ttl(fields: Mapping[str, object]) -> int:
         return DEFAULT_USERSIG_TTL
     number = _whole(value)
     if number is None or number not in USERSIG_TTL:
-        raise _FaultError(
+        raise _BadField(
             f"extra 'usersig_ttl' is not a whole number of seconds from {USERSIG_TTL.start} to "
             f"{USERSIG_TTL.stop - 1}"
         )

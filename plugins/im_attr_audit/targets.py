@@ -1,0 +1,58 @@
+"""From listed connections to targets; what is known of one that cannot be looked up stays known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from sqlalchemy import Engine
+
+from im_attr_audit.errors import Misconfigured, SecretsUnavailable, Unavailable
+from im_attr_audit.hook import TencentImHook
+from im_attr_audit.record.runs import read_known_apps
+from im_attr_audit.tencent.target import Target, Unresolved
+
+#: How long a task waits for a failing secrets backend in all, in seconds. It is not asked again
+#: after that: with many connections the task would end by its time-out and record nothing.
+FAILING_AT_MOST = 60.0
+
+
+def resolve(
+    conn_ids: Iterable[str], *, masked: bool, monotonic: Callable[[], float] = time.monotonic
+) -> dict[str, Target | Unresolved]:
+    """Each connection's target, or why it has none."""
+    resolved: dict[str, Target | Unresolved] = {}
+    waited = 0.0
+    for conn_id in dict.fromkeys(conn_ids):
+        begun = monotonic()
+        try:
+            if waited >= FAILING_AT_MOST:
+                raise SecretsUnavailable(
+                    f"the secrets backend failed for {waited:.0f} s, so the connection {conn_id} "
+                    "was not looked up"
+                )
+            resolved[conn_id] = TencentImHook(conn_id).get_target(masked=masked)
+        except Misconfigured as error:
+            resolved[conn_id] = Unresolved(conn_id, error, error.region, error.sdk_app_id)
+        except SecretsUnavailable as error:
+            waited += monotonic() - begun
+            resolved[conn_id] = Unresolved(conn_id, Unavailable(str(error), error_info=str(error)))
+    return resolved
+
+
+def with_known_apps(
+    engine: Engine, targets: dict[str, Target | Unresolved]
+) -> dict[str, Target | Unresolved]:
+    """The targets, those without an app with the one that the record knows for the connection."""
+    nameless = {
+        conn_id: target
+        for conn_id, target in targets.items()
+        if isinstance(target, Unresolved) and target.app is None
+    }
+    if not nameless:
+        return targets
+    known = read_known_apps(engine, nameless)
+    return targets | {
+        conn_id: replace(nameless[conn_id], **app._asdict()) for conn_id, app in known.items()
+    }

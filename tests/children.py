@@ -206,7 +206,7 @@ class _Sites:
 
     def watch_client(self) -> None:
         from im_attr_audit import sync
-        from im_attr_audit.tencent import client
+        from im_attr_audit.tencent import client, http11
 
         sites = self
 
@@ -218,12 +218,11 @@ class _Sites:
                 finally:
                     sites.passing("after: a read")
 
-        connect, getresponse = client._connect, client._OurHttp.getresponse
+        connect, getresponse = http11.Connection.connect, http11.Connection.getresponse
 
-        def watched_connect(*given: Any) -> Any:
-            connection = connect(*given)
+        def watched_connect(connection: Any) -> None:
+            connect(connection)
             sites.passing("connected to the vendor")
-            return connection
 
         def watched_getresponse(connection: Any) -> Any:
             sites.passing("request sent")
@@ -231,8 +230,8 @@ class _Sites:
 
         for where, what, watched in (
             (sync, "TencentImClient", Watched),
-            (client, "_connect", watched_connect),
-            (client._OurHttp, "getresponse", watched_getresponse),
+            (http11.Connection, "connect", watched_connect),
+            (http11.Connection, "getresponse", watched_getresponse),
         ):
             setattr(where, what, watched)
 

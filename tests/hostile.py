@@ -13,9 +13,17 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from im_attr_audit.names import AttrName
+from im_attr_audit.tencent.answer import Reply, judge
+
 #: Under which the tests count what came of them.
 PARSED: Final = "hostile answers to the parser, by outcome"
 OK: Final = '"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0'
+
+
+def parse(body: bytes, *, http_status: int = 200) -> dict[int, AttrName]:
+    """The names that a body of this status holds, or the error that it leads to."""
+    return judge(Reply(http_status, None, "", body)).names
 
 
 def _answer(names: str, more: str = "") -> bytes:

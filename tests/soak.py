@@ -27,7 +27,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from im_attr_audit.errors import PollFailed
-from im_attr_audit.tencent.answer import parse
 from im_attr_audit.tencent.redact import safe_text
 
 from launch.postgres import THROWAWAY, EmbeddedPostgres
@@ -60,7 +59,7 @@ def parse_hostile(number: int, seed: int) -> None:
     for body in itertools.islice(hostile.bodies(seed), number):
         safe_text(body.decode("utf-8", "backslashreplace"), secrets=["0123456789abcdef" * 4])
         try:
-            parse(body)
+            hostile.parse(body)
         except PollFailed as failure:
             count(hostile.PARSED, failure.outcome)
         else:

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from im_attr_audit.errors import Invalid, PollFailed, Rejected, Unavailable
 from im_attr_audit.names import AttrName
-from im_attr_audit.tencent.answer import parse
 from im_attr_audit.tencent.redact import REDACTED, inert, redact, safe_text
 from im_attr_audit.tencent.usersig import user_sig
 
 from tests import hostile
 from tests.counts import count
+from tests.hostile import parse
 
 KEY = "5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5e"
 

@@ -33,7 +33,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from im_attr_audit.errors import Invalid, Misconfigured, PollFailed, Rejected, Unavailable
 from im_attr_audit.names import AttrName
-from im_attr_audit.tencent import client as client_module
 from im_attr_audit.tencent.client import Pool, TencentImClient
 from im_attr_audit.tencent.redact import REDACTED, redact
 from im_attr_audit.tencent.target import Target
@@ -742,7 +741,7 @@ def test_tls_1_1_is_refused(serve: Callable[..., Server], authority: Authority) 
 @pytest.mark.parametrize(
     ("greeting", "words"),
     [
-        (b"", "it hung up before it could be asked"),
+        (b"", "it closed the connection during the TLS handshake"),
         (b"220 mail.example ESMTP\r\n", "could not be agreed (WRONG_VERSION_NUMBER)"),
     ],
 )
@@ -1023,6 +1022,8 @@ def test_client_target_and_pool_show_no_secret(serve: Callable[..., Server]) -> 
 
 
 def test_nothing_of_a_call_outlives_it(serve: Callable[..., Server]) -> None:
-    TencentImClient(target_of(serve(reply()))).get_attr_names()
-    assert not [thread for thread in threading.enumerate() if "im-attr-audit" in thread.name]
-    assert client_module._this_thread.call is None
+    with Pool() as pool:
+        TencentImClient(target_of(serve(reply())), pool).get_attr_names()
+        assert not [thread for thread in threading.enumerate() if "im-attr-audit" in thread.name]
+        ((line,),) = pool._idle.values()
+        assert line.call.query == ""

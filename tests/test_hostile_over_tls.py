@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from im_attr_audit.errors import PollFailed
-from im_attr_audit.tencent.answer import parse
 from im_attr_audit.tencent.redact import redact
 from im_attr_audit.tencent.target import Target
 
@@ -18,6 +17,7 @@ from simulator.control import Simulator
 from tests import hostile
 from tests.conftest import AuditDb
 from tests.counts import count
+from tests.hostile import parse
 from tests.rig import Rig, app_of, assert_chains_hold
 
 ANSWERS = 520

@@ -14,7 +14,8 @@ from im_attr_audit.errors import Misconfigured
 from im_attr_audit.names import AttrName
 from im_attr_audit.record.clock import Clock, read_clock
 from im_attr_audit.record.runs import retire_apps
-from im_attr_audit.tencent.answer import parse
+from im_attr_audit.tencent import answer
+from im_attr_audit.tencent.answer import Reply
 from im_attr_audit.tencent.target import Target, Unresolved
 from sqlalchemy import Engine, text
 
@@ -349,13 +350,15 @@ def test_an_answer_that_nobody_foresaw_is_invalid_and_stops_no_other(
 ) -> None:
     other = rig.add_app("china", NAMES)
 
-    def fails(body: bytes, **_: object) -> dict[int, AttrName]:
-        if b"gender" in body:
+    names_in = answer._names_in
+
+    def fails(reply: Reply, *given: Any) -> dict[int, AttrName]:
+        if b"gender" in reply.body:
             raise ZeroDivisionError(app.secret_key)
-        return parse(body)
+        return names_in(reply, *given)
 
     rig.set_names(app, {0: "gender"})
-    monkeypatch.setattr("im_attr_audit.tencent.client.parse", fails)
+    monkeypatch.setattr(answer, "_names_in", fails)
     assert rig.outcomes(app, other) == ["invalid", "ok"]
     assert rig.record(app).polls[-1].error_info == (
         "the answer could not be understood (ZeroDivisionError)"

@@ -1,16 +1,17 @@
-"""One answer of the vendor: which bytes are valid, and what anything else is. Pure.
+"""One answer of the vendor: which is valid, and what anything else is. Pure.
 
-:func:`parse` decides, and no other place does. Every input ends in exactly one way: names are
-returned, or one of three errors is raised.
+:func:`judge` decides, and no other place does: status, framing, encoding, length, JSON, names.
+Every reply ends in exactly one way: an Answer is returned, or one of three errors is raised, with
+everything that is known of the reply in it.
 
 ============================================== =====================================================
 what came                                      what it is
 ============================================== =====================================================
-200, code 0, "OK", well-formed names           the names
+200, code 0, "OK", well-formed names           an Answer
 200 or 4xx, vendor JSON with another code      the code's own class (:mod:`codes`)
 any 5xx, 408, 425, 429                         Unavailable; a code in the body is kept
-4xx with no vendor JSON                        Unavailable: a gateway spoke, not the vendor, which
-                                               promises 200 "unless a network error"
+4xx with no vendor JSON                        Unavailable: a gateway answered; the vendor promises
+                                               200 "unless a network error"
 3xx                                            Invalid: a redirect is never followed
 any other status                               Invalid
 200 with anything else                         Invalid, with a reason
@@ -18,7 +19,8 @@ any other status                               Invalid
 
 ``Rejected`` needs the vendor's own word, a permanent code: an HTML page of a proxy says nothing
 about the app. Strictness beyond JSON's: a key that stands twice in an object that we read, a BOM,
-NaN and Infinity, other charsets are refused. Fields that we do not know are ignored.
+NaN and Infinity, other charsets are refused. So are an ambiguous length and anything behind the end
+of a compressed body, save further members of a gzip file (RFC 1952). Unknown fields are ignored.
 
 Errors raised here come out of no ``except`` block: a JSONDecodeError holds the whole body, which
 may echo a signed URL.
@@ -28,16 +30,20 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, Final, NoReturn
 
 from im_attr_audit.errors import Invalid, PollFailed, Rejected, Unavailable
 from im_attr_audit.names import AttrName
 from im_attr_audit.tencent.codes import lookup
-from im_attr_audit.tencent.redact import clip, safe_text
+from im_attr_audit.tencent.redact import clip, redact, safe_text
 
+MAX_BODY: Final = 1024 * 1024
 MAX_NAME_BYTES: Final = 1024
 MAX_SLOT: Final = 999
 _SLOT = re.compile("0|[1-9][0-9]{0,2}", re.ASCII)
@@ -49,6 +55,22 @@ Clean = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
+class Reply:
+    """What came over HTTP, not looked at yet.
+
+    ``date`` and ``encoding`` are headers. ``body`` is as sent, of at most MAX_BODY + 1 bytes: the
+    last one means that there was more. ``malformed`` is why the body's end was not certain; then
+    it was not read.
+    """
+
+    status: int
+    date: str | None
+    encoding: str
+    body: bytes
+    malformed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A valid answer: the names, and what is kept as evidence of it."""
 
@@ -56,6 +78,21 @@ class Answer:
     text: str = field(repr=False)
     http_status: int
     vendor_date: datetime | None
+
+
+class _NotValidError(Exception):
+    """Raised inside this module only: why a reply is not valid, and the vendor's own words."""
+
+    def __init__(
+        self,
+        kind: type[PollFailed],
+        reason: str,
+        *,
+        code: int | None = None,
+        info: str | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.kind, self.reason, self.code, self.info = kind, reason, code, info
 
 
 class _NotJsonError(Exception):
@@ -70,30 +107,53 @@ class _HugeInt:
     """An integer of more digits than any field has; Python refuses to read the longest of them."""
 
 
-def inert_only(text: str) -> str:
-    """The default cleaning, for callers that hold no secret."""
-    return safe_text(text, secrets=())
+def judge(reply: Reply, *, secrets: tuple[str, ...] = ()) -> Answer:
+    """The names in a reply, or a PollFailed that says why there are none.
 
-
-def parse(body: bytes, *, http_status: int = 200, clean: Clean = inert_only) -> dict[int, AttrName]:
-    """The names in an answer, or why there are none.
-
-    ``clean`` is applied to every piece of the body that goes into an error.
+    ``secrets`` are removed from every text that is kept, and no name may hold one.
     """
-    document, why_not = _decode(body)
-    if http_status >= 500 or http_status in _TRY_LATER:
-        raise _gateway(http_status, document, clean)
-    if 300 <= http_status < 400:
-        _refuse(f"HTTP {http_status}: a redirect, which is never followed; check the target's host")
-    if 400 <= http_status < 500:
+    clean = partial(safe_text, secrets=secrets)
+    date, text = _date(reply.date), None
+    try:
+        body, fault = _unpacked(reply)
+        text = clean(body.decode("utf-8", "backslashreplace"))
+        names = _names_in(reply, body, fault, clean)
+        if any(redact(name.name, secrets=secrets) != name.name for name in names.values()):
+            _refuse("an attribute name holds this app's secret key or a UserSig")
+        return Answer(names, text, reply.status, date)
+    except _NotValidError as raised:
+        why = raised
+    except Exception as error:
+        # Whatever a reply can provoke ends here: it must not stop the apps beside it.
+        reason = f"the answer could not be understood ({type(error).__name__})"
+        why = _NotValidError(Invalid, reason)
+    raise why.kind(
+        why.reason,
+        http_status=reply.status,
+        error_code=why.code,
+        error_info=why.info or why.reason,
+        answer=text,
+        vendor_date=date,
+    )
+
+
+def _names_in(reply: Reply, body: bytes, fault: str | None, clean: Clean) -> dict[int, AttrName]:
+    """``fault`` is what is wrong with the body as a whole; a status other than 200 goes first."""
+    status = reply.status
+    document, not_json = _decode(body)
+    if status >= 500 or status in _TRY_LATER:
+        raise _gateway(status, document, clean)
+    if 300 <= status < 400:
+        _refuse(f"HTTP {status}: a redirect, which is never followed; check the connection's host")
+    if 400 <= status < 500:
         code = _code_of(document)
         if code is None or code == 0:
-            raise _gateway(http_status, document, clean)
-        raise _vendor_error(code, document, http_status, clean)
-    if http_status != 200:
-        _refuse(f"HTTP {http_status} where only 200 carries names")
-    if why_not is not None:
-        _refuse(why_not)
+            raise _gateway(status, document, clean)
+        raise _vendor_error(code, document, clean)
+    if status != 200:
+        _refuse(f"HTTP {status} where only 200 carries names")
+    if fault or not_json:
+        _refuse(fault or not_json or "")
     if not isinstance(document, dict):
         _refuse("the answer is not a JSON object")
     if isinstance(document, _Repeated):
@@ -104,10 +164,63 @@ def parse(body: bytes, *, http_status: int = 200, clean: Clean = inert_only) -> 
     if code is None:
         _refuse("ErrorCode is not an integer of the vendor's range")
     if code != 0:
-        raise _vendor_error(code, document, http_status, clean)
+        raise _vendor_error(code, document, clean)
     if document.get("ActionStatus") != "OK":
         _refuse('ErrorCode is 0 and ActionStatus is not "OK"')
     return _names(document, clean)
+
+
+def _unpacked(reply: Reply) -> tuple[bytes, str | None]:
+    """The body without its content encoding, of at most MAX_BODY bytes, and what is wrong with it.
+
+    Nobody asked for an encoding, but a proxy on the way may add one all the same.
+    """
+    encoding, body, fault = reply.encoding.strip().lower(), reply.body, None
+    if reply.malformed:
+        fault = f"the answer's head has {reply.malformed}"
+    elif encoding in ("gzip", "x-gzip", "deflate"):
+        unpacked, wrong = _decompressed(body)
+        # What cannot be unpacked is kept as it came.
+        body, fault = unpacked or body, wrong and f"the answer's {encoding} encoding {wrong}"
+    elif encoding not in ("", "identity"):
+        fault = "the answer has a content encoding that was not asked for"
+    if len(body) > MAX_BODY or len(reply.body) > MAX_BODY:
+        fault = f"the answer is longer than {MAX_BODY} bytes"
+    return body[:MAX_BODY], fault
+
+
+def _decompressed(packed: bytes) -> tuple[bytes, str | None]:
+    """What zlib or gzip bytes hold, up to MAX_BODY + 1 bytes, and what is wrong with them."""
+    unpacker, unpacked = zlib.decompressobj(wbits=47), bytearray()
+    gzipped = packed.startswith(b"\x1f\x8b")
+    at = 0
+    try:
+        # In small pieces: what is left after each of many members is copied.
+        while at < len(packed):
+            piece = packed[at : at + 4096]
+            unpacked += unpacker.decompress(piece, MAX_BODY + 1 - len(unpacked))
+            if len(unpacked) > MAX_BODY:
+                return bytes(unpacked), None
+            at += len(piece) - len(unpacker.unused_data)
+            if unpacker.eof and at < len(packed):
+                if not gzipped:
+                    return bytes(unpacked), "is followed by something else"
+                unpacker = zlib.decompressobj(wbits=31)
+    except zlib.error:
+        after = "is followed by something else" if gzipped and unpacked else "is broken"
+        return bytes(unpacked), after
+    return bytes(unpacked), None if unpacker.eof else "is cut off"
+
+
+def _date(header: str | None) -> datetime | None:
+    """The Date header, aware and in UTC; None where none can be read from it."""
+    if not header:
+        return None
+    try:
+        date = parsedate_to_datetime(header)
+        return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
+    except Exception:  # the parser's own errors are of many kinds
+        return None
 
 
 def _names(document: dict[str, Any], clean: Clean) -> dict[int, AttrName]:
@@ -197,23 +310,29 @@ def _info_of(document: object, clean: Clean) -> str | None:
     return clean(info) if isinstance(info, str) and info else None
 
 
-def _vendor_error(code: int, document: object, http_status: int, clean: Clean) -> PollFailed:
+def _vendor_error(code: int, document: object, clean: Clean) -> _NotValidError:
     row, info = lookup(code), _info_of(document, clean)
-    said = f" ({clip(' '.join(info.split()), 200)})" if info else ""
-    reason = f"the vendor answered {code}{said}: {row.sentence}"
+    quoted = f" ({clip(' '.join(info.split()), 200)})" if info else ""
+    reason = f"the vendor answered {code}{quoted}: {row.sentence}"
     kind = Unavailable if row.retriable else Rejected
-    return kind(reason, http_status=http_status, error_code=code, error_info=info or row.sentence)
+    return _NotValidError(kind, reason, code=code, info=info or row.sentence)
 
 
-def _gateway(http_status: int, document: object, clean: Clean) -> Unavailable:
-    code, info = _code_of(document), _info_of(document, clean)
-    reason = f"HTTP {http_status}: the vendor or a gateway before it could not serve the request"
-    if http_status < 500 and http_status not in _TRY_LATER:
-        reason = (
-            f"HTTP {http_status} and no answer of the vendor's kind: a gateway or another server "
-            "spoke; check the target's host and any proxy"
+def _gateway(status: int, document: object, clean: Clean) -> _NotValidError:
+    if status >= 500 or status in _TRY_LATER:
+        what = "the vendor or a gateway before it could not serve the request"
+    elif status == 407:
+        what = (
+            "a proxy wants a login; write user and password into HTTPS_PROXY, as "
+            "http://user:password@host:port"
         )
-    return Unavailable(reason, http_status=http_status, error_code=code, error_info=info or reason)
+    else:
+        what = (
+            "the answer is not the vendor's: a gateway or another server sent it; check the "
+            "connection's host and any proxy"
+        )
+    code, info = _code_of(document), _info_of(document, clean)
+    return _NotValidError(Unavailable, f"HTTP {status}: {what}", code=code, info=info)
 
 
 def _quoted(key: str, clean: Clean) -> str:
@@ -221,4 +340,4 @@ def _quoted(key: str, clean: Clean) -> str:
 
 
 def _refuse(reason: str) -> NoReturn:
-    raise Invalid(reason, error_info=reason)
+    raise _NotValidError(Invalid, reason)

@@ -59,7 +59,7 @@ lint: setup
 	@.venv/bin/mypy plugins dags launch compose simulator tests benchmarks
 
 licences: setup
-	@.venv/bin/python -m launch.licences
+	@.venv/bin/pip-licenses --from=mixed --with-system --fail-on=UNKNOWN
 
 # One lock for Python 3.11 to 3.14 on Linux (x86_64, arm64) and macOS (arm64), and no host in it.
 # `make lock UPGRADE=--upgrade` takes the newest of everything.

@@ -87,8 +87,8 @@ class Family:
         found = (processes.identity(component.pid) for component in self.components)
         return [identity for identity in found if identity is not None]
 
-    def bury(self) -> None:
-        """Adopted processes that died: nobody else reads their exit status."""
+    def reap(self) -> None:
+        """Read the exit status of adopted processes that ended; no one else does."""
         ours = self._others | {component.pid for component in self.components}
         for pid in processes.children(zombies=True):
             if pid not in ours:
@@ -116,7 +116,7 @@ class Family:
         for pid in self._alive():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        self.bury()
+        self.reap()
         return not self._alive() and all(each.ended is not None for each in self.components)
 
     def _alive(self) -> list[int]:
@@ -124,15 +124,8 @@ class Family:
             pid
             for child in processes.children()
             if child not in self._others
-            for pid in (child, *descendants(child))
+            for pid in (child, *processes.children(child, recursive=True))
         ]
-
-
-def descendants(parent: int) -> list[int]:
-    found = []
-    for child in processes.children(parent):
-        found += [child, *descendants(child)]
-    return found
 
 
 def _signal_group(leader: int, number: int) -> None:
@@ -146,7 +139,11 @@ def stop_left_over(known: Sequence[Mapping[str, Any]], *, patience: float = 10) 
     Only processes that are provably the ones it started, and what is below them.
     """
     left = [each for each in known if processes.is_same(each)]
-    below = [processes.identity(pid) for each in left for pid in descendants(int(each["pid"]))]
+    below = [
+        processes.identity(pid)
+        for each in left
+        for pid in processes.children(int(each["pid"]), recursive=True)
+    ]
     everything = [*left, *(each for each in below if each is not None)]
 
     def gone() -> bool:

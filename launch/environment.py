@@ -14,7 +14,8 @@ import stat
 from collections.abc import Mapping
 
 from launch.databases import Databases
-from launch.state import ROOT, LaunchError, State, say, write_private
+from launch.files import write_private
+from launch.state import ROOT, LaunchError, State, say
 
 LOGIN = "admin"
 CONN_IDS = "AIRFLOW_VAR_IM_ATTR_AUDIT_CONN_IDS"

@@ -1,8 +1,8 @@
 """Looking at other processes, and never trusting a number alone.
 
-A process id written to a file outlives its process, and the system hands the number to the next
-one that comes. So whoever reads an id from a file asks here what that process was started as
-before trusting or signalling it.
+A process id written to a file outlives its process, and the system gives the number to a later
+process. Code that reads an id from a file asks here what that process is before it trusts or
+signals it.
 """
 
 from __future__ import annotations
@@ -11,96 +11,108 @@ import contextlib
 import fcntl
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+# `make clean` works where nothing is installed: psutil is imported where it is needed.
+if TYPE_CHECKING:
+    import psutil
+
+# A moment since boot is computed from two clocks that the system rounds differently.
+_SECONDS_APART = 2.0
 
 
 def exists(pid: int) -> bool:
-    """Is there a process of that number (not yet buried ones count as gone)?"""
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return not _is_zombie(pid)
+    """Whether a process of that number runs. A zombie does not."""
+    return _running(pid) is not None
 
 
-def _is_zombie(pid: int) -> bool:
+def _running(pid: int) -> psutil.Process | None:
+    import psutil
+
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] in {"Z", "X"}
+        process = psutil.Process(pid)
+        return None if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD) else process
+    except psutil.AccessDenied:
+        return process
+    except (psutil.NoSuchProcess, ValueError):  # ValueError: a negative number
+        return None
 
 
 def command_line(pid: int) -> str:
-    """The words a process was started with, joined by blanks; empty where it cannot be seen."""
+    """The words a process was started with, joined by spaces; empty where it cannot be seen."""
+    try:
+        import psutil
+    except ImportError:
+        return _command_line_without_psutil(pid)
+    try:
+        return " ".join(psutil.Process(pid).cmdline()).strip()
+    except (psutil.Error, ValueError):
+        return ""
+
+
+def _command_line_without_psutil(pid: int) -> str:
+    """For `make clean` without .venv, which must not delete data under a running server."""
     if pid <= 0:
         return ""
-    try:
+    with contextlib.suppress(OSError):
         raw = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        if sys.platform.startswith("linux"):
-            return ""
-    else:
         return raw.replace(b"\0", b" ").decode(errors="replace").strip()
-    shown = subprocess.run(
-        ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    return shown.stdout.strip()
+    with contextlib.suppress(OSError):
+        command = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
+        shown = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False
+        )
+        return shown.stdout.strip()
+    return ""
 
 
 def identity(pid: int) -> dict[str, Any] | None:
-    """What tells this process from every other that has, had or will have its number."""
-    if not exists(pid):
+    """What distinguishes this process from every other that has, had or will have its number.
+
+    ``started`` is in seconds since boot: setting the clock does not change it. ``boot`` names the
+    boot where the system does (Linux), so that the same number after a reboot is another process.
+    """
+    import psutil
+
+    process = _running(pid)
+    if process is None:
         return None
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        started = process.create_time() - psutil.boot_time()
+    except psutil.NoSuchProcess:
+        return None
+    boot = ""
+    with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        started = f"{boot} {fields[19]}"
-    except OSError:
-        shown = subprocess.run(
-            ["/bin/ps", "-o", "lstart=", "-p", str(pid)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        started = shown.stdout.strip()
-    return {"pid": pid, "started": started} if started else None
+    return {"pid": pid, "started": started, "boot": boot}
 
 
 def is_same(known: Mapping[str, Any] | None) -> bool:
-    """Does the process of that identity still run?"""
-    return known is not None and identity(int(known["pid"])) == known
+    """Whether the process of that identity still runs."""
+    if known is None or not isinstance(known.get("started"), float):
+        return False  # nothing known, or written by an earlier version
+    found = identity(int(known["pid"]))
+    return (
+        found is not None
+        and found["boot"] == known.get("boot")
+        and abs(found["started"] - known["started"]) < _SECONDS_APART
+    )
 
 
-def children(parent: int | None = None, *, zombies: bool = False) -> list[int]:
-    """The direct children of a process (of this one where none is named)."""
-    parent = os.getpid() if parent is None else parent
-    if not sys.platform.startswith("linux"):
-        shown = subprocess.run(
-            ["/usr/bin/pgrep", "-P", str(parent)], capture_output=True, text=True, check=False
-        )
-        return [int(line) for line in shown.stdout.split()]
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == parent and (zombies or fields[0] not in "ZX"):
-            found.append(int(entry.parent.name))
-    return found
+def children(
+    parent: int | None = None, *, recursive: bool = False, zombies: bool = False
+) -> list[int]:
+    """The children of a process (of this one where none is named), or all its descendants."""
+    import psutil
+
+    try:
+        found = psutil.Process(parent).children(recursive=recursive)
+    except psutil.NoSuchProcess:
+        return []
+    return [child.pid for child in found if zombies or exists(child.pid)]
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float, interval: float = 0.05) -> bool:
@@ -114,12 +126,12 @@ def wait_until(condition: Callable[[], bool], *, seconds: float, interval: float
 
 
 class BusyError(Exception):
-    """Somebody else holds the lock."""
+    """Another process holds the lock."""
 
 
 @contextlib.contextmanager
 def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a lock that the kernel takes back whatever becomes of this process."""
+    """Hold a lock that the kernel releases however this process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Close-on-exec (Python's default) matters: a child that inherited the lock would keep it.
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

@@ -8,8 +8,9 @@ import subprocess
 import sys
 
 from launch import databases, environment
+from launch.files import write_private
 from launch.postgres import bundled_binaries
-from launch.state import State, write_private
+from launch.state import State
 
 
 def main() -> int:

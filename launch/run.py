@@ -236,7 +236,7 @@ class _Run:
         begun = set(seen)
         while True:
             self._check(server)
-            self._family.bury()
+            self._family.reap()
             for run in runs.newest():
                 if run.run_id not in begun and run.state != "queued":
                     begun.add(run.run_id)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from launch import processes
+from launch.files import generated_secret, write_private
 from launch.postgres import EmbeddedPostgres
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,11 +63,7 @@ class State:
 
     def secret(self, name: str, make: Callable[[], str] = lambda: secrets.token_urlsafe(32)) -> str:
         """A generated secret in a file that only we can read; the same one ever after."""
-        path = self.secrets / name
-        with contextlib.suppress(FileNotFoundError):
-            return path.read_text().strip()
-        write_private(path, make() + "\n")
-        return path.read_text().strip()
+        return generated_secret(self.secrets / name, make)
 
     def remember(self, name: str, value: Any) -> None:
         write_private(self.folder / f"{name}.json", json.dumps(value) + "\n")
@@ -85,12 +82,3 @@ class State:
         """Only one command at a time may let the DAG run here (`make run`, or one `make sync`)."""
         with processes.file_lock(self.folder / "run.lock", wait=False):
             yield
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only we can read, at once or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-    temporary.rename(path)

@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from launch.postgres import EmbeddedPostgres
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/*_-]{24,}={0,2}_{0,2}")
@@ -140,12 +142,9 @@ def scan_database(server: EmbeddedPostgres, dbname: str, secrets: Secrets) -> tu
 def scan_command_lines(secrets: Secrets) -> list[str]:
     """The words that every process on this machine was started with."""
     found: list[str] = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes()
-        except OSError:
-            continue
-        found += scan(words.replace(b"\0", b" "), secrets, "a command line")
+    for process in psutil.process_iter(["cmdline"]):
+        words = " ".join(process.info["cmdline"] or ())
+        found += scan(words.encode("utf-8", "surrogateescape"), secrets, "a command line")
     return found
 
 

@@ -17,7 +17,8 @@ import psycopg2
 import pytest
 
 from launch import components, databases, environment, network, processes
-from launch.postgres import THROWAWAY, EmbeddedPostgres, free_port
+from launch.network import free_port
+from launch.postgres import THROWAWAY, EmbeddedPostgres
 from launch.state import STATE_VARIABLE, LaunchError, State
 from launch.targets import targets
 
@@ -430,6 +431,20 @@ def test_clean_deletes_everything_when_told_so(state: State) -> None:
     assert not home.exists()
 
 
+def test_clean_works_where_nothing_is_installed_and_stops_a_server_that_still_runs(
+    state: State,
+) -> None:
+    server = state.postgres()
+    server.start()
+    pid, home = server.pid, server.home
+    assert pid is not None
+    done = run(sys.executable, "-S", "-m", "launch", "clean", given="y\n")
+    assert done.returncode == 0, done.stderr
+    assert not processes.exists(pid)
+    assert not home.exists()
+    assert not state.folder.exists()
+
+
 def test_clean_is_refused_while_a_command_is_up(state: State) -> None:
     with state.the_one():
         done = launch("clean", "y\n")
@@ -455,14 +470,14 @@ def test_an_identity_is_of_one_process_and_not_of_its_number() -> None:
 ORPHANS = """
 import os, signal, sys, time
 from pathlib import Path
-from launch import components
+from launch import components, processes
 components.adopt_orphans()
 family = components.Family()
 nest = "sleep 600 & setsid sleep 600 & echo started; wait"
 family.components.append(
     components.Component("nest", ["/bin/sh", "-c", nest], os.environ, Path(sys.argv[1]))
 )
-below = lambda: components.descendants(os.getpid())
+below = lambda: processes.children(os.getpid(), recursive=True)
 while len(below()) < 3:
     time.sleep(0.02)
 if sys.argv[2] == "killed":
@@ -515,7 +530,7 @@ def test_what_a_killed_launcher_left_is_ended_and_a_stranger_is_not() -> None:
             processes.identity(left.pid) or {},
             {**(processes.identity(stranger.pid) or {}), "started": "before the last boot"},
         ]
-        below = components.descendants(left.pid)
+        below = processes.children(left.pid, recursive=True)
         assert components.stop_left_over(known) == 1
         assert left.wait(10) == -signal.SIGTERM
         assert not any(processes.exists(pid) for pid in below)

@@ -11,10 +11,11 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from launch import api, components, environment, processes
+from launch import api, environment, processes
 from launch.dag_runs import DAG_ID, DagRuns
 from launch.state import STATE_VARIABLE, State
 from simulator.control import Simulator
@@ -74,7 +75,7 @@ class Launched:
         bench.state.make()
         self.output = bench.folder / "run.out"
         self._bench = bench
-        self.seen: set[tuple[int, str]] = set()
+        self.seen: dict[tuple[int, float], dict[str, Any]] = {}
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "launch", "run"],
@@ -103,9 +104,9 @@ class Launched:
 
     def look(self) -> None:
         """Remember which processes there are below it."""
-        for pid in components.descendants(self.process.pid):
+        for pid in processes.children(self.process.pid, recursive=True):
             if identity := processes.identity(pid):
-                self.seen.add((pid, identity["started"]))
+                self.seen[pid, identity["started"]] = identity
 
     def until_up(self) -> None:
         self.until(lambda: "Login" in self.said)
@@ -114,7 +115,7 @@ class Launched:
         """The process of one of Airflow's parts."""
         return next(
             pid
-            for pid in components.descendants(self.process.pid)
+            for pid in processes.children(self.process.pid, recursive=True)
             if re.search(rf"airflow {name}", processes.command_line(pid).replace("_", "-"))
         )
 
@@ -126,8 +127,8 @@ class Launched:
         """What still runs of all that ever ran below it."""
         return [
             f"{pid} {processes.command_line(pid)}"
-            for pid, started in self.seen
-            if processes.is_same({"pid": pid, "started": started})
+            for (pid, _), identity in self.seen.items()
+            if processes.is_same(identity)
         ]
 
     @property
@@ -139,8 +140,8 @@ class Launched:
             self.process.kill()
             self.process.wait()
         processes.wait_until(lambda: self.only_postgres_left, seconds=20)
-        for pid, started in self.seen:
-            if processes.is_same({"pid": pid, "started": started}):
+        for (pid, _), identity in self.seen.items():
+            if processes.is_same(identity):
                 os.kill(pid, signal.SIGKILL)
 
 

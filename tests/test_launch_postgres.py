@@ -16,13 +16,13 @@ import psycopg2
 import pytest
 
 from launch import processes
+from launch.network import free_port
 from launch.postgres import (
     ROOTS_PLACE,
     THROWAWAY,
     EmbeddedPostgres,
     PostgresError,
     bundled_binaries,
-    free_port,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -169,7 +169,7 @@ def test_another_checkouts_server_under_the_same_number_is_not_ours(
 def test_several_starters_at_once_make_one_server(tmp_path: Path) -> None:
     directory = tmp_path / "postgres"
     code = (
-        "import sys; from launch.postgres import *;"
+        "import sys; from launch.postgres import EmbeddedPostgres, THROWAWAY;"
         "server = EmbeddedPostgres(sys.argv[1], settings=THROWAWAY);"
         "print(server.start(), server.pid)"
     )

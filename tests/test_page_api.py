@@ -26,7 +26,7 @@ from im_attr_audit.page.reader import Reader
 from im_attr_audit.record.store import record_polls
 from sqlalchemy import text
 
-from launch.postgres import free_port
+from launch.network import free_port
 from tests.browser.story import HOSTILE
 from tests.conftest import READER, AuditDb
 from tests.history import NamesLike, polled

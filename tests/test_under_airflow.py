@@ -22,7 +22,7 @@ from im_attr_audit.record.engine import create_audit_engine
 from im_attr_audit.tencent.target import Target
 from sqlalchemy.engine import make_url
 
-from launch import api, components, databases, environment, network, processes
+from launch import api, databases, environment, network, processes
 from launch.dag_runs import DAG_ID, DagRun, DagRuns
 from launch.state import State
 from simulator.control import Simulator
@@ -133,7 +133,7 @@ class Airflow:
         """The scheduler's workers that run a task at present."""
         return [
             pid
-            for pid in components.descendants(self.parts["scheduler"].pid)
+            for pid in processes.children(self.parts["scheduler"].pid, recursive=True)
             if "airflow worker" in processes.command_line(pid)
             and "<idle>" not in processes.command_line(pid)
             and processes.children(pid)
@@ -239,7 +239,9 @@ def test_task_workers_killed_while_they_sync_cost_nothing(scene: Scene) -> None:
     run = scene.begin("ok")
     workers = scene.airflow.workers()
     assert len(workers) == len(REGIONS)
-    kill([pid for worker in workers for pid in (worker, *components.descendants(worker))])
+    kill(
+        [pid for worker in workers for pid in (worker, *processes.children(worker, recursive=True))]
+    )
     count(KILLED, "task workers with their task", len(workers))
     scene.go_on(run)
 
@@ -280,7 +282,7 @@ def test_a_scheduler_killed_with_its_workers_during_a_commit_costs_nothing(scene
         assert processes.wait_until(waiting, seconds=90)
         scheduler = airflow.parts["scheduler"].pid
         workers = len(airflow.workers())
-        kill([scheduler, *components.descendants(scheduler)])
+        kill([scheduler, *processes.children(scheduler, recursive=True)])
         count(KILLED, "schedulers")
         count(KILLED, "task workers with their task", workers)
         connection.rollback()

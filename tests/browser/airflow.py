@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from launch.postgres import EmbeddedPostgres, free_port
+from launch.network import free_port
+from launch.postgres import EmbeddedPostgres
 
 ROOT = Path(__file__).parents[2]
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"

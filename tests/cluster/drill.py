@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,15 +26,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from launch.network import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 DAG = "im_attr_name_audit"
 PROJECT = "im-attr-audit-drill"
-
-
-def free_port() -> int:
-    """One that nobody listens on at present."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 PORT, DB_PORT = free_port(), free_port()

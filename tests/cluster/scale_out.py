@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,8 +26,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from launch import api
-from launch.components import descendants
+from launch import api, processes
+from launch.network import free_port
 from launch.postgres import EmbeddedPostgres
 from simulator.control import Simulator
 from simulator.records import NewApp
@@ -69,11 +68,6 @@ def eventually(what: str, condition: Callable[[], Any], seconds: float = 900) ->
             raise AssertionError(f"waited {seconds:.0f} s for {what}")
         time.sleep(0.25)
     return found
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 class Cluster:
@@ -217,14 +211,14 @@ class Cluster:
     def kill(self, name: str) -> None:
         """As if the machine were gone: the worker and every process of it, by SIGKILL."""
         process = self.processes.pop(name)
-        for pid in (process.pid, *descendants(process.pid)):
+        for pid in (process.pid, *processes.children(process.pid, recursive=True)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait(30)
 
     def stop(self, name: str) -> None:
         process = self.processes.pop(name)
-        below = descendants(process.pid)
+        below = processes.children(process.pid, recursive=True)
         process.terminate()
         try:
             process.wait(60)

@@ -285,6 +285,56 @@ def test_the_hook_can_mask_each_signature_before_its_use(serve: Callable[..., Se
         pytest.param(
             [b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n", None], Invalid, None, id="minus_5"
         ),
+        *(
+            pytest.param(
+                [f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode() + GOOD, None],
+                Invalid, None, id=f"head_{name}",
+            )
+            for name, head in {
+                "minus_length": f"Content-Length: -{len(GOOD)}",
+                "plus_length": f"Content-Length: +{len(GOOD)}",
+                "word_length": "Content-Length: all",
+                "two_lengths": f"Content-Length: {len(GOOD)}\r\nContent-Length: 3",
+                "listed_lengths": f"Content-Length: {len(GOOD)}, {len(GOOD)}",
+                "length_and_chunked": "Content-Length: 5\r\nTransfer-Encoding: chunked",
+                "other_coding": "Transfer-Encoding: gzip, chunked",
+            }.items()
+        ),
+        *(
+            pytest.param(
+                [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+                 + size + b"\r\n" + GOOD + end, None],
+                Unavailable, None, id=f"chunk_{name}",
+            )
+            for name, size, end in (
+                ("minus", b"-%x" % len(GOOD), b"\r\n0\r\n\r\n"),
+                ("plus", b"+%x" % len(GOOD), b"\r\n0\r\n\r\n"),
+                ("prefixed", b"0x%x" % len(GOOD), b"\r\n0\r\n\r\n"),
+                ("without_its_end", b"%x" % len(GOOD), b"xx0\r\n\r\n"),
+            )
+        ),
+        pytest.param(
+            [b"HTTP/1.1 101 Switching Protocols\r\n\r\n", *reply()], Invalid, None, id="101"
+        ),
+        pytest.param(
+            [b"HTTP/1.1 103 Early Hints\r\n\r\n" * 50, *reply()],
+            Unavailable, None, id="interim_without_end",
+        ),
+        pytest.param(
+            [b"HTTP/1.1 103 Early Hints\r\n\r\n", *reply(b"", "502 Bad Gateway")],
+            Unavailable, None, id="interim_before_502",
+        ),
+        *(
+            pytest.param(reply(packed, Content_Encoding=encoding), Invalid, None, id=f"{name}_end")
+            for name, encoding, packed in (
+                ("gzip_and_text", "gzip", gzip.compress(GOOD) + b"x"),
+                ("gzip_and_zeros", "gzip", gzip.compress(GOOD) + b"\0" * 8),
+                ("gzip_and_zlib", "gzip", gzip.compress(GOOD) + zlib.compress(b" ")),
+                ("gzip_and_half", "gzip", gzip.compress(GOOD) + gzip.compress(b" ")[:-3]),
+                ("deflate_and_text", "deflate", zlib.compress(GOOD) + b"x"),
+                ("deflate_twice", "deflate", zlib.compress(GOOD) + zlib.compress(b" ")),
+            )
+        ),
         pytest.param(
             [b"HTTP/1.1 200 OK\r\nno colon here\r\n\r\n", None],
             Unavailable, None, id="broken_header",
@@ -348,6 +398,33 @@ def test_an_encoding_nobody_asked_for_is_still_understood(
     answer = TencentImClient(target_of(server)).get_attr_names()
     assert (answer.names, answer.text) == ({0: AttrName("sex")}, GOOD.decode())
     assert server.requests[0]["headers"]["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize("status", ["100 Continue", "102 Processing", "103 Early Hints"])
+def test_interim_answers_are_skipped(serve: Callable[..., Server], status: str) -> None:
+    interim = f"HTTP/1.1 {status}\r\nLink: </x>\r\n\r\n".encode()
+    server = serve([interim * 3, 0.05, *reply()])
+    with Pool() as pool:
+        for _ in range(2):
+            answer = TencentImClient(target_of(server), pool).get_attr_names()
+            assert (answer.names, answer.http_status) == ({0: AttrName("sex")}, 200)
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("cut", [1, len(GOOD) // 2, len(GOOD)])
+def test_the_members_of_a_gzip_file_are_joined(serve: Callable[..., Server], cut: int) -> None:
+    packed = gzip.compress(GOOD[:cut]) + gzip.compress(b"") * 3 + gzip.compress(GOOD[cut:])
+    server = serve(reply(packed, Content_Encoding="gzip"))
+    answer = TencentImClient(target_of(server)).get_attr_names()
+    assert (answer.names, answer.text) == ({0: AttrName("sex")}, GOOD.decode())
+
+
+def test_many_members_of_a_gzip_file_are_read_quickly(serve: Callable[..., Server]) -> None:
+    packed = gzip.compress(GOOD) + gzip.compress(b"") * 50_000
+    began = time.monotonic()
+    answer = TencentImClient(target_of(serve(reply(packed, Content_Encoding="gzip"))))
+    assert answer.get_attr_names().names
+    assert time.monotonic() - began < 4
 
 
 @pytest.mark.parametrize(
@@ -851,6 +928,56 @@ def test_a_dripping_proxy_is_cut_off(
 
 
 @pytest.mark.usefixtures("no_proxies")
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("407 Proxy Authentication Required", "the proxy wants a login (HTTP 407)"),
+        ("403 Forbidden", "the proxy in HTTPS_PROXY refused to connect to it (HTTP 403)"),
+    ],
+)
+def test_a_proxy_that_refuses_is_named_with_what_it_wants(
+    monkeypatch: pytest.MonkeyPatch, status: str, words: str
+) -> None:
+    class Refusing(Proxy):
+        def _serve(self, raw: socket.socket) -> None:
+            with raw, raw.makefile("rb") as stream:
+                http.client.parse_headers(stream)
+                raw.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    proxy = Refusing()
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:hidden@127.0.0.1:{proxy.port}")
+    failure = failure_of(target_of("https://example.com"))
+    assert type(failure) is Unavailable
+    assert words in failure.reason
+    assert "hidden" not in failure.reason
+    proxy.close()
+
+
+@pytest.mark.usefixtures("no_proxies")
+def test_an_unusable_proxy_and_an_unreadable_bundle_are_two_sentences(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def words_of(target: Target) -> str:
+        with pytest.raises(Misconfigured) as caught:
+            TencentImClient(target).get_attr_names()
+        return str(caught.value)
+
+    url = "https://127.0.0.1:1"
+    assert "its ca_bundle is not a readable file" in words_of(target_of(url, ca_bundle="/none"))
+    names = ("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    for name in names:
+        monkeypatch.setenv(name, "/none")
+        assert f"the environment variable {name} is not a readable" in words_of(target_of(url))
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
+    words = words_of(target_of(url))
+    assert "the proxy address in HTTPS_PROXY" in words
+    assert "ca_bundle" not in words
+
+
+@pytest.mark.usefixtures("no_proxies")
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "ftp://x", "http://:secret@:x"])
 def test_an_unusable_proxy_is_misconfigured_and_not_quoted(
     monkeypatch: pytest.MonkeyPatch, proxy: str
@@ -995,6 +1122,30 @@ def test_no_frame_of_an_error_holds_a_secret(serve: Callable[..., Server]) -> No
         assert "outcome" in shown
         assert KEY not in shown
         assert not [query["usersig"] for query in server.requests if query["usersig"] in shown]
+
+
+def test_no_frame_of_an_interrupt_holds_a_secret(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C and Airflow's time-outs are no Exception, and are raised wherever a task is."""
+    sent: list[str] = []
+
+    def interrupted(thread: threading.Thread, timeout: float | None = None) -> None:
+        join(thread, timeout)
+        raise KeyboardInterrupt
+
+    join = threading.Thread.join
+    server = serve(reply())
+    client = TencentImClient(target_of(server), on_signature=sent.append)
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        client.get_attr_names()
+    monkeypatch.undo()
+    frames = [frame for frame, _ in traceback.walk_tb(caught.tb)]
+    held = [value for frame in frames for value in frame.f_locals.values() if value is not sent]
+    assert sent
+    assert not [value for value in held if sent[0] in repr(value) or KEY in repr(value)]
+    assert caught.value.__context__ is None
 
 
 @pytest.mark.parametrize("status", ["200 OK", "502 Bad Gateway"])

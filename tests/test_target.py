@@ -144,6 +144,17 @@ def test_a_host_that_cannot_be_used_is_told_without_quoting_it(
         pytest.param({"login": " admin"}, "white space", id="login_with_blank"),
         pytest.param({"password": None}, "password is empty", id="no_password"),
         pytest.param({"password": KEY + "\n"}, "white space", id="password_with_newline"),
+        pytest.param({"password": f'"{KEY}"'}, "quotation marks", id="password_in_quotes"),
+        pytest.param({"password": f"'{KEY}'"}, "quotation marks", id="password_in_single_quotes"),
+        pytest.param(
+            {"password": f"\u201c{KEY}\u201d"}, "quotation marks", id="typographic_quotes"
+        ),
+        pytest.param({"password": f"{KEY}'"}, "quotation marks", id="half_of_the_quotes"),
+        pytest.param(
+            {"password": f"-----BEGIN PRIVATE KEY----- {KEY} -----END PRIVATE KEY-----"},
+            "PEM file",
+            id="one_line_pem",
+        ),
         pytest.param({"password": KEY[:9] + "\x00"}, "printed", id="password_with_nul"),
     ],
 )

@@ -50,6 +50,8 @@ _FIELDS: Final = (
 )
 _DIGITS: Final = re.compile(r"[0-9]{1,20}", re.ASCII)
 
+_QUOTES: Final = frozenset("\"'`\u2018\u2019\u201c\u201d")
+
 T = TypeVar("T")
 
 
@@ -253,6 +255,14 @@ def _password(password: str | None) -> str:
     if not password.isprintable():
         raise _BadField(
             "password holds characters that cannot be printed: write the secret key alone"
+        )
+    # The vendor would count each as a failed signature check, and lock the account out.
+    if {password[0], password[-1]} & _QUOTES:
+        raise _BadField("password is in quotation marks: write the secret key without them")
+    if "-----BEGIN" in password:
+        raise _BadField(
+            "password is a PEM file (-----BEGIN …): write the app's secret key from the vendor's "
+            "console, which is a plain text"
         )
     return password
 

@@ -222,6 +222,10 @@ class Rig:
         record.check()
         return record
 
+    def record_as_it_is(self, *targets: Target) -> Record:
+        """What is recorded of these apps, where a clock jumped: its times need not be in order."""
+        return Record.read(self.engine, [app_of(target) for target in targets])
+
     def history(self, target: Target, api: str | None = None) -> list[Truth]:
         """What was true of an app over time."""
         return self.simulator.history(target.region, target.sdk_app_id, api=api or target.api)

@@ -66,7 +66,7 @@ create table attr_audit.clock_correction (
     primary key (region, sdk_app_id, found_at)
 );
 comment on table attr_audit.clock_correction is
-    'Apps whose recorded times were in the future: the database''s clock had been ahead. Append-only. The rows of poll and change that were recorded under the wrong clock stay as they are; the views use these bounds for them.';
+    'Apps whose recorded times were in the future: the database''s clock had been ahead. Only the database writes it; a correction whose found_at turns out to be in the future itself is replaced. The rows of poll and change that were recorded under the wrong clock stay as they are; the views use these bounds for them.';
 comment on column attr_audit.clock_correction.region is 'The app''s region.';
 comment on column attr_audit.clock_correction.sdk_app_id is 'The app''s number.';
 comment on column attr_audit.clock_correction.found_at is
@@ -81,8 +81,6 @@ comment on column attr_audit.clock_correction.last_poll_id is
     'The app''s polls up to this poll_id whose requested_at is later than found_at have wrong times.';
 comment on column attr_audit.clock_correction.recorded_at is 'When the database recorded it.';
 
-create trigger append_only before update or delete or truncate on attr_audit.clock_correction
-    for each statement execute function attr_audit.refuse_rewriting();
 grant select on attr_audit.clock_correction to attr_audit_writer, attr_audit_reader;
 
 -- By the indexes of poll alone, whatever the statistics say.
@@ -107,6 +105,8 @@ comment on function attr_audit.trusted_ok_at(text, bigint, timestamptz) is
 create function attr_audit.record_correction(a_region text, an_sdk_app_id bigint, found timestamptz,
                                              latest timestamptz, ok_at timestamptz) returns void
     language sql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
+    delete from attr_audit.clock_correction k
+     where k.region = a_region and k.sdk_app_id = an_sdk_app_id and k.found_at > found;
     insert into attr_audit.clock_correction
            (region, sdk_app_id, found_at, ahead, ok_at, wrong_seen_at, last_poll_id)
     select a_region, an_sdk_app_id, found, latest - found, ok_at,

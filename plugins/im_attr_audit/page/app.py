@@ -49,6 +49,8 @@ _HEADERS = {
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
     ),
+    # Static files say otherwise. What is shown is for those who may read the DAG now.
+    "Cache-Control": "no-store",
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -108,9 +110,7 @@ def make_app(
     @app.get("/healthz", response_class=PlainTextResponse)
     def healthz() -> PlainTextResponse:
         word = check.word()
-        return PlainTextResponse(
-            word, 200 if word == "ok" else 503, headers={"Cache-Control": "no-store"}
-        )
+        return PlainTextResponse(word, 200 if word == "ok" else 503)
 
     @guarded.get("/static/{version}/{path:path}")
     def static(version: str, path: str) -> Response:
@@ -124,7 +124,7 @@ def make_app(
 
     def page(view: str) -> Callable[[], HTMLResponse]:
         def show() -> HTMLResponse:
-            return HTMLResponse(shell(view), headers={"Cache-Control": "no-store"})
+            return HTMLResponse(shell(view))
 
         return show
 
@@ -137,7 +137,7 @@ def make_app(
     @app.exception_handler(CannotRead)
     async def cannot_read(_: Request, problem: CannotRead) -> JSONResponse:
         said = Problem(error=problem.code, what=problem.what, next=problem.what_next)
-        return JSONResponse(said.model_dump(), 503, headers={"Cache-Control": "no-store"})
+        return JSONResponse(said.model_dump(), 503)
 
     @app.exception_handler(BadSetting)
     async def bad_setting(_: Request, error: BadSetting) -> JSONResponse:
@@ -146,7 +146,7 @@ def make_app(
             what=str(error),
             next="Fix it in the environment of Airflow's API server, and restart that.",
         )
-        return JSONResponse(said.model_dump(), 503, headers={"Cache-Control": "no-store"})
+        return JSONResponse(said.model_dump(), 503)
 
     @app.exception_handler(StarletteHTTPException)
     async def refused(request: Request, refusal: StarletteHTTPException) -> Response:

@@ -64,7 +64,6 @@ class Downloads:
             headers={
                 "Content-Disposition": "attachment; "
                 f'filename="attribute-name-changes.{asked.format}"',
-                "Cache-Control": "no-store",
             },
         )
 

@@ -56,9 +56,7 @@ StaleAfter = Annotated[timedelta, Depends(_stale_after)]
 
 def as_json(answer: BaseModel | dict[str, Any]) -> Response:
     """The answer as it is: it was made of rows whose types the database keeps."""
-    return Response(
-        to_json(answer), media_type="application/json", headers={"Cache-Control": "no-store"}
-    )
+    return Response(to_json(answer), media_type="application/json")
 
 
 def key_of(row: Mapping[str, Any]) -> AppKey:

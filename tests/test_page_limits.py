@@ -1,0 +1,199 @@
+"""Nobody breaks the page by an address, and no reader takes it from the others."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from urllib.parse import urlencode
+
+import pytest
+import uvicorn
+from fastapi.routing import APIRoute
+from fastapi.testclient import TestClient
+from im_attr_audit.page import checks, downloads
+from im_attr_audit.page.app import make_app
+from im_attr_audit.page.reader import Reader
+from im_attr_audit.record.store import record_attempts
+from pydantic import BaseModel
+
+from tests.conftest import AuditDb
+from tests.history import polled
+from tests.test_page_api import Connection, application, now
+
+pytestmark = pytest.mark.timeout(300)
+
+HOSTILE_VALUES = [
+    # Times
+    "9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00+23:59",
+    "0001-01-01T00:00:00Z", "10000-01-01T00:00:00Z", "infinity", "-infinity",
+    "0044-03-15T00:00:00Z", "-0044-03-15T00:00:00Z", "2026-02-30T00:00:00Z",
+    "2026-01-01T24:00:00Z", "2026-01-01T00:00:00+99:99", "253402300799", "99999999999999999",
+    # Numbers
+    "-1", "0", "1", "999", "1000", "9223372036854775807", "9223372036854775808",
+    "-9223372036854775809", "1e99", "1e309", "NaN", "0x10", "\uff11\uff12", "\u00bd",
+    "99999999999999999999999999999999",
+    # Texts, apps and keys
+    "", " ", "a", "\x00", "a\x00b", "'", "\\", "%", "_", "%00", "\u00e9", "\u202e", "\ud7ff",
+    "\U0001f600" * 300, "x" * 1025, "x" * 60_000, "null", "[]", "{}", "a/1", "/1", "a/", "a/b/1",
+    "a/99999999999999", "a/999999999999999999", "frankfurt/\uff11", "-9.9",
+    "99999999999999999.1", "-99999999999999999.1", "1.1.1", "csv", "true", "renamed",
+]  # fmt: skip
+
+
+def addresses() -> list[tuple[str, str]]:
+    """Every route below /api with each of its parameters, as the application itself has them."""
+    made = make_app(Reader(lambda: None), lambda: None, lambda: True)
+    return sorted(
+        (route.path, parameter)
+        for route in made.routes
+        if isinstance(route, APIRoute) and "/api/" in route.path
+        for model in route.dependant.query_params
+        for parameter in _names(model.alias, model.field_info.annotation)
+    )
+
+
+def _names(alias: str, annotation: object) -> Iterable[str]:
+    """A query model's fields; a plain parameter itself."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation.model_fields
+    return [alias]
+
+
+def test_the_scan_knows_every_parameter() -> None:
+    found = addresses()
+    assert len(found) > 30
+    for expected in [
+        ("/api/changes", "before"),
+        ("/api/changes/download", "until"),
+        ("/api/timeline", "after"),
+        ("/api/as-of", "compare"),
+        ("/api/change", "seq"),
+        ("/api/run", "run"),
+        ("/api/verification", "again"),
+    ]:
+        assert expected in found
+
+
+@pytest.mark.parametrize("path", sorted({path for path, _ in addresses()}))
+def test_no_value_of_any_parameter_ends_in_a_server_error(audit_db: AuditDb, path: str) -> None:
+    needed = {"region": "a", "sdk_app_id": "1", "seq": "1", "run": "r"}
+    mine = [parameter for each, parameter in addresses() if each == path]
+    client = TestClient(application(Connection(audit_db)), raise_server_exceptions=False)
+    asked = 0
+    with client:
+        for parameter in mine:
+            for value in HOSTILE_VALUES:
+                given = {name: needed[name] for name in mine if name in needed}
+                answer = client.get(f"{path}?{urlencode({**given, parameter: value})}")
+                asked += 1
+                assert answer.status_code < 500, (path, parameter, value, answer.text)
+                if answer.status_code == 422:
+                    assert answer.json()["detail"]
+            raw = client.get(f"{path}?{parameter}=%ff%fe%ed%a0%80")
+            assert raw.status_code < 500, (path, parameter, raw.text)
+    assert asked >= len(mine) * 50
+
+
+def test_every_answer_of_the_api_is_kept_by_nobody(audit_db: AuditDb) -> None:
+    needed = {"/api/change": "?region=a&sdk_app_id=1&seq=1", "/api/run": "?run=r"}
+    made = application(Connection(audit_db))
+    routes = [r.path for r in made.routes if isinstance(r, APIRoute) and "/api/" in r.path]
+    with TestClient(made) as client:
+        for path in routes:
+            for query in (needed.get(path, ""), "?region=%00&at=x&since=x&run=%00&again=x"):
+                answer = client.get(path + query)
+                assert answer.headers.get("Cache-Control") == "no-store", (path, query)
+
+
+# Readers that do not read ------------------------------------------------------------------------
+
+
+@contextmanager
+def serving(db: AuditDb) -> Iterator[int]:
+    """The application in a real server on a port of its own; the port."""
+    reader = Reader(lambda: Connection(db))
+    made = make_app(reader, lambda: None, lambda: True, checks.HealthCheck(reader, seconds=0))
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(made, log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        server.force_exit = server.should_exit = True
+        thread.join()
+
+
+def ask(port: int, path: str) -> tuple[int, str, float]:
+    begun = time.monotonic()
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(), time.monotonic() - begun
+
+
+def stall(port: int) -> socket.socket:
+    """A download whose client reads its head and nothing more."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(60)
+    client.connect(("127.0.0.1", port))
+    client.sendall(b"GET /api/changes/download HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert client.recv(12).startswith(b"HTTP/1.1 ")
+    return client
+
+
+@pytest.fixture
+def long_record(audit_db: AuditDb) -> AuditDb:
+    """More changes than the sockets' buffers take."""
+    begin = now(audit_db) - timedelta(hours=1)
+    for number in range(40):
+        names = dict.fromkeys(range(150), f"{number} " + "n" * 900)
+        attempt = polled(names, names, at=begin + timedelta(seconds=number * 10))
+        record_attempts(audit_db.writer, [attempt], dag_run_id=f"run {number}", try_number=1)
+    return audit_db
+
+
+def test_stalled_downloads_take_the_page_from_nobody(
+    long_record: AuditDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "SECONDS_FOR_A_PIECE", 3600.0)
+    with serving(long_record) as port:
+        stalled = [stall(port) for _ in range(downloads.DOWNLOADS_AT_ONCE)]
+        status, text, _ = ask(port, "/api/changes/download")
+        assert status == 429
+        assert "Try again in a minute" in text
+        answers: list[tuple[int, str, float]] = []
+        askers = [
+            threading.Thread(target=lambda: answers.append(ask(port, "/api/now")))
+            for _ in range(60)
+        ]
+        for asker in askers:
+            asker.start()
+        for asker in askers:
+            asker.join()
+        assert [status for status, _, _ in answers] == [200] * 60
+        assert ask(port, "/healthz")[:2] == (200, "ok")
+        for client in stalled:
+            client.close()
+
+
+def test_a_client_that_does_not_read_is_cut_off_and_its_place_is_free_again(
+    long_record: AuditDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "SECONDS_FOR_A_PIECE", 0.2)
+    with serving(long_record) as port:
+        stalled = [stall(port) for _ in range(downloads.DOWNLOADS_AT_ONCE)]
+        monkeypatch.setattr(downloads, "SECONDS_FOR_A_PIECE", 3600.0)
+        deadline = time.monotonic() + 60
+        while (answer := ask(port, "/api/changes/download?format=json"))[0] == 429:
+            assert time.monotonic() < deadline, "no place became free"
+        assert answer[0] == 200
+        assert answer[1].endswith("\n]}\n"), "whole for who reads"
+        for client in stalled:
+            client.close()

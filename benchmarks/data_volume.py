@@ -202,7 +202,7 @@ VARIABLES: dict[str, dict[str, str]] = {
     "slot_on_a_date": {"at": MIDDLE},
     "changes_last_week": {"until": "2026-11-11 12:00Z"},
     "failed_polls_per_day": {"until": "2026-11-11 12:00Z"},
-    "apps_not_seen": {"at": "2026-11-11 17:30Z"},
+    "stale_apps": {"at": "2026-11-11 17:30Z"},
     "gaps_in_knowledge": {"at": "2026-11-11 15:30Z"},
     "names_no_longer_there": {"names": '["attribute 3 version 500", "attribute 4"]'},
 }

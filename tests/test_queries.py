@@ -133,7 +133,7 @@ ANSWERS: list[tuple[str, dict[str, str], str, list[str]]] = [
         ],
     ),
     (
-        "regions_that_disagree",
+        "regions_with_drift",
         {},
         "app_group slot distinct_names app name",
         [
@@ -189,16 +189,16 @@ ANSWERS: list[tuple[str, dict[str, str], str, list[str]]] = [
         ],
     ),
     (
-        "apps_not_seen",
+        "stale_apps",
         {"at": "2026-11-04 00:00Z"},
-        "region last_ok_at unseen_since unseen_for last_outcome consecutive_failures",
+        "region last_ok_at stale_since stale_for last_outcome consecutive_failures",
         [
             f"mumbai|{NONE}|2026-11-02 00:00:00+00|2 days|rejected|48",
             "seoul|2026-11-03 17:00:00+00|2026-11-03 17:00:00+00|07:00:00|unavailable|6",
         ],
     ),
     (
-        "apps_not_seen",
+        "stale_apps",
         {"at": "2026-11-04 00:00Z", "longer_than": "1 day"},
         "region",
         ["mumbai"],

@@ -1,8 +1,8 @@
 -- What changed last week, by region?
 --
 -- Variables: until (now), since (168 hours before until).
--- Each change happened between not_before and seen_at. Baselines are left out: there our knowledge
--- began or its source changed, and nothing is known to have changed.
+-- Each change happened between not_before and seen_at. Baselines are left out: they are the first
+-- names known of an app or of a new source, not changes.
 \if :{?until}
 \else
     \set until now

@@ -1,7 +1,7 @@
 -- How many polls failed per day, by outcome and code?
 --
 -- Variables: until (now), since (720 hours before until).
--- Days are UTC days of the request. A poll that is late is no failure: it was good, but overtaken.
+-- Days are UTC days of the request. Late polls are left out: a newer poll superseded them.
 \if :{?until}
 \else
     \set until now

@@ -1,7 +1,7 @@
--- Where are the gaps in our knowledge?
+-- Which gaps are there between good polls?
 --
 -- Variables: longer_than (1 hour), at (now).
--- Between gap_from and gap_to nobody saw the app's names; without gap_to the gap is still open.
+-- No poll between gap_from and gap_to was good. If gap_to is empty, the gap is still open.
 \if :{?longer_than}
 \else
     \set longer_than '1 hour'

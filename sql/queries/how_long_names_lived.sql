@@ -1,9 +1,9 @@
--- How long did each name live?
+-- How long was each name in use?
 --
 -- Variables: region, slot (all).
--- at_least: from when it was first seen until it was last seen. at_most: from when it can have begun
--- until something else was seen; none where it was there at first sight or is still there.
--- A name that stayed while its type changed or became known is one life.
+-- at_least: from the first to the last poll that saw the name. at_most: from its earliest possible
+-- start until another name was seen; none for a name of the baseline and for one still in use.
+-- A change of type alone does not end the use of a name.
 \if :{?region}
 \else
     \set region ''

@@ -1,7 +1,7 @@
 -- Which names were ever used for slot 0?
 --
 -- Variables: slot (0).
--- still_used: some app has it there as far as is known.
+-- still_used: at least one app has the name in this slot, as last known.
 \if :{?slot}
 \else
     \set slot 0

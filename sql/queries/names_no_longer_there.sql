@@ -1,8 +1,8 @@
 -- Which of my campaigns' attribute names no longer exist, and since when?
 --
 -- Variables: names, a JSON array such as ["city", "Membership level"] ([]: every name ever seen).
--- One row per app that had the name and has it in no slot now: it went between last_seen_at and
--- gone_by. A name that no app ever had is one row without an app.
+-- One row per app that had the name and now has it in no slot. The name disappeared between
+-- last_seen_at and gone_by. A name that no app ever had gives one row without an app.
 \if :{?names}
 \else
     \set names []

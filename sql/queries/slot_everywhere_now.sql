@@ -1,8 +1,8 @@
 -- What is slot 2 called everywhere now?
 --
 -- Variables: slot (2).
--- One row per listed app; no name: it has none there. confirmed_at says how old that knowledge is;
--- without one, the app was never seen.
+-- One row per listed app. No name: the app has no name in this slot. confirmed_at: the last good
+-- poll; if empty, the app never had one.
 \if :{?slot}
 \else
     \set slot 2

@@ -1,8 +1,8 @@
--- What was slot 2 called in Frankfurt on a date, and how sure are we?
+-- What was slot 2 called in Frankfurt on a date, and is that certain?
 --
 -- Variables: slot (2), region (frankfurt), at (now; write an instant such as 2026-10-30 12:00Z).
--- certain: the polls before and after that instant agree. Otherwise the name was last seen at
--- last_seen_at, and something else was first seen at replaced_by (none: nobody has looked since).
+-- certain: the polls before and after that instant agree. If not, the name was last seen at
+-- last_seen_at, and its replacement first at replaced_by (empty: no good poll since).
 \if :{?slot}
 \else
     \set slot 2

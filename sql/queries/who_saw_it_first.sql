@@ -1,8 +1,8 @@
 -- Which run was the first to record each name of slot 2, and where?
 --
 -- Variables: slot (2).
--- One row per app group and name: the app that had it first, by the time at which it was seen.
--- Connection and try are those of the poll; they are known as long as poll is kept.
+-- One row per app group and name: the app whose poll saw it first. Connection and try are those of
+-- that poll; they are empty once retention has dropped it.
 \if :{?slot}
 \else
     \set slot 2

@@ -1,7 +1,7 @@
--- Which regions disagree?
+-- Which regions have drifted apart?
 --
--- One row per app of every slot whose apps, meant to carry the same names, do not; no name: the
--- app was asked and has none there.
+-- One row per app, for every slot whose apps should have the same name but do not. No name: the app
+-- was polled and has no name in this slot.
 \pset null '(none)'
 
 select d.app_group, d.slot, d.distinct_names, n.app, n.name

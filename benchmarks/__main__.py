@@ -29,7 +29,8 @@ from benchmarks import (
     start,
     sync_command,
 )
-from benchmarks.measure import machine, write_section
+from benchmarks.measure import machine
+from benchmarks.performance_page import PAGE, replaced, section
 from benchmarks.server import postgres
 from launch.state import State
 
@@ -119,22 +120,8 @@ def _end(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)  # so that servers are stopped on the way out
 
 
-def _page(results: Mapping[str, Any]) -> str:
-    """What has been measured so far, each part with when and where."""
-    text = [
-        "`make bench` measures everything again; `make bench PARTS=record` measures only the "
-        "named parts."
-    ]
-    for name, part in PARTS.items():
-        if name in results:
-            of = results[name]
-            measured = f"*`{name}`, measured {of['on']} in {of['minutes']:.0f} min: {of['machine']}"
-            text += [part.render(of["figures"]), f"{measured}.*"]
-    return "\n\n".join(text)
-
-
 def main() -> int:
-    """Measure, keep the figures in .local/bench.json, and rewrite the page's section."""
+    """Measure, keep the figures in .local/bench.json, and replace the parts' sections."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)}; none: all")
     parser.add_argument("--quick", action="store_true", help="few rounds and small numbers")
@@ -150,17 +137,16 @@ def main() -> int:
         print(f"{name} ...", file=sys.stderr, flush=True)
         load, began = os.getloadavg()[0], datetime.now(UTC)
         figures = PARTS[name].measure(given.quick)
-        results[name] = {
-            "figures": figures,
-            "machine": f"{machine()}, load {load:.1f} before it",
-            "on": f"{began:%Y-%m-%d}",
-            "minutes": (datetime.now(UTC) - began).total_seconds() / 60,
-        }
+        minutes = (datetime.now(UTC) - began).total_seconds() / 60
+        measured = f"{began:%Y-%m-%d} in {minutes:.0f} min: {machine()}, load {load:.1f} before it"
         print(json.dumps(figures, indent=1), flush=True)
-        if not given.quick:
-            state.remember("bench", results)
-            if not given.no_page:
-                write_section(_page(results))
+        if given.quick:
+            continue
+        results[name] = {"figures": figures, "measured": measured}
+        state.remember("bench", results)
+        if not given.no_page:
+            new = section(name, PARTS[name].render(figures), measured=measured)
+            PAGE.write_text(replaced(PAGE.read_text("utf-8"), {name: new}, list(PARTS)), "utf-8")
     return 0
 
 

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
-
 
 @dataclass(frozen=True)
 class Side:
@@ -43,7 +41,7 @@ def in_turn(sides: Sequence[Side], rounds: int) -> dict[str, list[float]]:
 
 
 def ratio(ours: Iterable[float], theirs: Iterable[float]) -> float:
-    """The median of the rounds' ratios: what the machine did meanwhile hits both sides of each."""
+    """The median of the rounds' ratios: other load on the machine affects both sides of a round."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
@@ -57,10 +55,3 @@ def machine() -> str:
         kilobytes = int(re.findall(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())[0])
         memory = f", {kilobytes / 1e6:.0f} GB"
     return f"{os.cpu_count()} processors ({cpu}{memory}), Python {platform.python_version()}"
-
-
-def write_section(text: str) -> None:
-    """Put the text between the page's markers; the rest of the page is written by hand."""
-    begin, end = "<!-- bench:begin -->", "<!-- bench:end -->"
-    before, _, rest = PAGE.read_text().partition(begin)
-    PAGE.write_text(f"{before}{begin}\n{text.strip()}\n{end}{rest.partition(end)[2]}")

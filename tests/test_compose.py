@@ -10,6 +10,7 @@ import re
 import shutil
 import stat
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import psycopg2
 import pytest
 import yaml  # type: ignore[import-untyped]
 from im_attr_audit.record.migrate import migrate
+from packaging.requirements import Requirement
 
 from launch.postgres import THROWAWAY, EmbeddedPostgres, bundled_binaries
 
@@ -125,6 +127,33 @@ def test_base_images_are_named_with_their_version_and_no_host() -> None:
     }
     assert "syntax=" not in DOCKERFILE
     assert "://" not in DOCKERFILE
+
+
+def test_the_image_is_built_of_files_that_exist_and_are_sent_to_the_engine() -> None:
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    sent = {line[1:] for line in ignored if line.startswith("!")}
+    copied = {
+        path
+        for line in re.findall(r"(?m)^COPY (?!--from)(.*)$", DOCKERFILE)
+        for path in line.split()[:-1]
+    }
+    assert {"simulator", "sql", "plugins/im_attr_audit"} <= copied
+    for path in copied:
+        assert (ROOT / path).exists(), path
+        patterns = [path, *map(str, Path(path).parents), f"{Path(path).parent}/*.py"]
+        assert sent & set(patterns), path
+
+
+def test_the_image_installs_the_one_airflow_of_the_lock_out_of_the_range_that_is_supported() -> (
+    None
+):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    ranges = {Requirement(each).name: Requirement(each) for each in project["dependencies"]}
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    (locked,) = re.findall(r"(?m)^apache-airflow==(\S+)", lock)
+    assert str(ranges["apache-airflow"].specifier) == "<3.4,>=3.3.2"
+    assert ranges["apache-airflow"].specifier.contains(locked)
+    assert "--constraint requirements.lock" in DOCKERFILE
 
 
 @pytest.fixture

@@ -47,13 +47,13 @@ class Page:
         self._week = week
 
     def regenerate(self, page: str) -> str:
-        """The page with every generated part as it is now."""
+        """The page with every generated part up to date."""
 
-        def anew(marked: re.Match[str]) -> str:
+        def generated(marked: re.Match[str]) -> str:
             part = getattr(self, marked["what"])(marked["rest"].strip())
             return f"{marked['begin']}{part.strip()}\n{marked['end']}"
 
-        return _MARKED.sub(anew, page)
+        return _MARKED.sub(generated, page)
 
     # What a marker may name; each takes the rest of the marker.
 
@@ -67,7 +67,7 @@ class Page:
         lines = [f"### {name}", "", comment, "", "| column | type | |", "|---|---|---|"]
         lines += [f"| `{n}` | {type_} | {_cell(said)} |" for n, type_, said in columns]
         if constraints:
-            lines += ["", "What the database holds it to:", ""]
+            lines += ["", "Constraints:", ""]
             lines += [f"- `{n}`: `{definition}`" for n, definition in constraints]
         return "\n".join(lines)
 
@@ -154,7 +154,7 @@ def _shell(value: str) -> str:
 
 
 def main() -> None:
-    """Write the page anew."""
+    """Write the page."""
     from im_attr_audit.record.migrate import migrate
 
     with tempfile.TemporaryDirectory(prefix="im-attr-audit-docs-") as directory:

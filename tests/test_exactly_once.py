@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from im_attr_audit import tasks
+from im_attr_audit.outcomes import OUTCOMES
 from im_attr_audit.tencent.target import Target
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
@@ -217,6 +219,60 @@ def test_a_late_poll_is_final_and_fails_nobody(task: Task) -> None:
     assert came == [{"late": 1, "ok": 2}]
     assert task.attempt() == {"late": 1, "ok": 2}
     assert task.changes_are_true()
+
+
+def late_poll(task: Task) -> None:
+    """Poll all three; the first one's poll is late, because another one was faster."""
+    china = task.targets[0]
+    task.rig.fault(china, "hold")
+    with ThreadPoolExecutor(1) as executor:
+        polled = executor.submit(task.attempt)
+        task.rig.simulator.wait_held(1)
+        assert task.rig.outcomes(china) == ["ok"]
+        task.rig.simulator.release()
+        polled.result()
+
+
+def report(task: Task) -> None:
+    tasks.report(
+        [{"conn_ids": [target.conn_id for target in task.targets]}],
+        dag_run_id=task.run,
+        states={},
+    )
+
+
+def test_a_late_poll_fails_the_run_where_the_app_has_no_good_poll_since_it_began(
+    task: Task, audit_db: AuditDb
+) -> None:
+    late_poll(task)
+    report(task)
+    late = f"{task.targets[0].conn_id} late"
+    with audit_db.server.connect(audit_db.name) as connection, connection.cursor() as cursor:
+        cursor.execute("set session_replication_role = replica")  # no trigger keeps it from us
+        cursor.execute(
+            "update attr_audit.poll set outcome = 'unavailable' "
+            "where outcome = 'ok' and sdk_app_id = %s",
+            (task.targets[0].sdk_app_id,),
+        )
+    # The retry does not poll it again, for late is final.
+    with pytest.raises(AirflowFailException, match=f"^not recorded: {late}$"):
+        task.attempt()
+    with pytest.raises(AirflowFailException, match=f"^this run failed: {late}$"):
+        report(task)
+
+
+def test_many_failures_of_one_cause_are_a_few_lines_and_a_count(
+    task: Task, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("im_attr_audit.report.MOST_OF_A_CAUSE", 2)
+    for target in task.targets:
+        task.connect(target, host="ftp://nowhere")
+    with pytest.raises(AirflowFailException):
+        task.attempt()
+    lines = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert sum("misconfigured: " in line and line.startswith("im_") for line in lines) == 2
+    assert lines[2].startswith("1 more with the same cause: misconfigured: ")
+    assert lines[3:] == [OUTCOMES["misconfigured"].advice]
 
 
 def test_a_doubly_listed_app_is_asked_by_neither_and_says_why(task: Task) -> None:

@@ -250,11 +250,11 @@ def test_a_variable_that_could_not_be_looked_up_is_not_called_unset(
 def test_the_writers_connection_is_looked_up_again_by_a_retry(store: type[Store]) -> None:
     store.failing = -1
     with pytest.raises(AirflowException, match="the secrets backend failed") as failed:
-        tasks.publish(dag_run_id="run", outlet_events={})
+        tasks.publish({}, {})
     assert not isinstance(failed.value, AirflowFailException)
     store.failing = 0
     with pytest.raises(AirflowFailException, match="im_attr_audit_db is not defined"):
-        tasks.publish(dag_run_id="run", outlet_events={})
+        tasks.publish({}, {})
 
 
 def test_the_page_does_not_read_as_the_writer_while_the_readers_backend_fails(

@@ -20,8 +20,9 @@ from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import Unavailable
 from im_attr_audit.names import AttrName
 from im_attr_audit.notify import Messenger, compose, inert_word, send_waiting
+from im_attr_audit.outcomes import OUTCOMES
 from im_attr_audit.record import notifications as alerts
-from im_attr_audit.record.notifications import Delivery, Fact, deliver, note_gaps, read_waiting
+from im_attr_audit.record.notifications import Alert, Delivery, deliver, read_waiting, record_gaps
 from im_attr_audit.record.runs import retire_apps
 from im_attr_audit.record.store import record_polls
 from im_attr_audit.settings import BadSetting, stale_after
@@ -82,9 +83,9 @@ def test_a_rename_is_told_with_all_that_matters(db: AuditDb, told: Webhook) -> N
     assert body.split("\n\n") == [
         'Group shop, app frankfurt/1400000001, slot 0: renamed "sex" → "gender", '
         "between 2026-11-01 00:00:02Z and 2026-11-01 00:15:00Z",
-        "In danger: push conditions (AttrsAnd, AttrsOr) and whatever sets or reads users' "
-        'attributes by the old name ("sex"). Mend them; do not drop a condition: a push without '
-        "one goes to everybody.",
+        "In danger: push conditions (AttrsAnd, AttrsOr) and everything that sets or reads users' "
+        'attributes by the old name ("sex"). Fix them; do not drop a condition: a push without '
+        "conditions goes to everybody.",
     ]
     send_waiting(db.writer)
     assert told.take() == []
@@ -125,30 +126,28 @@ def test_an_app_not_seen_is_told_once_and_once_that_it_is_back(db: AuditDb, told
     since = ago(minutes=61)
     record(db, SEX, run_id="run 0", at=since)
     for number in (1, 2, 3):
-        note_gaps(db.writer, dag_run_id=f"run {number}", stale_after=HOUR)
+        record_gaps(db.writer, dag_run_id=f"run {number}", stale_after=HOUR)
         send_waiting(db.writer)
     [(title, body)] = told.take()
-    assert title == "Attribute names: 1 app not seen any more in frankfurt"
+    assert title == "Attribute names: 1 app stale in frankfurt"
     seen = since + timedelta(seconds=2)
     assert body.startswith(
         "Group default, app frankfurt/1400000001 (connection im_frankfurt_1400000001): "
-        f"last seen {seen:%Y-%m-%d %H:%M:%S}Z"
+        f"last good poll {seen:%Y-%m-%d %H:%M:%S}Z"
     )
     again = ago(minutes=1)
     record(db, SEX, run_id="run 4", at=again)
     for number in (4, 5):
-        note_gaps(db.writer, dag_run_id=f"run {number}", stale_after=HOUR)
+        record_gaps(db.writer, dag_run_id=f"run {number}", stale_after=HOUR)
         send_waiting(db.writer)
     [(title, body)] = told.take()
-    assert title == "Attribute names: 1 app seen again in frankfurt"
+    assert title == "Attribute names: 1 app no longer stale in frankfurt"
     until = again + timedelta(seconds=2)
     assert f"between {seen:%Y-%m-%d %H:%M:%S}Z and {until:%Y-%m-%d %H:%M:%S}Z" in body
     # The next gap is a new one.
-    note_gaps(db.writer, dag_run_id="run 6", stale_after=timedelta(seconds=30))
+    record_gaps(db.writer, dag_run_id="run 6", stale_after=timedelta(seconds=30))
     send_waiting(db.writer)
-    assert [title for title, _ in told.take()] == [
-        "Attribute names: 1 app not seen any more in frankfurt"
-    ]
+    assert [title for title, _ in told.take()] == ["Attribute names: 1 app stale in frankfurt"]
 
 
 def test_an_app_never_seen_counts_from_the_first_attempt(db: AuditDb, told: Webhook) -> None:
@@ -156,21 +155,22 @@ def test_an_app_never_seen_counts_from_the_first_attempt(db: AuditDb, told: Webh
         attempt = polled(at=at, region="seoul", sdk_app_id=2, failure=Unavailable("no answer"))
         record_polls(db.writer, [attempt], dag_run_id="run 1", try_number=1)
     record(db, SEX, run_id="run 1", at=ago(minutes=5))
-    note_gaps(db.writer, dag_run_id="run 1", stale_after=timedelta(hours=2))
+    record_gaps(db.writer, dag_run_id="run 1", stale_after=timedelta(hours=2))
     assert read_waiting(db.writer, most=9) == []
-    note_gaps(db.writer, dag_run_id="run 1", stale_after=HOUR)
+    record_gaps(db.writer, dag_run_id="run 1", stale_after=HOUR)
     send_waiting(db.writer)
     [(title, body)] = told.take()
-    assert title == "Attribute names: 1 app not seen any more in seoul"
-    assert "never seen, asked since" in body
+    assert title == "Attribute names: 1 app stale in seoul"
+    assert "no good poll since the first poll" in body
+    assert f"Newest poll: unavailable. {OUTCOMES['unavailable'].advice}" in body
 
 
 def test_a_retired_app_is_silent(db: AuditDb, told: Webhook) -> None:
     retire_apps(db.writer, listed=[], unresolved=[])
-    note_gaps(db.writer, dag_run_id="run 1", stale_after=HOUR)
+    record_gaps(db.writer, dag_run_id="run 1", stale_after=HOUR)
     assert run(db.reader, "select * from attr_audit.notification") == []
     retire_apps(db.writer, listed=[AppKey("frankfurt", 1400000001)], unresolved=[])
-    note_gaps(db.writer, dag_run_id="run 2", stale_after=HOUR)
+    record_gaps(db.writer, dag_run_id="run 2", stale_after=HOUR)
     retire_apps(db.writer, listed=[], unresolved=[])  # before it could be told
     send_waiting(db.writer)
     assert told.take() == []
@@ -218,10 +218,10 @@ def test_two_reports_at_the_same_time_send_a_message_once(db: AuditDb) -> None:
     sending, go_on = threading.Event(), threading.Event()
     sent: list[str] = []
 
-    def send(facts: list[Fact], sent_to: frozenset[str]) -> Delivery:
+    def send(alerts_: list[Alert], sent_to: frozenset[str]) -> Delivery:
         sending.set()
         assert go_on.wait(10)
-        sent.append(facts[0].kind)
+        sent.append(alerts_[0].kind)
         return Delivery(frozenset({"here"}), complete=True)
 
     first = threading.Thread(target=deliver, args=(db.writer, message, send))
@@ -274,7 +274,7 @@ def test_without_a_connection_nothing_is_sent_and_old_news_is_not_sent_later(
     run(
         db.owner,
         "update attr_audit.notification set created_at = created_at - :d",
-        d=alerts.NEWS_FOR,
+        d=alerts.EXPIRE_AFTER,
     )
     record(db, SEX, run_id="run 2", at=1800)
     monkeypatch.setenv(NOTIFY, connection)
@@ -334,9 +334,7 @@ def test_a_messenger_whose_answer_never_ends_is_given_up(hook: Webhook) -> None:
     asset = apprise.AppriseAsset(async_mode=False)
     gathered = apprise.Apprise(hook.url(), asset=asset)
     kept_mute = threading.Event()
-    messenger = Messenger(
-        gathered.find(), apprise=apprise, deadline=0.5, unmute_never=kept_mute.set
-    )
+    messenger = Messenger(gathered.find(), apprise=apprise, deadline=0.5, keep_muted=kept_mute.set)
     assert messenger.send([FACT], frozenset()) == Delivery(frozenset(), complete=False)
     assert messenger.is_down
     assert kept_mute.is_set()  # it may still log its address
@@ -379,7 +377,7 @@ def test_apprise_is_loaded_only_where_something_is_to_be_sent(db: AuditDb, told:
 
 # What a name cannot do ---------------------------------------------------------------------------
 
-FACT = Fact(
+FACT = Alert(
     notification_id=1,
     kind="change",
     region="frankfurt",
@@ -445,7 +443,7 @@ def test_a_region_or_group_of_the_operators_own_is_as_inert_as_a_name() -> None:
 def test_a_message_fits_whatever_the_names_are(limit: int, number: int) -> None:
     from dataclasses import replace
 
-    facts = [
+    alerts_ = [
         replace(
             FACT,
             region="\U0001f600" * 90 + str(n),
@@ -455,7 +453,7 @@ def test_a_message_fits_whatever_the_names_are(limit: int, number: int) -> None:
         )
         for n in range(number)
     ]
-    title, body = compose(facts, limit=limit)
+    title, body = compose(alerts_, limit=limit)
     assert len(title.encode()) + len(body.encode()) <= limit
     told = body.count("slot 2")
     assert told >= 1
@@ -588,13 +586,13 @@ def test_runs_of_the_dag_tell_that_an_app_is_not_seen_and_that_it_is_back(
     for _ in range(2):
         assert audit.run().state == "failed"  # and tells before it fails
     [(title, body)] = hook.take()
-    assert title == "Attribute names: 1 app not seen any more in seoul"
-    assert f"app seoul/{APPS['seoul']} (connection im_seoul): last seen" in body
+    assert title == "Attribute names: 1 app stale in seoul"
+    assert f"app seoul/{APPS['seoul']} (connection im_seoul): last good poll" in body
     audit.vendor.clear_faults()
     for _ in range(2):
         assert audit.run().state == "success"
     [(title, body)] = hook.take()
-    assert title == "Attribute names: 1 app seen again in seoul"
+    assert title == "Attribute names: 1 app no longer stale in seoul"
 
 
 @pytest.mark.parametrize("given", ["soon", "-1", "0", "nan", "1e99"])

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 from im_attr_audit.names import AttrName
+from im_attr_audit.outcomes import OUTCOMES
 from im_attr_audit.record.runs import Run, RunChange, RunPoll
-from im_attr_audit.report import quoted, render
+from im_attr_audit.report import change_text, quoted, render
 
 AT = datetime(2026, 5, 3, 10, 0, tzinfo=UTC)
 
@@ -85,6 +86,76 @@ def test_a_run_that_polled_nothing_does_not_say_that_nothing_changed() -> None:
     text = render(Run("manual__1", (), ()))
     assert "nothing was polled" in text
     assert "Changes" not in text
+
+
+def test_the_advice_for_a_failure_is_the_one_of_its_outcome() -> None:
+    for name, outcome in OUTCOMES.items():
+        if outcome.is_failed:
+            text = render(Run("manual__1", (poll("china", name),), ()))
+            assert text.splitlines()[-1].strip() == outcome.advice
+
+
+def many(number: int, *failed: RunPoll) -> Run:
+    """A run of so many good apps, and of these."""
+    good = [poll("china", conn_id=f"im_{n}", sdk_app_id=n) for n in range(number)]
+    return Run("manual__1", (*good, *failed), ())
+
+
+def test_a_run_of_many_apps_is_counts_and_causes_and_does_not_grow_with_its_apps() -> None:
+    failed = [
+        poll(
+            "seoul",
+            "misconfigured",
+            conn_id=f"im_seoul_{n}",
+            sdk_app_id=n,
+            error_info=f"Connection im_seoul_{n}: extra region is missing. Set it.",
+        )
+        for n in range(30)
+    ]
+    rejected = poll("frankfurt", "rejected", error_code=70009, error_info="check failed")
+    lines = render(many(1000, *failed, rejected)).splitlines()
+    assert lines[:7] == [
+        "Run manual__1: 1000 of 1031 targets recorded",
+        "",
+        "  REGION     OUTCOME        APPS",
+        "  china      ok             1000",
+        "  frankfurt  rejected       1",
+        "  seoul      misconfigured  30",
+        "",
+    ]
+    assert "  30 of misconfigured: Connection …: extra region is missing. Set it." in lines
+    assert "  1 of rejected 70009: check failed" in lines
+    [listed] = [line for line in lines if "im_seoul_0" in line]
+    assert listed.count("im_seoul_") == 20
+    assert listed.endswith("; and 10 more")
+    assert len("\n".join(lines)) < 2500
+
+
+def test_a_hundred_apps_are_listed_one_by_one_and_more_are_not() -> None:
+    assert "im_" not in render(many(101))
+    assert len(render(many(100)).splitlines()) == 2 + 1 + 100 + 2
+    assert len(render(many(101)).splitlines()) == 2 + 1 + 1 + 2
+
+
+def test_every_cause_of_failure_may_differ_and_the_text_does_not_grow_with_them() -> None:
+    failed = [
+        poll("seoul", "invalid", conn_id=f"im_{n}", error_info=f"reason {n}") for n in range(1000)
+    ]
+    assert "980 more, of 980 other causes" in render(many(1, *failed))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        (None, AttrName("sex"), 'added "sex"'),
+        (AttrName("sex", 1), None, 'removed "sex" (type 1)'),
+        (AttrName("sex"), AttrName("gender"), 'renamed "sex" → "gender"'),
+    ],
+)
+def test_a_change_is_worded_in_one_place(
+    old: AttrName | None, new: AttrName | None, text: str
+) -> None:
+    assert change_text("renamed", old, new) == text
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_a_database_that_cannot_hold_every_name_is_refused_with_a_sentence(
     there = audit_db.writer_connection.replace(f'"{audit_db.name}"', f'"{name}"')
     monkeypatch.setenv("AIRFLOW_CONN_IM_ATTR_AUDIT_DB", there)
     with pytest.raises(AirflowFailException, match=f"encoding is {encoding}, .*encoding UTF8"):
-        tasks.publish(dag_run_id="run", outlet_events={})
+        tasks.publish({}, {})
 
 
 def test_a_lock_that_is_not_released_is_reported_with_its_holder(
@@ -206,9 +206,13 @@ def test_a_task_that_waited_for_a_lock_is_tried_again_and_the_page_says_so(
     monkeypatch.setenv("AIRFLOW_CONN_IM_ATTR_AUDIT_DB", audit_db.writer_connection)
     monkeypatch.setattr("im_attr_audit.record.engine.LOCK_SECONDS", 0.2)
     holder = audit_db.owner.connect()
-    holder.execute(text("lock table attr_audit.poll, attr_audit.app in access exclusive mode"))
+    holder.execute(
+        text(
+            "lock table attr_audit.change, attr_audit.poll, attr_audit.app in access exclusive mode"
+        )
+    )
     with pytest.raises(AirflowException, match="was not released in time") as failed:
-        tasks.publish(dag_run_id="run", outlet_events={})
+        tasks.publish({}, {})
     assert not isinstance(failed.value, AirflowFailException)
     with TestClient(application(Connection(audit_db))) as client:
         answer = client.get("/api/now")

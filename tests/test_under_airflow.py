@@ -32,6 +32,7 @@ from tests.counts import count
 from tests.leaks import Secrets, scan_command_lines, scan_database, scan_files
 from tests.rig import Rig, app_of, assert_chains_hold, assert_changes_are_true, target_of
 from tests.test_secrets import FAULTS, TITLE, connections
+from tests.webhook import Webhook, webhook
 
 ROOT = Path(__file__).resolve().parents[1]
 REGIONS = ("china", "frankfurt")
@@ -42,7 +43,9 @@ pytestmark = pytest.mark.timeout(420)
 class Airflow:
     """Its three processes on a state folder of their own; each may be killed and started anew."""
 
-    def __init__(self, folder: Path, connections: dict[str, dict[str, Any]]) -> None:
+    def __init__(
+        self, folder: Path, connections: dict[str, dict[str, Any]], alerts: Webhook
+    ) -> None:
         self.state = State(folder)
         self.state.make()
         self.server = self.state.postgres()
@@ -55,8 +58,9 @@ class Airflow:
             f"AIRFLOW_CONN_{name.upper()}": json.dumps(told) for name, told in connections.items()
         }
         user |= {
+            "AIRFLOW_CONN_IM_ATTR_AUDIT_NOTIFY": alerts.connection(),
             environment.CONN_IDS: json.dumps([*connections]),
-            environment.SCHEDULE: "0 0 1 1 *",
+            environment.SCHEDULE: "0 0 29 2 *",
             "IM_ATTR_AUDIT_CONFIRM_SECONDS": "0.1",
             "IM_ATTR_AUDIT_RETRY_SECONDS": "1",
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
@@ -119,6 +123,28 @@ class Airflow:
         made = api.ask(f"{self.address}/api/v2/dags/{DAG_ID}/dagRuns", asked, self._token)
         return str(made["dag_run_id"])
 
+    def ask(self, path: str, body: dict[str, Any] | None = None, method: str = "") -> Any:
+        """Ask Airflow's public API for something of the DAG."""
+        return api.ask(f"{self.address}/api/v2/dags/{DAG_ID}/{path}", body, self._token, method)
+
+    def clear(self, run_id: str, **what: Any) -> DagRun:
+        """Clear tasks of a run as the UI does, and the run as it ends."""
+        asked = {"dry_run": False, "dag_run_id": run_id, "only_failed": False, **what}
+        assert self.ask("clearTaskInstances", asked)["task_instances"]
+        return self.finished(run_id)
+
+    def mark(self, run_id: str, task: str, state: str) -> None:
+        """Mark a task by hand: ``task`` is its id, and its map index behind a slash."""
+        self.ask(f"dagRuns/{run_id}/taskInstances/{task}", {"new_state": state}, "PATCH")
+
+    def states(self, run_id: str) -> dict[str, str]:
+        """Task, with its map index where it has one → state."""
+        found = self.ask(f"dagRuns/{run_id}/taskInstances")["task_instances"]
+        return {
+            ti["task_id"] + (f"/{ti['map_index']}" if ti["map_index"] >= 0 else ""): ti["state"]
+            for ti in found
+        }
+
     def finished(self, run_id: str, seconds: float = 150) -> DagRun:
         def found() -> bool:
             run = self.runs.get(run_id)
@@ -157,8 +183,8 @@ class Airflow:
 class Scene:
     """Two good apps in two regions beside everything that goes wrong."""
 
-    def __init__(self, airflow: Airflow, rig: Rig, targets: list[Target]) -> None:
-        self.airflow, self.rig, self.targets = airflow, rig, targets
+    def __init__(self, airflow: Airflow, rig: Rig, targets: list[Target], alerts: Webhook) -> None:
+        self.airflow, self.rig, self.targets, self.alerts = airflow, rig, targets, alerts
         self.changes = 0
 
     def change(self) -> None:
@@ -186,6 +212,59 @@ class Scene:
             assert self.airflow.finished(again).state == "success"
         self.check()
 
+    def run(self) -> DagRun:
+        return self.airflow.finished(
+            self.airflow.trigger(*(target.conn_id for target in self.targets))
+        )
+
+    def red_run(self) -> str:
+        """Both apps' names change, and one app's answer is no answer; the id of that run.
+
+        Afterwards the app answers again.
+        """
+        self.change()
+        self.rig.fault(self.targets[1], {"kind": "raw", "body": "<html>"})
+        ended = self.run()
+        assert ended.state == "failed"
+        states = self.airflow.states(ended.run_id)
+        assert (states["sync/0"], states["sync/1"]) == ("success", "failed")
+        return ended.run_id
+
+    def unannounced(self) -> dict[tuple[str, str], int]:
+        """Run and region → how many recorded rows no event announces; below 0: they are twice."""
+        with self.airflow.server.connect(databases.AUDIT) as audit, audit.cursor() as cursor:
+            cursor.execute(
+                "select dag_run_id, region, count(*) from attr_audit.change group by 1, 2"
+            )
+            left = {(run, region): rows for run, region, rows in cursor.fetchall()}
+            cursor.execute(
+                "select region, sdk_app_id, max(seq) from attr_audit.change group by 1, 2"
+            )
+            heads = {(region, str(app)): seq for region, app, seq in cursor.fetchall()}
+        with self.airflow.server.connect(databases.AIRFLOW) as meta, meta.cursor() as cursor:
+            cursor.execute(
+                "select e.extra from asset_event e join asset a on a.id = e.asset_id "
+                "where a.name = 'im-attr-audit/changes'"
+            )
+            events = [extra for (extra,) in cursor.fetchall()]
+        witnessed = dict.fromkeys(heads, 0)
+        for event in events:
+            left[event["dag_run_id"], event["region"]] -= event["changes"] + event["baselines"]
+            for app, head in event["chain_heads"].items():
+                place = (event["region"], app)
+                witnessed[place] = max(witnessed[place], head["seq"])
+        missing = {place: rows for place, rows in left.items() if rows}
+        # What is announced once is witnessed, and nothing else is.
+        assert (witnessed == heads) == (not missing)
+        return missing
+
+    def unsent_alerts(self) -> int:
+        with self.airflow.server.connect(databases.AUDIT) as audit, audit.cursor() as cursor:
+            cursor.execute("select count(*) from attr_audit.notification where sent_at is null")
+            row = cursor.fetchone()
+            assert row is not None
+            return int(row[0])
+
     def check(self) -> None:
         """What is recorded is what was true, each change once."""
         record = self.rig.record(*self.targets)
@@ -204,10 +283,16 @@ def made(simulator: Simulator) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
+def alerts() -> Iterator[Webhook]:
+    with webhook() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def airflow(
-    made: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+    made: dict[str, dict[str, Any]], alerts: Webhook, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Airflow]:
-    running = Airflow(tmp_path_factory.mktemp("airflow") / "local", made)
+    running = Airflow(tmp_path_factory.mktemp("airflow") / "local", made, alerts)
     try:
         running.start()
         yield running
@@ -217,16 +302,85 @@ def airflow(
 
 @pytest.fixture(scope="module")
 def scene(
-    airflow: Airflow, simulator: Simulator, made: dict[str, dict[str, Any]]
+    airflow: Airflow, simulator: Simulator, made: dict[str, dict[str, Any]], alerts: Webhook
 ) -> Iterator[Scene]:
     engine = create_audit_engine(make_url(airflow.server.url(databases.AUDIT, WRITER)))
     targets = [target_of(name, told) for name, told in made.items() if name.startswith("good_")]
-    scene = Scene(airflow, Rig(simulator, engine), targets)
+    scene = Scene(airflow, Rig(simulator, engine), targets, alerts)
     first = airflow.trigger(*(target.conn_id for target in targets))
     assert airflow.finished(first).state == "success"
     scene.check()
     yield scene
     engine.dispose()
+
+
+ONE_SYNC = {"task_ids": [["sync", 1]]}
+WAYS: dict[str, dict[str, Any]] = {
+    "the whole run": {},
+    "only failed": {"only_failed": True},
+    "one sync with what follows it": {**ONE_SYNC, "include_downstream": True},
+}
+
+
+@pytest.mark.parametrize("what", WAYS.values(), ids=WAYS.keys())
+def test_a_red_run_that_is_cleared_turns_green_and_announces_everything(
+    scene: Scene, what: dict[str, Any]
+) -> None:
+    run = scene.red_run()
+    assert scene.unannounced() == {}
+    scene.alerts.take()
+    assert scene.airflow.clear(run, **what).state == "success"
+    assert set(scene.airflow.states(run).values()) == {"success"}
+    assert scene.unannounced() == {}
+    assert scene.unsent_alerts() == 0
+    assert len(scene.alerts.take()) == 1
+    scene.check()
+
+
+def test_one_sync_cleared_alone_turns_the_run_green_and_the_next_run_announces_it(
+    scene: Scene,
+) -> None:
+    run = scene.red_run()
+    assert scene.airflow.clear(run, **ONE_SYNC).state == "success"
+    scene.check()
+    # Airflow runs nothing but what was cleared.
+    assert len(scene.unannounced()) == scene.unsent_alerts() == 1
+    scene.alerts.take()
+    assert scene.run().state == "success"
+    assert scene.unannounced() == {}
+    assert scene.unsent_alerts() == 0
+    assert len(scene.alerts.take()) == 1
+
+
+def test_a_sync_that_is_cleared_in_vain_leaves_the_run_red(scene: Scene) -> None:
+    run = scene.red_run()
+    scene.rig.fault(scene.targets[1], {"kind": "raw", "body": "<html>"})
+    assert scene.airflow.clear(run, only_failed=True).state == "failed"
+    assert scene.airflow.states(run)["report"] == "failed"
+    assert scene.run().state == "success"
+    assert scene.unannounced() == {}
+    scene.check()
+
+
+def test_a_sync_marked_success_by_hand_records_nothing_and_the_next_run_does(scene: Scene) -> None:
+    run = scene.red_run()
+    scene.airflow.mark(run, "sync/1", "success")
+    scene.airflow.finished(run)
+    assert scene.run().state == "success"
+    assert scene.unannounced() == {}
+    scene.check()
+
+
+@pytest.mark.parametrize("task", ["sync/1", "publish", "report"])
+def test_a_task_marked_failed_by_hand_is_cleared_again(scene: Scene, task: str) -> None:
+    scene.change()
+    run = scene.run().run_id
+    scene.airflow.mark(run, task, "failed")
+    scene.airflow.finished(run)
+    assert scene.airflow.clear(run, only_failed=True).state == "success"
+    assert set(scene.airflow.states(run).values()) == {"success"}
+    assert scene.unannounced() == {}
+    scene.check()
 
 
 def kill(pids: list[int]) -> None:

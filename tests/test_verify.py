@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from im_attr_audit.record.runs import events_by_region, read_run
+from im_attr_audit.record.publication import events_by_region
+from im_attr_audit.record.runs import read_run
 from im_attr_audit.record.store import record_polls
 from im_attr_audit.record.verify import (
     Head,
@@ -53,7 +54,7 @@ def witnessed(db: AuditDb) -> list[Head]:
     return [
         head
         for number in range(len(NAMES))
-        for event in events_by_region(read_run(db.reader, f"run {number}"))
+        for event in events_by_region(f"run {number}", read_run(db.reader, f"run {number}").changes)
         for head in heads_of_event(event, f"event of run {number}")
     ]
 

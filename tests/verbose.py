@@ -20,7 +20,8 @@ from typing import Any
 import urllib3
 from im_attr_audit.errors import AttrAuditError
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.runs import events_by_region, read_run
+from im_attr_audit.record.publication import events_by_region
+from im_attr_audit.record.runs import read_run
 from im_attr_audit.report import render
 from im_attr_audit.sync import sync_apps
 from im_attr_audit.tencent.client import Pool, TencentImClient
@@ -99,7 +100,7 @@ def main() -> None:
         recorded = sync_apps(engine, targets, dag_run_id=run, try_number=1, confirm_seconds=0)
         print(recorded)
         told = read_run(engine, run)
-        print(render(told), json.dumps(events_by_region(told)))
+        print(render(told), json.dumps(events_by_region(run, told.changes)))
     if order["plant"]:
         _plant(sound, engine)
     outcomes = sorted({each.outcome for each in recorded})

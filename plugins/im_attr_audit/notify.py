@@ -1,9 +1,9 @@
-"""The messages: what they say, and sending them through Apprise.
+"""Alerts as messages: their text, and sending them through Apprise.
 
 A message is plain text in which every foreign word is inert (:func:`inert_word`), and short enough
-for the messenger it goes to. Nothing that goes wrong here is raised: a messenger that is down is a
-warning in the log, and the message waits. Apprise is imported only when something is to be sent
-and the connection exists; its own log is muted, for it shows addresses, and those hold tokens.
+for the messenger it goes to. Errors of a messenger are not raised: they are a warning in the log,
+and the message waits. Apprise is imported only when something is to be sent and the connection
+exists; its own log is muted, because it shows addresses, and those hold tokens.
 """
 
 from __future__ import annotations
@@ -15,23 +15,26 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
+from airflow.sdk.configuration import conf
+
+from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import SecretsUnavailable
 from im_attr_audit.lookup import find_connection
-from im_attr_audit.names import AttrName
-from im_attr_audit.record.notifications import Delivery, Fact, deliver, read_waiting
-from im_attr_audit.report import quoted
+from im_attr_audit.outcomes import OUTCOMES
+from im_attr_audit.record.notifications import Alert, Delivery, deliver, read_waiting
+from im_attr_audit.report import change_text, quoted, time_text
+from im_attr_audit.settings import NOTIFY as CONN_ID
 from im_attr_audit.settings import BadSetting
+from im_attr_audit.tencent.codes import explain
 from im_attr_audit.tencent.redact import clip
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 log = logging.getLogger(__name__)
-
-CONN_ID = "im_attr_audit_notify"
 
 #: What one report sends at most; the rest is the next one's. Messengers limit messages a minute.
 MOST_MESSAGES = 20
@@ -41,30 +44,33 @@ DEADLINE = 30.0
 BUDGET = 120.0
 #: Bytes of one message, title included; less where the messenger takes less (WeCom: 2,048).
 MOST_BYTES = 3500
+#: Bytes of a link.
+MOST_OF_A_LINK = 300
 #: Characters of a name, a group or a region in a message. The record has them whole.
 MOST_OF_A_WORD = 56
 
 _MUTED = ("apprise", "urllib3", "urllib3.connectionpool", "requests")
 
 _DANGER = (
-    "In danger: push conditions (AttrsAnd, AttrsOr) and whatever sets or reads users' attributes "
-    "by the old name{names}. Mend them; do not drop a condition: a push without one goes to "
-    "everybody."
+    "In danger: push conditions (AttrsAnd, AttrsOr) and everything that sets or reads users' "
+    "attributes by the old name{names}. Fix them; do not drop a condition: a push without "
+    "conditions goes to everybody."
 )
-_UNSEEN = "A change of names there goes unnoticed meanwhile. The run's report says what is wrong."
-_SEEN = "What changed meanwhile, if anything, is told by itself, with these bounds."
+_SAFE = "No name was taken away: conditions that use the other names still hold."
+_STALE = "Changes of names there are not seen until a poll succeeds."
+_BACK = "Changes made in the meantime are reported separately, with these bounds."
 
 
 def send_waiting(engine: Engine) -> None:
-    """Send what waits, each message once; what cannot be sent now goes on waiting.
+    """Send what waits, each message once; what cannot be sent now waits for the next run.
 
     Raises database errors only.
     """
     waiting = read_waiting(engine, most=MOST_MESSAGES)
     if not waiting:
         return
-    with _muted() as unmute_never:
-        messenger = _messenger(unmute_never)
+    with _muted() as keep_muted:
+        messenger = _messenger(keep_muted)
         if messenger is None:
             return
         begun = time.monotonic()
@@ -79,7 +85,7 @@ def send_waiting(engine: Engine) -> None:
 class Messenger:
     """The destinations of the connection. One that fails is left alone until the next report.
 
-    ``unmute_never`` is called where a destination goes on after its deadline.
+    ``keep_muted`` is called where a destination still runs after its deadline.
     """
 
     def __init__(
@@ -88,11 +94,13 @@ class Messenger:
         *,
         apprise: Any,
         deadline: float = DEADLINE,
-        unmute_never: Callable[[], None] = lambda: None,
+        keep_muted: Callable[[], None] = lambda: None,
+        base_url: str = "",
     ) -> None:
         self._apprise = apprise
+        self._base_url = base_url
         self._deadline = deadline
-        self._unmute_never = unmute_never
+        self._keep_muted = keep_muted
         self._destinations: dict[str, Any] = {}
         self._failed: set[str] = set()
         for destination in destinations:
@@ -108,12 +116,12 @@ class Messenger:
         """Whether no destination is left to try."""
         return self._failed.issuperset(self._destinations)
 
-    def send(self, facts: Sequence[Fact], sent_to: frozenset[str]) -> Delivery:
+    def send(self, alerts: Sequence[Alert], sent_to: frozenset[str]) -> Delivery:
         """Send one message to every destination that has not got it."""
         for place, (key, destination) in enumerate(self._destinations.items(), 1):
             if key in sent_to or key in self._failed:
                 continue
-            why_not = self._send_one(destination, facts)
+            why_not = self._send_one(destination, alerts)
             if why_not is None:
                 sent_to |= {key}
             else:
@@ -129,10 +137,10 @@ class Messenger:
                 )
         return Delivery(sent_to, sent_to.issuperset(self._destinations))
 
-    def _send_one(self, destination: Any, facts: Sequence[Fact]) -> str | None:
+    def _send_one(self, destination: Any, alerts: Sequence[Alert]) -> str | None:
         """None, or why it did not take the message; in words of our own, for it knows secrets."""
         limit = min(MOST_BYTES, destination.body_maxlen or MOST_BYTES)
-        title, body = compose(facts, limit=limit)
+        title, body = compose(alerts, limit=limit, base_url=self._base_url)
         sender = self._apprise.Apprise(asset=destination.asset)
         sender.add(destination)
         outcome: list[str | None] = []
@@ -142,7 +150,7 @@ class Messenger:
                 taken = sender.notify(
                     body=body,
                     title=title,
-                    notify_type="info" if facts[0].kind == "back" else "warning",
+                    notify_type="info" if alerts[0].kind == "back" else "warning",
                     body_format=self._apprise.NotifyFormat.TEXT,
                     # Escapes in a message are there to stay escapes.
                     interpret_escapes=False,
@@ -155,30 +163,48 @@ class Messenger:
         thread.start()
         thread.join(self._deadline)
         if not outcome:
-            self._unmute_never()
+            self._keep_muted()
             return f"it did not answer within {self._deadline:g} s"
         return outcome[0]
 
 
-def compose(facts: Sequence[Fact], *, limit: int = MOST_BYTES) -> tuple[str, str]:
-    """Title and body of the message that tells these facts of one kind, in at most ``limit`` bytes.
+def compose(
+    alerts: Sequence[Alert], *, limit: int = MOST_BYTES, base_url: str = ""
+) -> tuple[str, str]:
+    """Title and body of the message of these alerts of one kind, in at most ``limit`` bytes.
 
-    What does not fit is counted.
+    What does not fit is counted. ``base_url`` is that of Airflow's API server; without it there
+    are no links.
     """
-    title, line, ending = _FORMS[facts[0].kind]
-    title_text = title(facts)
-    end = ending(facts)
+    title, line, ending = _FORMS[alerts[0].kind]
+    title_text = title(alerts)
+    run = f"{base_url}/dags/im_attr_name_audit/runs/{quote(alerts[0].dag_run_id or '', safe='')}"
+    end = f"{ending(alerts)}\n{_link('Run', run)}".rstrip() if base_url else ending(alerts)
     left = limit - _size(title_text) - _size(end) - 80  # a line of how many are left out, and gaps
-    told: list[str] = []
-    for fact in facts:
-        text = line(fact)
+    lines: list[str] = []
+    for alert in alerts:
+        text = line(alert)
+        if base_url:
+            text = f"{text}\n{_link('Page', _page(base_url, alert))}".rstrip()
         left -= _size(text) + 2
-        if left < 0 and told:
+        if left < 0 and lines:
             break
-        told.append(text)
-    if rest := len(facts) - len(told):
-        told.append(f"… and {rest} more: see the run's report.")
-    return title_text, "\n\n".join([*told, end])
+        lines.append(text)
+    if rest := len(alerts) - len(lines):
+        lines.append(f"… and {rest} more: see the run's report.")
+    return title_text, "\n\n".join([*lines, end])
+
+
+def _page(base_url: str, alert: Alert) -> str:
+    """Where the page shows the change, or what is wrong with the app."""
+    address = quote(AppKey(alert.region, alert.sdk_app_id).address, safe="")
+    view = "health?" if alert.seq is None else f"changes?seq={alert.seq}&"
+    return f"{base_url}/im-attr-audit/{view}app={address}"
+
+
+def _link(label: str, url: str) -> str:
+    """A line with a link; none where a name of the operator's own makes it too long."""
+    return f"{label}: {url}" if len(url) <= MOST_OF_A_LINK else ""
 
 
 def inert_word(word: str) -> str:
@@ -205,63 +231,64 @@ def _plain(word: str) -> str:
     return word if re.fullmatch(r"[A-Za-z0-9-]+(_[A-Za-z0-9-]+)*", word) else inert_word(word)
 
 
-def _change_title(facts: Sequence[Fact]) -> str:
-    return f"Attribute names: {_count(facts, 'change')} in {_regions(facts)}"
+def _change_title(alerts: Sequence[Alert]) -> str:
+    return f"Attribute names: {_count(alerts, 'change')} in {_regions(alerts)}"
 
 
-def _change_line(fact: Fact) -> str:
-    if fact.old is None:
-        what = f"added {_named(fact.new)}"
-    elif fact.new is None:
-        what = f"removed {_named(fact.old)}"
-    else:
-        what = f"{fact.change} {_named(fact.old)} → {_named(fact.new)}"
-    between = f"between {_time(fact.not_before)} and {_time(fact.seen_at)}"
-    return f"{_app(fact)}, slot {fact.slot}: {what}, {between}"
+def _change_line(alert: Alert) -> str:
+    what = change_text(alert.change or "", alert.old, alert.new, inert_word)
+    between = f"between {time_text(alert.not_before)} and {time_text(alert.seen_at)}"
+    return f"{_app(alert)}, slot {alert.slot}: {what}, {between}"
 
 
-def _change_end(facts: Sequence[Fact]) -> str:
-    old = [f.old.name for f in facts if f.old and (f.new is None or f.new.name != f.old.name)]
-    if not old:
-        return "No name was taken away: conditions that use the other names still hold."
-    return _DANGER.format(names=f" ({_listed(map(inert_word, old), 240)})")
+def _change_end(alerts: Sequence[Alert]) -> str:
+    old = [a.old.name for a in alerts if a.old and (a.new is None or a.new.name != a.old.name)]
+    return _DANGER.format(names=f" ({_listed(map(inert_word, old), 240)})") if old else _SAFE
 
 
-def _stale_title(facts: Sequence[Fact]) -> str:
-    return f"Attribute names: {_count(facts, 'app')} not seen any more in {_regions(facts)}"
+def _stale_title(alerts: Sequence[Alert]) -> str:
+    return f"Attribute names: {_count(alerts, 'app')} stale in {_regions(alerts)}"
 
 
-def _stale_line(fact: Fact) -> str:
-    seen = f"last seen {_time(fact.gap_from)}"
-    if not fact.ever_seen:
-        seen = f"never seen, asked since {_time(fact.gap_from)}"
-    return f"{_app(fact)} (connection {_plain(fact.conn_id)}): {seen}"
+def _stale_line(alert: Alert) -> str:
+    since = f"last good poll {time_text(alert.gap_from)}"
+    if not alert.ever_seen:
+        since = f"no good poll since the first poll {time_text(alert.gap_from)}"
+    line = f"{_app(alert)} (connection {_plain(alert.conn_id)}): {since}"
+    if alert.outcome is None:
+        return f"{line}. Not polled since: check that the DAG runs."
+    code = alert.error_code
+    result = alert.outcome if code is None else f"{alert.outcome} {code}. {explain(code)}"
+    return f"{line}. Newest poll: {result.rstrip('.')}. {OUTCOMES[alert.outcome].advice}"
 
 
-def _back_title(facts: Sequence[Fact]) -> str:
-    return f"Attribute names: {_count(facts, 'app')} seen again in {_regions(facts)}"
+def _back_title(alerts: Sequence[Alert]) -> str:
+    return f"Attribute names: {_count(alerts, 'app')} no longer stale in {_regions(alerts)}"
 
 
-def _back_line(fact: Fact) -> str:
-    return f"{_app(fact)}: not seen between {_time(fact.gap_from)} and {_time(fact.gap_to)}"
+def _back_line(alert: Alert) -> str:
+    return (
+        f"{_app(alert)}: no good poll between {time_text(alert.gap_from)} and "
+        f"{time_text(alert.gap_to)}"
+    )
 
 
 _Form = tuple[
-    Callable[[Sequence[Fact]], str], Callable[[Fact], str], Callable[[Sequence[Fact]], str]
+    Callable[[Sequence[Alert]], str], Callable[[Alert], str], Callable[[Sequence[Alert]], str]
 ]
 _FORMS: Mapping[str, _Form] = {
     "change": (_change_title, _change_line, _change_end),
-    "stale": (_stale_title, _stale_line, lambda facts: _UNSEEN),
-    "back": (_back_title, _back_line, lambda facts: _SEEN),
+    "stale": (_stale_title, _stale_line, lambda alerts: _STALE),
+    "back": (_back_title, _back_line, lambda alerts: _BACK),
 }
 
 
-def _count(facts: Sequence[Fact], what: str) -> str:
-    return f"{len(facts)} {what}{'s' if len(facts) > 1 else ''}"
+def _count(alerts: Sequence[Alert], what: str) -> str:
+    return f"{len(alerts)} {what}{'s' if len(alerts) > 1 else ''}"
 
 
-def _regions(facts: Sequence[Fact]) -> str:
-    return _listed(sorted({_plain(fact.region) for fact in facts}), 80)
+def _regions(alerts: Sequence[Alert]) -> str:
+    return _listed(sorted({_plain(alert.region) for alert in alerts}), 80)
 
 
 def _listed(words: Iterable[str], room: int) -> str:
@@ -275,26 +302,15 @@ def _listed(words: Iterable[str], room: int) -> str:
     return ", ".join(shown)
 
 
-def _app(fact: Fact) -> str:
-    return f"Group {_plain(fact.app_group)}, app {_plain(fact.region)}/{fact.sdk_app_id}"
-
-
-def _named(name: AttrName | None) -> str:
-    if name is None:
-        return "(none)"
-    word = inert_word(name.name)
-    return word if name.type is None else f"{word} (type {name.type})"
-
-
-def _time(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S}Z" if at else "?"
+def _app(alert: Alert) -> str:
+    return f"Group {_plain(alert.app_group)}, app {_plain(alert.region)}/{alert.sdk_app_id}"
 
 
 def _size(text: str) -> int:
     return len(text.encode())
 
 
-def _messenger(unmute_never: Callable[[], None]) -> Messenger | None:
+def _messenger(keep_muted: Callable[[], None]) -> Messenger | None:
     """What the connection describes; None, with a line in the log, where nothing can be sent."""
     try:
         connection = find_connection(CONN_ID)
@@ -328,7 +344,8 @@ def _messenger(unmute_never: Callable[[], None]) -> Messenger | None:
     if not destinations:
         log.warning("The connection %s holds no address that Apprise knows.", CONN_ID)
         return None
-    return Messenger(destinations, apprise=apprise, unmute_never=unmute_never)
+    base_url = (conf.get("api", "base_url", fallback=None) or "").rstrip("/")
+    return Messenger(destinations, apprise=apprise, keep_muted=keep_muted, base_url=base_url)
 
 
 def _key(destination: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,6 @@ from airflow.sdk import Asset, AssetAlias, Variable
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from im_attr_audit import settings
-from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import LockTimeout, SecretsUnavailable, UnsuitableDatabase
 from im_attr_audit.settings import BadSetting
 
@@ -25,10 +24,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from im_attr_audit.apps import AppKey
+    from im_attr_audit.report import Failure
     from im_attr_audit.tencent.target import Target, Unresolved
 
 log = logging.getLogger(__name__)
 
+DAG_ID = "im_attr_name_audit"
 CHANGES = Asset("im-attr-audit/changes")
 CHANGES_ALIAS = AssetAlias("im-attr-audit-changes")
 
@@ -81,14 +82,13 @@ def plan(conn_ids: Sequence[str] | None) -> list[dict[str, Any]]:
         prepare_run(engine)
         if conn_ids is None:
             apps = {conn_id: target.app for conn_id, target in targets.items()}
-            for (region, sdk_app_id), retired in retire_apps(
-                engine,
-                listed=[app for app in apps.values() if app],
-                unresolved=[conn_id for conn_id, app in apps.items() if not app],
-            ):
-                log.info(
-                    "%s/%s is %s", region, sdk_app_id, "retired" if retired else "listed again"
+            _log_retired(
+                retire_apps(
+                    engine,
+                    listed=[app for app in apps.values() if app],
+                    unresolved=[conn_id for conn_id, app in apps.items() if not app],
                 )
+            )
         targets = with_known_apps(engine, targets)
     finally:
         engine.dispose()
@@ -118,14 +118,12 @@ def sync(
     ``begun_at``: when the DAG run began, by Airflow's clock.
     A retry polls only what has no final outcome in this round; clearing the task begins a new one.
     Raises AirflowException (to be retried) if any app is `unavailable` or `unstable`, else
-    AirflowFailException if any failed.
+    AirflowFailException if any failed, or is `late` and has no good poll since the run began.
     """
-    from im_attr_audit.errors import Misconfigured, Unavailable
-    from im_attr_audit.outcomes import FAILED, FINAL
-    from im_attr_audit.record.runs import read_finished
+    from im_attr_audit.errors import Unavailable
+    from im_attr_audit.outcomes import FAILED
+    from im_attr_audit.record.runs import FinishedPoll, read_finished
     from im_attr_audit.sync import sync_apps
-    from im_attr_audit.targets import resolve, with_known_apps
-    from im_attr_audit.tencent.target import Unresolved
 
     confirm_seconds = settings.CONFIRM_SECONDS.read()
     # Clearing sets max_tries to the tries there were plus the retries that are granted again.
@@ -139,65 +137,137 @@ def sync(
             conn_ids=conn_ids,
             begun_at=begun_at,
         )
-        asked = [conn_id for conn_id in conn_ids if conn_id not in finished]
-        targets = resolve(asked, masked=len(conn_ids) <= MASKED_AT_MOST)
-        for conn_id in problems.keys() & targets.keys():
-            app = targets[conn_id].app or (None, None)
-            targets[conn_id] = Unresolved(conn_id, Misconfigured(problems[conn_id]), *app)
-        targets = with_known_apps(engine, targets)
-        # A poll needs an app unless it is misconfigured, and that outcome is final: a connection
-        # that never polled waits for the last try.
-        unknown = {
-            conn_id: str(target.failure)
-            for conn_id, target in targets.items()
-            if isinstance(target, Unresolved)
-            and target.app is None
-            and isinstance(target.failure, Unavailable)
-        }
-        for conn_id, why in unknown.items():
-            del targets[conn_id]
-            if ti.try_number > ti.max_tries:
-                targets[conn_id] = Unresolved(conn_id, Misconfigured(why))
+        done = {poll.conn_id for poll in finished}
+        targets, unknown = _targets(
+            engine,
+            [conn_id for conn_id in conn_ids if conn_id not in done],
+            problems,
+            masked=len(conn_ids) <= MASKED_AT_MOST,
+            is_last_try=ti.try_number > ti.max_tries,
+        )
         recorded = sync_apps(
             engine,
-            [*targets.values()],
+            targets,
             dag_run_id=dag_run_id,
             try_number=ti.try_number,
             confirm_seconds=confirm_seconds,
         )
+        polls = [
+            *finished,
+            *(FinishedPoll(p.conn_id, p.outcome, p.error_info, p.error_code) for p in recorded),
+        ]
+        blind = _late_without_good(engine, dag_run_id, polls)
     finally:
         engine.dispose()
 
-    outcomes: dict[str, tuple[str, str | None]] = {
-        **finished,
-        **{conn_id: (Unavailable.outcome, why) for conn_id, why in unknown.items()},
-        **{poll.conn_id: (poll.outcome, poll.error_info) for poll in recorded},
-    }
-    counts: dict[str, int] = defaultdict(int)
-    failed: dict[str, str] = {}
-    for conn_id, (outcome, error_info) in outcomes.items():
-        counts[outcome] += 1
-        if outcome in FAILED:
-            failed[conn_id] = outcome
-            log.error("%s: %s: %s", conn_id, outcome, error_info)
+    done = {poll.conn_id for poll in polls}
+    polls += [
+        FinishedPoll(conn_id, Unavailable.outcome, why, None)
+        for conn_id, why in unknown.items()
+        if conn_id not in done
+    ]
+    _raise_for([poll for poll in polls if poll.outcome in FAILED or poll.conn_id in blind])
+    return dict(Counter(poll.outcome for poll in polls))
+
+
+def _raise_for(failed: Sequence[Failure]) -> None:
+    """Log what failed, if anything did, and raise the error that Airflow retries, or not."""
+    from im_attr_audit.outcomes import FINAL
+    from im_attr_audit.report import few
+
     if failed:
-        text = "; ".join(f"{conn_id} {outcome}" for conn_id, outcome in list(failed.items())[:20])
-        if len(failed) > 20:
-            text += f"; and {len(failed) - 20} more"
-        if not FINAL.issuperset(failed.values()):
-            raise AirflowException(f"not recorded, will be tried again: {text}")
-        raise AirflowFailException(f"not recorded: {text}")
-    return dict(counts)
+        _log_failures(failed)
+        text = few([f"{poll.conn_id} {poll.outcome}" for poll in failed])
+        if FINAL.issuperset(poll.outcome for poll in failed):
+            raise AirflowFailException(f"not recorded: {text}")
+        raise AirflowException(f"not recorded, will be tried again: {text}")
+
+
+def _targets(
+    engine: Engine,
+    conn_ids: Sequence[str],
+    problems: Mapping[str, str],
+    *,
+    masked: bool,
+    is_last_try: bool,
+) -> tuple[list[Target | Unresolved], dict[str, str]]:
+    """What to poll, and why the other connections cannot be polled in this try."""
+    from im_attr_audit.errors import Misconfigured, Unavailable
+    from im_attr_audit.targets import resolve, with_known_apps
+    from im_attr_audit.tencent.target import Unresolved
+
+    targets = resolve(conn_ids, masked=masked)
+    for conn_id in problems.keys() & targets.keys():
+        app = targets[conn_id].app or (None, None)
+        targets[conn_id] = Unresolved(conn_id, Misconfigured(problems[conn_id]), *app)
+    targets = with_known_apps(engine, targets)
+    # A poll needs an app unless it is misconfigured, and that outcome is final: a connection that
+    # never polled waits for the last try.
+    unknown = {
+        conn_id: str(target.failure)
+        for conn_id, target in targets.items()
+        if isinstance(target, Unresolved)
+        and target.app is None
+        and isinstance(target.failure, Unavailable)
+    }
+    for conn_id, why in unknown.items():
+        del targets[conn_id]
+        if is_last_try:
+            targets[conn_id] = Unresolved(conn_id, Misconfigured(why))
+    return [*targets.values()], unknown
+
+
+def _late_without_good(engine: Engine, dag_run_id: str, polls: Sequence[Failure]) -> set[str]:
+    """The connections whose poll is late and whose app has no good poll since the run began."""
+    from im_attr_audit.record.runs import read_run
+
+    late = {poll.conn_id for poll in polls if poll.outcome == "late"}
+    polls_of_run = read_run(engine, dag_run_id).polls if late else ()
+    return late & {poll.conn_id for poll in polls_of_run if poll.failed}
+
+
+def _log_failures(failed: Sequence[Failure]) -> None:
+    """One line per connection, but for many with the same cause a few and their number."""
+    from im_attr_audit.report import MOST_CAUSES, MOST_OF_A_CAUSE, by_cause, one_line
+
+    causes = list(by_cause(failed))
+    for cause, group in causes[:MOST_CAUSES]:
+        for poll in group[:MOST_OF_A_CAUSE]:
+            log.error("%s: %s: %s", poll.conn_id, poll.outcome, one_line(poll.error_info or ""))
+        if len(group) > MOST_OF_A_CAUSE:
+            log.error("%d more with the same cause: %s", len(group) - MOST_OF_A_CAUSE, cause)
+        for line in cause.advice:
+            log.error("%s", line)
+    if others := causes[MOST_CAUSES:]:
+        number = sum(len(group) for _, group in others)
+        log.error("%d more failures with %d other causes: see attr_audit.poll", number, len(others))
+
+
+def _log_retired(apps: Sequence[tuple[AppKey, bool]]) -> None:
+    from im_attr_audit.report import few
+
+    for word, retired in (("Retired", True), ("Listed again", False)):
+        if addresses := [app.address for app, is_retired in apps if is_retired == retired]:
+            log.info("%s: %s", word, few(addresses))
 
 
 @_as_airflow_errors()
-def publish(*, dag_run_id: str, outlet_events: Any) -> int:
-    """Emit one asset event per region in which this run recorded something; how many."""
-    from im_attr_audit.record.runs import events_by_region, read_run
+def publish(inlet_events: Any, outlet_events: Any) -> int:
+    """Emit an asset event per region and run for what no event has announced yet; how many.
+
+    The arguments are those of the task's context. This run's changes are among them, and so are
+    those that a cleared task of an earlier run recorded after that run's `publish`.
+    """
+    from im_attr_audit.record.publication import read_unannounced
+
+    def announced_since(at: datetime) -> Iterator[object]:
+        for event in inlet_events[CHANGES].after(at.isoformat()):
+            if event.source_dag_id == DAG_ID:
+                yield event.extra
 
     engine = audit_engine()
     try:
-        events = events_by_region(read_run(engine, dag_run_id))
+        events = read_unannounced(engine, announced_since)
     finally:
         engine.dispose()
     for event in events:
@@ -209,55 +279,54 @@ def publish(*, dag_run_id: str, outlet_events: Any) -> int:
 def report(
     instances: Sequence[Mapping[str, Any]] | None, *, dag_run_id: str, states: Mapping[str, Any]
 ) -> None:
-    """Log the run's table and send the messages; raise AirflowFailException where anything failed.
+    """Log the run's table and send alerts; raise AirflowFailException where anything failed.
 
     ``states`` are those of the tasks before it: an instance that died without recording anything
     is a failure too, and so is an app of which this run has no poll.
     """
     from im_attr_audit.record.runs import read_run
-    from im_attr_audit.report import render
+    from im_attr_audit.report import few, render
 
     engine = audit_engine()
     try:
         run = read_run(engine, dag_run_id)
         log.info("%s", render(run))
-        unnoted = _tell(engine, dag_run_id)
+        alert_errors = _send_alerts(engine, dag_run_id)
     finally:
         engine.dispose()
 
-    wrong = [f"{poll.conn_id} {poll.outcome}" for poll in run.polls if poll.failed]
+    failures = [f"{poll.conn_id} {poll.outcome}" for poll in run.polls if poll.failed]
     polled = {poll.conn_id for poll in run.polls}
     expected = [conn_id for instance in instances or () for conn_id in instance["conn_ids"]]
-    wrong += [f"{conn_id} not polled" for conn_id in expected if conn_id not in polled]
-    wrong += [
+    failures += [f"{conn_id} not polled" for conn_id in expected if conn_id not in polled]
+    failed_tasks = [
         f"task {task} {state}"
         for task, state in sorted(states.items())
         if state not in ("success", "skipped", "removed") and not task.startswith("report")
     ]
-    if instances is None:
-        wrong.append("no plan: see the log of the plan task")
-    wrong += unnoted
-    if wrong:
-        raise AirflowFailException("this run failed: " + "; ".join(wrong))
+    no_plan = ["no plan: see the log of the plan task"] if instances is None else []
+    causes = [few(failures), few(failed_tasks), *no_plan, *alert_errors]
+    if any(causes):
+        raise AirflowFailException("this run failed: " + "; ".join(filter(None, causes)))
 
 
-def _tell(engine: Engine, dag_run_id: str) -> list[str]:
-    """Decide who is not seen any more, and send what waits; what of it went wrong with *us*.
+def _send_alerts(engine: Engine, dag_run_id: str) -> list[str]:
+    """Record which apps are stale or back, send the waiting alerts; what failed on *our* side.
 
-    A messenger that is down is no failure of the run: its messages wait.
+    A messenger that is down does not fail the run: its alerts wait.
     """
     from im_attr_audit.notify import send_waiting
-    from im_attr_audit.record.notifications import note_gaps
+    from im_attr_audit.record.notifications import record_gaps
 
     try:
-        note_gaps(engine, dag_run_id=dag_run_id, stale_after=settings.stale_after())
+        record_gaps(engine, dag_run_id=dag_run_id, stale_after=settings.stale_after())
         send_waiting(engine)
     except (BadSetting, LockTimeout) as error:
         return [str(error)]
     except Exception as error:
-        # Whatever it is, it must not hide what else this run has to say.
-        log.exception("Messages could not be read or marked.")
-        return [f"messages could not be read or marked ({type(error).__name__})"]
+        # Whatever it is, it must not hide the other failures of this run.
+        log.exception("Alerts could not be read or marked as sent.")
+        return [f"alerts could not be read or marked as sent ({type(error).__name__})"]
     return []
 
 

@@ -1,8 +1,8 @@
-"""What somebody is to be told, as the table ``notification`` keeps it until it has been sent.
+"""Alerts, as the table ``notification`` keeps them until they have been sent.
 
-A change's fact is written by the database in the change's own transaction. That an app is not seen
-any more, or is seen again, is decided here from the apps' rows. The facts of one kind from one run
-are one message.
+A change's alert is written by the database in the change's own transaction. Whether an app is
+stale, or no longer so, is decided here, by its good polls. The alerts of one kind from one run are
+one message.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from sqlalchemy import Engine, text
 
 from im_attr_audit.names import AttrName
 
-#: What has waited longer is not sent any more: it is no news. A weekend is shorter.
-NEWS_FOR = timedelta(days=3)
+#: Alerts that have waited longer are not sent. A weekend is shorter.
+EXPIRE_AFTER = timedelta(days=3)
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class Alert:
     """One row of ``notification`` with what a message says of it.
 
     ``slot`` to ``not_before``: of a change (``seen_at`` and ``not_before`` are its bounds), else
-    None. ``gap_from`` and ``gap_to``: of ``stale`` and ``back``. ``ever_seen``: whether the app has
-    ever had a good poll.
+    None, and ``seq`` is its number. ``gap_from`` and ``gap_to``: of ``stale`` and ``back``.
+    ``outcome`` and ``error_code``: of a stale app's newest failed poll, where there is one.
+    ``ever_seen``: whether the app has ever had a good poll.
     """
 
     notification_id: int
@@ -44,11 +45,14 @@ class Fact:
     new: AttrName | None = None
     not_before: datetime | None = None
     seen_at: datetime | None = None
+    seq: int | None = None
+    outcome: str | None = None
+    error_code: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """One message that waits: which facts it is made of, and who has it already."""
+class Batch:
+    """One message that waits: which alerts it is made of, and who has it already."""
 
     kind: str
     dag_run_id: str | None
@@ -63,40 +67,57 @@ class Delivery:
     complete: bool
 
 
-_STALE = """
-insert into attr_audit.notification (kind, region, sdk_app_id, gap_from, dag_run_id)
-select 'stale', a.region, a.sdk_app_id, coalesce(a.last_ok_at, a.first_polled_at), :dag_run_id
-  from attr_audit.app a
- where a.retired_at is null
-   and now() - coalesce(a.last_ok_at, a.first_polled_at) > :stale_after
-   and not exists (select from attr_audit.notification n
-                    where n.kind = 'stale' and n.region = a.region and n.sdk_app_id = a.sdk_app_id
-                      and n.gap_from = coalesce(a.last_ok_at, a.first_polled_at))
- order by a.region, a.sdk_app_id
-    on conflict on constraint one_row_per_fact do nothing
+# By the good polls themselves: a time in the future is a wrong clock, and no app is fresh by it.
+# What retention has removed, the app's row remembers.
+_SEEN = """
+with seen as (
+    select a.region, a.sdk_app_id, least(a.first_polled_at, now()) as first_polled_at,
+           coalesce(good.at, case when a.last_ok_at <= now() then a.last_ok_at end) as good_at
+      from attr_audit.app a
+      left join lateral (select coalesce(p.last_requested_at, p.requested_at) as at
+                           from attr_audit.poll p
+                          where p.region = a.region and p.sdk_app_id = a.sdk_app_id
+                            and p.outcome = 'ok' and p.requested_at <= now()
+                          order by p.requested_at desc
+                          limit 1) good on true
+     where a.retired_at is null
+)
 """
 
+_STALE = f"""
+insert into attr_audit.notification (kind, region, sdk_app_id, gap_from, dag_run_id)
+{_SEEN}
+select 'stale', a.region, a.sdk_app_id, coalesce(a.good_at, a.first_polled_at), :dag_run_id
+  from seen a
+ where now() - coalesce(a.good_at, a.first_polled_at) > :stale_after
+   and not exists (select from attr_audit.notification n
+                    where n.kind = 'stale' and n.region = a.region and n.sdk_app_id = a.sdk_app_id
+                      and n.gap_from = coalesce(a.good_at, a.first_polled_at))
+ order by a.region, a.sdk_app_id
+    on conflict on constraint one_row_per_fact do nothing
+"""  # noqa: S608 - both halves are written above
+
 # Of an app's gaps only the newest: one that ended and opened again unnoticed is one to its reader.
-_BACK = """
+_BACK = f"""
 insert into attr_audit.notification (kind, region, sdk_app_id, gap_from, gap_to, dag_run_id)
-select 'back', a.region, a.sdk_app_id, s.gap_from, a.last_ok_at, :dag_run_id
-  from attr_audit.app a
+{_SEEN}
+select 'back', a.region, a.sdk_app_id, s.gap_from, a.good_at, :dag_run_id
+  from seen a
   join (select n.region, n.sdk_app_id, max(n.gap_from) as gap_from
           from attr_audit.notification n
          where n.kind = 'stale'
          group by n.region, n.sdk_app_id) s using (region, sdk_app_id)
- where a.retired_at is null and a.last_ok_at > s.gap_from
-   and now() - a.last_ok_at <= :stale_after
+ where a.good_at > s.gap_from and now() - a.good_at <= :stale_after
    and not exists (select from attr_audit.notification n
                     where n.kind = 'back' and n.region = a.region and n.sdk_app_id = a.sdk_app_id
                       and n.gap_from = s.gap_from)
  order by a.region, a.sdk_app_id
     on conflict on constraint one_row_per_fact do nothing
-"""
+"""  # noqa: S608 - both halves are written above
 
-# That a retired app is not seen is no news to anybody.
-_IS_NEWS = """
-n.sent_at is null and n.created_at > now() - :news_for
+# A retired app is not expected to be polled.
+_IS_CURRENT = """
+n.sent_at is null and n.created_at > now() - :expire_after
    and (n.kind = 'change' or a.retired_at is null)
 """
 
@@ -104,7 +125,7 @@ _WAITING = f"""
 select n.kind, n.dag_run_id, n.sent_to, min(n.notification_id) as first
   from attr_audit.notification n
   join attr_audit.app a using (region, sdk_app_id)
- where {_IS_NEWS}
+ where {_IS_CURRENT}
  group by n.kind, n.dag_run_id, n.sent_to
  order by first
  limit :most
@@ -114,12 +135,20 @@ _CLAIM = f"""
 select n.notification_id, n.kind, n.region, n.sdk_app_id, a.app_group, n.dag_run_id, a.conn_id,
        n.gap_from, n.gap_to, a.first_ok_at <= n.gap_from as ever_seen,
        c.slot, c.kind as change, c.old_name, c.new_name, c.old_type, c.new_type, c.not_before,
-       c.seen_at
+       c.seen_at, c.seq, failed.outcome, failed.error_code
   from attr_audit.notification n
   join attr_audit.app a using (region, sdk_app_id)
   left join attr_audit.change c using (change_id)
+  left join lateral (select p.outcome, p.error_code
+                       from attr_audit.poll p
+                      where n.kind = 'stale'
+                        and p.region = n.region and p.sdk_app_id = n.sdk_app_id
+                        and p.outcome not in ('ok', 'late')
+                        and p.requested_at between n.gap_from and now()
+                      order by p.requested_at desc
+                      limit 1) failed on true
  where n.kind = :kind and n.dag_run_id is not distinct from :dag_run_id and n.sent_to = :sent_to
-   and {_IS_NEWS}
+   and {_IS_CURRENT}
  order by n.notification_id
    for update of n skip locked
 """  # noqa: S608 - both halves are written above
@@ -131,11 +160,11 @@ update attr_audit.notification
 """
 
 
-def note_gaps(engine: Engine, *, dag_run_id: str, stale_after: timedelta) -> None:
-    """Note which apps have not been seen for longer than the limit, and which are seen again.
+def record_gaps(engine: Engine, *, dag_run_id: str, stale_after: timedelta) -> None:
+    """Record which apps have no good poll for longer than the limit, and which have one again.
 
-    Each once per gap, however often this is called. An app never seen counts from the first time
-    it was asked; retired apps are left out.
+    Each once per gap, however often this is called. An app without any good poll counts from its
+    first poll; retired apps are left out.
     """
     values = {"dag_run_id": dag_run_id, "stale_after": stale_after}
     with engine.begin() as connection:
@@ -143,21 +172,21 @@ def note_gaps(engine: Engine, *, dag_run_id: str, stale_after: timedelta) -> Non
         connection.execute(text(_BACK), values)
 
 
-def read_waiting(engine: Engine, *, most: int) -> list[Waiting]:
+def read_waiting(engine: Engine, *, most: int) -> list[Batch]:
     """The messages that wait to be sent, oldest first, at most so many."""
     with engine.connect() as connection:
-        rows = connection.execute(text(_WAITING), {"news_for": NEWS_FOR, "most": most})
-        return [Waiting(row.kind, row.dag_run_id, frozenset(row.sent_to)) for row in rows]
+        rows = connection.execute(text(_WAITING), {"expire_after": EXPIRE_AFTER, "most": most})
+        return [Batch(row.kind, row.dag_run_id, frozenset(row.sent_to)) for row in rows]
 
 
 def deliver(
-    engine: Engine, message: Waiting, send: Callable[[list[Fact], frozenset[str]], Delivery]
+    engine: Engine, message: Batch, send: Callable[[list[Alert], frozenset[str]], Delivery]
 ) -> bool:
-    """Send one message and mark its facts at once; whether it is through.
+    """Send one message and mark its alerts at once; whether it is through.
 
-    ``send`` is given the facts, and who has them already. The facts are locked meanwhile, so that
-    of two reports at the same time one sends; should the process die before they are marked, they
-    wait again.
+    ``send`` is given the alerts, and who has them already. The alerts are locked until it returns,
+    so that of two reports at the same time one sends. If the process dies before they are marked,
+    they are sent again.
     """
     with engine.begin() as connection:
         # Sending takes as long as it takes, and a server's limit on idle transactions would undo
@@ -169,13 +198,13 @@ def deliver(
                 "kind": message.kind,
                 "dag_run_id": message.dag_run_id,
                 "sent_to": sorted(message.sent_to),
-                "news_for": NEWS_FOR,
+                "expire_after": EXPIRE_AFTER,
             },
         ).all()
         if not rows:
             return True
-        facts = [
-            Fact(
+        alerts = [
+            Alert(
                 notification_id=row.notification_id,
                 kind=row.kind,
                 region=row.region,
@@ -192,17 +221,20 @@ def deliver(
                 new=None if row.new_name is None else AttrName(row.new_name, row.new_type),
                 not_before=row.not_before,
                 seen_at=row.seen_at,
+                seq=row.seq,
+                outcome=row.outcome,
+                error_code=row.error_code,
             )
             for row in rows
         ]
-        delivery = send(facts, message.sent_to)
+        delivery = send(alerts, message.sent_to)
         if delivery.sent_to != message.sent_to or delivery.complete:
             connection.execute(
                 text(_MARK),
                 {
                     "sent_to": sorted(delivery.sent_to),
                     "complete": delivery.complete,
-                    "ids": [fact.notification_id for fact in facts],
+                    "ids": [alert.notification_id for alert in alerts],
                 },
             )
         return delivery.complete

@@ -45,6 +45,15 @@ class RunPoll:
         return self.outcome in FAILED or (self.outcome == "late" and not self.superseded)
 
 
+class FinishedPoll(NamedTuple):
+    """A poll that a task need not repeat, or what came of one that it made."""
+
+    conn_id: str
+    outcome: str
+    error_info: str | None
+    error_code: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class RunChange:
     """One row of ``change`` that a run recorded."""
@@ -114,7 +123,7 @@ select region, sdk_app_id, seq, slot, kind, old_name, new_name, old_type, new_ty
 """
 
 _FINAL = """
-select conn_id, outcome, error_info
+select conn_id, outcome, error_info, error_code
   from attr_audit.poll
  where dag_run_id = :dag_run_id and try_number >= :first_try
    and conn_id = any(:conn_ids) and outcome = any(:outcomes)
@@ -162,21 +171,23 @@ def read_run(engine: Engine, dag_run_id: str) -> Run:
             )
             for p in polls
         ),
-        tuple(
-            RunChange(
-                region=c.region,
-                sdk_app_id=c.sdk_app_id,
-                seq=c.seq,
-                slot=c.slot,
-                kind=c.kind,
-                old=None if c.old_name is None else AttrName(c.old_name, c.old_type),
-                new=None if c.new_name is None else AttrName(c.new_name, c.new_type),
-                not_before=c.not_before,
-                seen_at=c.seen_at,
-                row_hash=bytes(c.row_hash),
-            )
-            for c in changes
-        ),
+        tuple(map(change_of_row, changes)),
+    )
+
+
+def change_of_row(row: Any) -> RunChange:
+    """A `RunChange` of a row that has its columns."""
+    return RunChange(
+        region=row.region,
+        sdk_app_id=row.sdk_app_id,
+        seq=row.seq,
+        slot=row.slot,
+        kind=row.kind,
+        old=None if row.old_name is None else AttrName(row.old_name, row.old_type),
+        new=None if row.new_name is None else AttrName(row.new_name, row.new_type),
+        not_before=row.not_before,
+        seen_at=row.seen_at,
+        row_hash=bytes(row.row_hash),
     )
 
 
@@ -187,11 +198,11 @@ def read_finished(
     first_try: int,
     conn_ids: Collection[str],
     begun_at: datetime | None,
-) -> dict[str, tuple[str, str | None]]:
+) -> list[FinishedPoll]:
     """The connections that have a final outcome in this run since its try ``first_try``.
 
-    Each with that outcome and its ``error_info``. ``begun_at`` (Airflow's clock, which may be a
-    minute off ours) tells the run from a deleted one of the same id.
+    ``begun_at`` (Airflow's clock, which may be a minute off ours) tells the run from a deleted one
+    of the same id.
     """
     with engine.connect() as connection:
         rows = connection.execute(
@@ -204,7 +215,7 @@ def read_finished(
                 "outcomes": sorted(FINAL),
             },
         )
-        return {row.conn_id: (row.outcome, row.error_info) for row in rows}
+        return list({row.conn_id: FinishedPoll(*row) for row in rows}.values())
 
 
 def prepare_run(engine: Engine) -> None:
@@ -247,29 +258,3 @@ def read_known_apps(engine: Engine, conn_ids: Iterable[str]) -> dict[str, KnownA
             {"conn_ids": list(conn_ids)},
         )
         return {row.conn_id: KnownApp(*row[1:]) for row in rows}
-
-
-def events_by_region(run: Run) -> list[dict[str, Any]]:
-    """The asset events of a run, one per region with changes or baselines.
-
-    Taken from the run's own rows, so that a retry gives the same events even if a later run has
-    recorded more.
-    """
-    events: dict[str, dict[str, Any]] = {}
-    for change in run.changes:
-        event = events.setdefault(
-            change.region,
-            {
-                "region": change.region,
-                "changes": 0,
-                "baselines": 0,
-                "dag_run_id": run.dag_run_id,
-                "chain_heads": {},
-            },
-        )
-        event["baselines" if change.kind == "baseline" else "changes"] += 1
-        event["chain_heads"][str(change.sdk_app_id)] = {
-            "seq": change.seq,
-            "hash": change.row_hash.hex(),
-        }
-    return list(events.values())

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from im_attr_audit import notify
 from im_attr_audit.apps import AppKey
-from im_attr_audit.errors import Unavailable
+from im_attr_audit.errors import Rejected, Unavailable
 from im_attr_audit.names import AttrName
 from im_attr_audit.notify import Messenger, compose, inert_word, send_waiting
 from im_attr_audit.outcomes import OUTCOMES
@@ -66,6 +66,14 @@ def db(audit_db: AuditDb) -> AuditDb:
 
 def record(db: AuditDb, names: NamesLike, *, run_id: str, at: float | datetime, **app: Any) -> None:
     record_polls(db.writer, [polled(names, names, at=at, **app)], dag_run_id=run_id, try_number=1)
+
+
+def rewrite(db: AuditDb, *statements: str) -> None:
+    """Change the record as only a superuser can, past every trigger."""
+    with db.server.connect(db.name) as connection, connection.cursor() as cursor:
+        cursor.execute("set session_replication_role = replica")
+        for statement in statements:
+            cursor.execute(statement)
 
 
 def ago(**time: float) -> datetime:
@@ -163,6 +171,28 @@ def test_an_app_never_seen_counts_from_the_first_attempt(db: AuditDb, told: Webh
     assert title == "Attribute names: 1 app stale in seoul"
     assert "no good poll since the first poll" in body
     assert f"Newest poll: unavailable. {OUTCOMES['unavailable'].advice}" in body
+
+
+def test_an_app_is_stale_by_its_good_polls_whatever_time_its_row_claims(
+    db: AuditDb, told: Webhook
+) -> None:
+    rewrite(db, "update attr_audit.app set last_ok_at = '2099-01-01Z'")
+    record_gaps(db.writer, dag_run_id="run 1", stale_after=HOUR)
+    send_waiting(db.writer)
+    [(title, body)] = told.take()
+    assert title == "Attribute names: 1 app stale in frankfurt"
+    assert "last good poll 2026-11-01 00:00:02Z. Not polled since: check that the DAG runs." in body
+
+
+def test_a_stale_app_s_alert_has_outcome_code_and_advice(db: AuditDb, told: Webhook) -> None:
+    rejected = Rejected("no", http_status=200, error_code=70009, error_info="check failed")
+    failed = polled(at=ago(minutes=1), failure=rejected)
+    record_polls(db.writer, [failed], dag_run_id="run 1", try_number=1)
+    record_gaps(db.writer, dag_run_id="run 1", stale_after=HOUR)
+    send_waiting(db.writer)
+    [(_, body)] = told.take()
+    assert "Newest poll: rejected 70009. " in body
+    assert OUTCOMES["rejected"].advice in body
 
 
 def test_a_retired_app_is_silent(db: AuditDb, told: Webhook) -> None:
@@ -438,9 +468,29 @@ def test_a_region_or_group_of_the_operators_own_is_as_inert_as_a_name() -> None:
     assert "@" not in title + body
 
 
+def test_an_alert_links_to_the_change_on_the_page_and_to_the_run() -> None:
+    from dataclasses import replace
+
+    change = replace(FACT, seq=3, dag_run_id="scheduled__2026-11-01T00:15:00+00:00")
+    stale = replace(change, kind="stale", seq=None, gap_from=START)
+    run_link = (
+        "Run: https://airflow.example/dags/im_attr_name_audit/runs/"
+        "scheduled__2026-11-01T00%3A15%3A00%2B00%3A00"
+    )
+    for alert, page in (
+        (change, "changes?seq=3&app=frankfurt%2F20000004"),
+        (stale, "health?app=frankfurt%2F20000004"),
+    ):
+        _, body = compose([alert], base_url="https://airflow.example")
+        assert f"\nPage: https://airflow.example/im-attr-audit/{page}\n" in body
+        assert body.endswith(run_link)
+        assert "https://" not in compose([alert])[1]
+
+
+@pytest.mark.parametrize("base_url", ["", "https://airflow.example"])
 @pytest.mark.parametrize("limit", [2048, 3500])
 @pytest.mark.parametrize("number", [1, 7, 1000])
-def test_a_message_fits_whatever_the_names_are(limit: int, number: int) -> None:
+def test_a_message_fits_whatever_the_names_are(limit: int, number: int, base_url: str) -> None:
     from dataclasses import replace
 
     alerts_ = [
@@ -453,7 +503,7 @@ def test_a_message_fits_whatever_the_names_are(limit: int, number: int) -> None:
         )
         for n in range(number)
     ]
-    title, body = compose(alerts_, limit=limit)
+    title, body = compose(alerts_, limit=limit, base_url=base_url)
     assert len(title.encode()) + len(body.encode()) <= limit
     told = body.count("slot 2")
     assert told >= 1
@@ -577,10 +627,12 @@ def test_runs_of_the_dag_tell_that_an_app_is_not_seen_and_that_it_is_back(
     audit: Audit, hook: Webhook
 ) -> None:
     audit.run()
-    run(
-        audit.db.owner,
+    rewrite(
+        audit.db,
         "update attr_audit.app set first_ok_at = first_ok_at - interval '2 hours', "
         "last_ok_at = last_ok_at - interval '2 hours' where region = 'seoul'",
+        "update attr_audit.poll set requested_at = requested_at - interval '2 hours', "
+        "last_requested_at = last_requested_at - interval '2 hours' where region = 'seoul'",
     )
     audit.vendor.fault("raw", region="seoul", body="<html>", times=None)
     for _ in range(2):

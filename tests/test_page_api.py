@@ -19,7 +19,7 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from im_attr_audit import settings
 from im_attr_audit.errors import Rejected
-from im_attr_audit.page import app, checks, filters
+from im_attr_audit.page import checks, filters, shell
 from im_attr_audit.page.app import make_app
 from im_attr_audit.page.models import Problem
 from im_attr_audit.page.reader import Reader
@@ -391,14 +391,14 @@ def test_a_connection_that_was_mended_counts_at_once(audit_db: AuditDb) -> None:
 
 
 def test_files_outside_the_static_folder_cannot_be_had(client: TestClient) -> None:
-    version = app.static_version()
+    version = shell.static_version()
     assert client.get(f"/static/{version}/page.js").status_code == 200
     for path in ("../app.py", "..%2Fapp.py", "%2e%2e/app.py", "/etc/passwd", "vendor"):
         assert client.get(f"/static/{version}/{path}").status_code == 404
 
 
 def test_no_page_has_script_or_style_in_line(client: TestClient) -> None:
-    for view in app.VIEWS:
+    for view in shell.VIEWS:
         page = client.get("/" if view == "now" else f"/{view}")
         assert page.status_code == 200
         assert "<script>" not in page.text

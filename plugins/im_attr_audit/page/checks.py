@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from fastapi import HTTPException
 
 from im_attr_audit.page import models, queries
 from im_attr_audit.page.reader import CannotRead, Reader
+from im_attr_audit.page.threads import Threads
 from im_attr_audit.settings import BadSetting, stale_after
 
 log = logging.getLogger(__name__)
@@ -26,32 +28,28 @@ class Verifier:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._lock = threading.Lock()
+        self._thread = Threads(
+            1,
+            _WAIT_FOR_ANOTHER,
+            "The chains are being checked for another request. Try again in a minute.",
+            retry_after=60,
+        )
         self._last: models.Verification | None = None
         self._done_at = 0.0
 
-    def verify(self, *, again: bool) -> models.Verification:
-        """The newest result; 429 while another request's check takes long.
-
-        Requests that waited for as long as a check takes would hold threads that Airflow's own API
-        needs.
-        """
+    async def verify(self, *, again: bool) -> models.Verification:
+        """The newest result; HTTPException 429 while another request's check takes long."""
         asked_at = time.monotonic()
-        if not self._lock.acquire(timeout=_WAIT_FOR_ANOTHER):
-            raise HTTPException(
-                429,
-                "The chains are being checked for another request. Try again in a minute.",
-                headers={"Retry-After": "60"},
-            )
-        try:
-            kept_for = _VERIFIED_FOR_AT_LEAST if again else _VERIFIED_FOR
-            fresh = self._done_at > asked_at or time.monotonic() - self._done_at < kept_for
-            if self._last is None or not fresh:
-                self._last = self._ask()
-                self._done_at = time.monotonic()
-            return self._last
-        finally:
-            self._lock.release()
+        result: models.Verification = await self._thread.run(lambda: self._verify(asked_at, again))
+        return result
+
+    def _verify(self, asked_at: float, again: bool) -> models.Verification:
+        kept_for = _VERIFIED_FOR_AT_LEAST if again else _VERIFIED_FOR
+        fresh = self._done_at > asked_at or time.monotonic() - self._done_at < kept_for
+        if self._last is None or not fresh:
+            self._last = self._ask()
+            self._done_at = time.monotonic()
+        return self._last
 
     def _ask(self) -> models.Verification:
         with self._reader.transaction(seconds=300) as connection:
@@ -87,8 +85,14 @@ class HealthCheck:
         self._seconds = seconds
         self._clock = clock
         self._lock = threading.Lock()
+        self._thread = Threads(1, math.inf, "")
         self._word: str | None = None
         self._asked_at = 0.0
+
+    async def word_in_own_thread(self) -> str:
+        """The word; however many ask, they take one thread while it is looked up."""
+        word: str = await self._thread.run(self.word)
+        return word
 
     def word(self) -> str:
         """ok, stale, empty, unmigrated, misconfigured or down."""

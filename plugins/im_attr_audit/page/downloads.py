@@ -77,20 +77,17 @@ class Downloads:
 
 
 class _Download(Response):
-    """A stream whose pieces are made in threads of its own and have to be read in time."""
-
-    #: Not anyio's shared threads, which serve every other request of the API server.
-    _threads: anyio.CapacityLimiter | None = None
+    """A stream whose pieces are made in a thread of its own and have to be read in time."""
 
     def __init__(self, first: str, rest: Iterator[str], **given: Any) -> None:
         super().__init__(**given)
         del self.headers["content-length"]
         self._first = first
         self._rest = rest
+        # Not one of anyio's shared threads, which serve every other request of the API server.
+        self._thread = anyio.CapacityLimiter(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if _Download._threads is None:  # it belongs to the running event loop
-            _Download._threads = anyio.CapacityLimiter(DOWNLOADS_AT_ONCE)
         try:
             with anyio.fail_after(SECONDS_FOR_ALL):
                 await self._send_all(Request(scope, receive), send)
@@ -99,7 +96,7 @@ class _Download(Response):
             log.warning("A download was cut off: its client did not read it in time.")
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._close, limiter=_Download._threads)
+                await anyio.to_thread.run_sync(self._close, limiter=self._thread)
 
     async def _send_all(self, request: Request, send: Send) -> None:
         await send(
@@ -117,9 +114,7 @@ class _Download(Response):
                 await send(
                     {"type": "http.response.body", "body": piece.encode(), "more_body": True}
                 )
-            piece = await anyio.to_thread.run_sync(
-                next, self._rest, None, limiter=_Download._threads
-            )
+            piece = await anyio.to_thread.run_sync(next, self._rest, None, limiter=self._thread)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _close(self) -> None:

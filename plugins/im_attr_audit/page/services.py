@@ -35,16 +35,17 @@ class Services:
     downloads: Downloads
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-def _reader(request: Request) -> Reader:
-    return _services(request).reader
+async def _reader(request: Request) -> Reader:
+    reader: Reader = request.app.state.services.reader
+    return reader
 
 
-def _stale_after() -> timedelta:
+async def _stale_after() -> timedelta:
     return settings.stale_after()
 
 

@@ -22,8 +22,9 @@ from im_attr_audit.page.services import (
     key_of,
     region_order,
 )
+from im_attr_audit.page.threads import ViewRoute
 
-router = APIRouter()
+router = APIRouter(route_class=ViewRoute)
 
 _Cells: TypeAlias = dict[int, dict[str, Any]]
 

@@ -19,8 +19,9 @@ from im_attr_audit.page.filters import (
     page_key,
 )
 from im_attr_audit.page.services import ReaderOf, ServicesOf, as_json
+from im_attr_audit.page.threads import ViewRoute
 
-router = APIRouter()
+router = APIRouter(route_class=ViewRoute)
 
 
 @router.get("/changes", response_model=models.Changes)

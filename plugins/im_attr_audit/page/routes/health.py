@@ -19,8 +19,9 @@ from im_attr_audit.page.services import (
     key_of,
     region_order,
 )
+from im_attr_audit.page.threads import ViewRoute
 
-router = APIRouter()
+router = APIRouter(route_class=ViewRoute)
 
 _STRIP = timedelta(hours=24)
 _BUCKET = timedelta(minutes=30)
@@ -77,6 +78,6 @@ def _strip(row: Row | None) -> dict[str, list[int]]:
 
 
 @router.get("/verification", response_model=models.Verification)
-def verification(services: ServicesOf, again: bool = False) -> Response:
+async def verification(services: ServicesOf, again: bool = False) -> Response:
     """Recompute the chains; the last result serves for ten minutes unless asked again."""
-    return as_json(services.verifier.verify(again=again))
+    return as_json(await services.verifier.verify(again=again))

@@ -20,8 +20,9 @@ from im_attr_audit.page.services import (
     key_of,
     region_order,
 )
+from im_attr_audit.page.threads import ViewRoute
 
-router = APIRouter()
+router = APIRouter(route_class=ViewRoute)
 
 
 @router.get("/now", response_model=models.Now)

@@ -1,0 +1,93 @@
+"""The page's static files, and the HTML frame of each view, which the view's script fills."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import mimetypes
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+STATIC = Path(__file__).parent / "static"
+
+#: The page's addresses: view -> title.
+VIEWS: Mapping[str, str] = {
+    "now": "Now",
+    "timeline": "Timeline",
+    "changes": "Changes",
+    "as-of": "As of",
+    "health": "Health",
+}
+
+
+@cache
+def static_files() -> Mapping[str, tuple[bytes, str]]:
+    """Every file below static, by its path: nothing else can be asked for."""
+    kinds = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css",
+             ".svg": "image/svg+xml"}  # fmt: skip
+    return {
+        path.relative_to(STATIC).as_posix(): (
+            path.read_bytes(),
+            kinds.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "text/plain",
+        )
+        for path in sorted(STATIC.rglob("*"))
+        if path.is_file()
+    }
+
+
+@cache
+def static_version() -> str:
+    """Changes with any of the files, so that a browser may keep them."""
+    digest = hashlib.sha256()
+    for name, (content, _) in static_files().items():
+        digest.update(f"{name} {len(content)} ".encode() + content)
+    return digest.hexdigest()[:12]
+
+
+@cache
+def shell(view: str) -> str:
+    """The page of a view: its frame, which the view's script fills. All addresses are relative."""
+    base = f"static/{static_version()}"
+    current = ' aria-current="page"'
+    links = "".join(
+        f'<li><a href="{"./" if name == "now" else name}"{current if name == view else ""}>'
+        f"{html.escape(title)}</a></li>"
+        for name, title in VIEWS.items()
+    )
+    title = VIEWS[view]
+    extra = (
+        f'<link rel="stylesheet" href="{base}/vendor/vis-timeline.css">'
+        f'<link rel="modulepreload" href="{base}/vendor/vis-timeline.mjs">'
+        if view == "timeline"
+        else ""
+    )
+    return f"""<!doctype html>
+<html lang="en" data-theme="light">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title} - Attribute names</title>
+<link rel="icon" href="{base}/icon.svg" type="image/svg+xml">
+<script src="{base}/theme.js"></script>
+{extra}<link rel="stylesheet" href="{base}/page.css">
+<link rel="modulepreload" href="{base}/page.js">
+<script type="module" src="{base}/{view}.js"></script>
+</head>
+<body>
+<a class="skip" href="#main">Skip to the content</a>
+<header>
+<p class="brand">Attribute names</p>
+<nav aria-label="Views"><ul>{links}</ul></nav>
+</header>
+<main id="main" tabindex="-1" aria-busy="true">
+<h1>{title}</h1>
+<div id="content"><p class="waiting">Reading the record …</p></div>
+<noscript><p class="notice">This page draws what its JSON says with JavaScript. Without it, the
+record is in Postgres: see the schema attr_audit.</p></noscript>
+</main>
+<footer><p id="foot"></p></footer>
+<div id="said" role="status" class="unseen"></div>
+</body>
+</html>
+"""

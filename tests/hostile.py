@@ -6,10 +6,13 @@ them must tell which. ``PIECES`` are the single tricks by name, for tables of te
 
 from __future__ import annotations
 
+import base64
 import codecs
 import gzip
 import json
 import random
+import urllib.parse
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -135,6 +138,38 @@ PIECES: Final[dict[str, bytes]] = {
     "type_huge": _answer('{"0":"a"}', ',"AttrTypes":{"0":' + "9" * 5000 + "}"),
     "type_twice": _answer('{"0":"a"}', ',"AttrTypes":{"0":0,"0":0}'),
     "types_twice": _answer('{"0":"a"}', ',"AttrTypes":{},"AttrTypes":{}'),
+}
+
+
+def _deflated(secret: str) -> bytes:
+    return zlib.compress(secret.encode())
+
+
+# Name of the trick -> how an echo may spell a secret.
+SPELLINGS: Final[dict[str, Callable[[str], str]]] = {
+    "hex": lambda s: s.encode().hex(),
+    "hex_upper": lambda s: s.encode().hex().upper(),
+    "hex_spaced": lambda s: s.encode().hex(" "),
+    "hex_escapes": lambda s: "".join(f"\\x{byte:02x}" for byte in s.encode()),
+    "base32": lambda s: base64.b32encode(s.encode()).decode(),
+    "base64_within_a_text": lambda s: base64.b64encode(f"?usersig={s}&".encode()).decode(),
+    "base64_twice": lambda s: base64.b64encode(base64.b64encode(s.encode())).decode(),
+    "reversed": lambda s: s[::-1],
+    "lower": str.lower,
+    "upper": str.upper,
+    "deflated_base64": lambda s: base64.b64encode(_deflated(s)).decode(),
+    "deflated_base64_url": lambda s: base64.urlsafe_b64encode(_deflated(s)).decode(),
+    "deflated_hex": lambda s: _deflated(s).hex(),
+    "deflated_bytes": lambda s: _deflated(s).decode("latin-1"),
+    "gzip_base64": lambda s: base64.b64encode(gzip.compress(s.encode(), mtime=0)).decode(),
+    "cut_by_spaces": lambda s: " ".join(s[at : at + 5] for at in range(0, len(s), 5)),
+    "cut_by_newlines": lambda s: "\n".join(s[at : at + 20] for at in range(0, len(s), 20)),
+    "cut_by_commas": lambda s: ",".join(s),
+    "without_its_head": lambda s: s[14:],
+    "without_its_ends": lambda s: s[20:-20],
+    "percent_then_reversed": lambda s: urllib.parse.quote(s, safe="")[::-1],
+    "reversed_then_base64": lambda s: base64.b64encode(s[::-1].encode()).decode(),
+    "rot13": lambda s: codecs.encode(s, "rot13"),
 }
 
 

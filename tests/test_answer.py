@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import itertools
 import json
 import re
 import time
 import urllib.parse
+import zlib
 from typing import Any
 
 import pytest
 from im_attr_audit.errors import Invalid, PollFailed, Rejected, Unavailable
 from im_attr_audit.names import AttrName
+from im_attr_audit.tencent.answer import Reply, judge
 from im_attr_audit.tencent.redact import REDACTED, inert, redact, safe_text
 from im_attr_audit.tencent.usersig import user_sig
 
@@ -189,6 +192,39 @@ def test_a_secret_is_removed_in_every_spelling(secret: str, spell: Any) -> None:
     assert text == f"before {REDACTED} after"
 
 
+#: In a text it is cut out for its look; names are kept exactly, whatever they look like.
+NOT_IN_A_NAME = {"rot13"}
+
+
+def pieces(secret: str, length: int = 20) -> set[str]:
+    """Of a secret in every alphabet, forwards and backwards; letters and digits in one case."""
+    raw = secret.encode()
+    packed = [zlib.compress(raw), gzip.compress(raw, mtime=0)]
+    spelt = [spell(secret) for spell in hostile.SPELLINGS.values()] + [p.hex() for p in packed]
+    bare = ["".join(filter(str.isalnum, each.lower())) for each in [secret, *spelt]]
+    return {b[at : at + length] for b in bare for at in range(len(b) - length + 1)}
+
+
+@pytest.mark.parametrize("secret", [KEY, SIG], ids=["key", "sig"])
+@pytest.mark.parametrize("spell", hostile.SPELLINGS.values(), ids=hostile.SPELLINGS)
+def test_no_piece_of_a_secret_is_kept_however_it_is_spelt(spell: Any, secret: str) -> None:
+    text = safe_text(f"bad request: {spell(secret)}", secrets=(KEY, SIG))
+    bare = "".join(filter(str.isalnum, text.lower()))
+    assert not {piece for piece in pieces(secret) if piece in bare}
+    assert REDACTED in text
+
+
+@pytest.mark.parametrize("secret", [KEY, SIG], ids=["key", "sig"])
+@pytest.mark.parametrize(
+    "spell", [spell for name, spell in hostile.SPELLINGS.items() if name not in NOT_IN_A_NAME]
+)
+def test_no_name_that_spells_a_secret_is_recorded(spell: Any, secret: str) -> None:
+    raw = body(AttrNames={"0": spell(secret)})
+    with pytest.raises(Invalid) as caught:
+        judge(Reply(200, None, "", raw), secrets=(KEY, SIG))
+    assert spell(secret) not in str(caught.value.answer)
+
+
 @pytest.mark.parametrize(
     ("text", "gone"),
     [
@@ -216,6 +252,31 @@ def test_anything_like_a_usersig_is_removed_unasked(text: str, gone: str) -> Non
 def test_the_bytes_inside_a_usersig_are_removed() -> None:
     text = safe_text("x " + PACKED.decode("utf-8", "backslashreplace") + " y", secrets=(SIG,))
     assert text == f"x {REDACTED} y"
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["hex", "base32", "reversed", "lower", "upper", "deflated_base64", "without_its_head", "rot13"],
+)
+def test_a_long_run_that_looks_random_is_not_kept_even_if_nobody_knows_it(spelling: str) -> None:
+    unknown = hostile.SPELLINGS[spelling](SIG)
+    assert safe_text(f"bad: {unknown} end", secrets=()) == f"bad: {REDACTED} end"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/v4/all_member_push/im_get_attr_name failed on console.tim.qq.com, code 70009",
+        "RequestId 550e8400-e29b-41d4-a716-446655440000",
+        "MembershipLevelOfTheUserAccountInTheShop",
+        "SDKAppID 1400000001 of 12 apps, 3 of 5 checks at 1700000000, code 70009 or 70050",
+        "a" * 300,
+        "9" * 300,
+        "会员等级" * 50,
+    ],
+)
+def test_what_does_not_look_random_is_kept(text: str) -> None:
+    assert safe_text(text, secrets=(KEY, SIG)) == text
 
 
 @pytest.mark.parametrize("before", range(1900, 2010, 7))

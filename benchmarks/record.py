@@ -148,6 +148,11 @@ select 'frankfurt', i, s, 'attribute ' || s || ' of app ' || i, true, now(), '{{
        'bulk'{values}
   from generate_series(1, {apps}) i, generate_series(0, 9) s
 """
+_THEIR_POLLS = """
+insert into attr_audit.poll (poll_id, conn_id, region, sdk_app_id, dag_run_id, requested_at,
+                             responded_at, outcome) overriding system value
+select i, 'c', 'frankfurt', i, 'bulk', now(), now(), 'ok' from generate_series(1, {apps}) i
+"""
 _NO_CHAIN = """
 alter table attr_audit.change disable trigger user;
 alter table attr_audit.change alter recorded_at set default now(),
@@ -157,6 +162,9 @@ _LESS = {
     "without alerts": "alter table attr_audit.change disable trigger note_changes",
     "also without the snapshot": "alter table attr_audit.change disable trigger note_changes; "
     "alter table attr_audit.change disable trigger apply_changes",
+    "also without the polls": "alter table attr_audit.change disable trigger note_changes; "
+    "alter table attr_audit.change disable trigger apply_changes; "
+    "alter table attr_audit.change disable trigger refuse_unfounded_changes",
     "also without the chain": _NO_CHAIN,
 }
 
@@ -179,6 +187,7 @@ def chain(server: EmbeddedPostgres, rounds: int, apps: int = 10_000) -> dict[str
                     apps=apps, more=", seq" if bare else "", values=", s + 1" if bare else ""
                 )
                 cursor.execute("begin")
+                cursor.execute(_THEIR_POLLS.format(apps=apps))
                 cursor.execute(less or "select")
                 taken = seconds(functools.partial(cursor.execute, bulk))
                 cursor.execute("rollback")

@@ -360,27 +360,13 @@ begin
 end $$;
 
 -- "is not true" keeps each look-up a probe of an index, where "not exists" may become a scan of poll.
-create or replace function attr_audit.apply_changes() returns trigger
+-- After apply_changes, which has left the snapshot as it is then.
+create function attr_audit.refuse_unfounded_changes() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off
 as $$
 declare
     wrong record;
 begin
-    if exists (select from new_changes group by region, sdk_app_id, slot having count(*) > 1) then
-        raise exception 'one statement changes a slot twice'
-            using errcode = 'integrity_constraint_violation';
-    end if;
-    delete from attr_audit.snapshot s using new_changes n
-     where n.new_name is null
-       and s.region = n.region and s.sdk_app_id = n.sdk_app_id and s.slot = n.slot;
-    insert into attr_audit.snapshot as s
-           (region, sdk_app_id, slot, name, attr_type, not_before, seen_at)
-    select region, sdk_app_id, slot, new_name, new_type, not_before, seen_at
-      from new_changes where new_name is not null
-        on conflict (region, sdk_app_id, slot) do update
-       set name = excluded.name, attr_type = excluded.attr_type,
-           not_before = excluded.not_before, seen_at = excluded.seen_at;
-
     select n.* into wrong
       from (select distinct region, sdk_app_id, poll_id, dag_run_id, seen_at from new_changes) n
      where (select true from attr_audit.poll p
@@ -415,10 +401,14 @@ begin
     return null;
 end $$;
 
+create trigger refuse_unfounded_changes after insert on attr_audit.change
+    referencing new table as new_changes
+    for each statement execute function attr_audit.refuse_unfounded_changes();
+
 comment on function attr_audit.chain_change() is
     'Gives a new change its seq, its recorded_at and its place in the app''s chain; refuses one that does not continue the record. Times of the record that are in the future do not count.';
-comment on function attr_audit.apply_changes() is
-    'Applies new changes to snapshot, so that replaying change by seq always gives exactly snapshot; refuses changes that do not come from a good poll of their app and run, and a removal of every name that no other run has seen.';
+comment on function attr_audit.refuse_unfounded_changes() is
+    'Refuses changes that do not come from a good poll of their app and run, and the removal of every name where no poll of another run saw that before.';
 
 -- What an analyst reads, with what was recorded under a wrong clock ------------------------------
 
@@ -581,7 +571,7 @@ revoke all on function
     attr_audit.trusted_ok_at(text, bigint, timestamptz),
     attr_audit.record_correction(text, bigint, timestamptz, timestamptz, timestamptz),
     attr_audit.correct_future_times(text[], bigint[], timestamptz),
-    attr_audit.guard_app(), attr_audit.judge_removal()
+    attr_audit.guard_app(), attr_audit.judge_removal(), attr_audit.refuse_unfounded_changes()
     from public;
 grant execute on function attr_audit.trusted_ok_at(text, bigint, timestamptz)
     to attr_audit_writer, attr_audit_reader;

@@ -96,10 +96,10 @@ def _forked_parse(path: Path, dag_id: str) -> float:
             os._exit(1)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        told = pipe.read()
+        result = pipe.read()
     _, status = os.waitpid(child, 0)
     assert status == 0, f"{path} was not parsed"
-    return float(told)
+    return float(result)
 
 
 # -- the plugin ------------------------------------------------------------------------------------
@@ -114,14 +114,14 @@ def plugin(rounds: int = 21) -> dict[str, Any]:
         folders = {"with": ROOT / "plugins", "without": empty}
         for number in range(-1, rounds):
             for name in folders if number % 2 else reversed(folders):
-                told = _child(
+                result = _child(
                     ["plugins"],
                     Path(folder),
                     {"AIRFLOW__CORE__PLUGINS_FOLDER": str(folders[name])},
                 )
-                assert ("im_attr_audit" in told["plugins"]) == (name == "with"), told
+                assert ("im_attr_audit" in result["plugins"]) == (name == "with"), result
                 if number >= 0:
-                    times[name].append(told["seconds"])
+                    times[name].append(result["seconds"])
     return {
         "rounds": rounds,
         "seconds": {name: statistics.median(values) for name, values in times.items()},
@@ -187,5 +187,5 @@ def _child(
 
 
 if __name__ == "__main__":
-    told = _load_plugins() if sys.argv[1] == "plugins" else _parse_in_turn(int(sys.argv[2]))
-    print(json.dumps(told))
+    result = _load_plugins() if sys.argv[1] == "plugins" else _parse_in_turn(int(sys.argv[2]))
+    print(json.dumps(result))

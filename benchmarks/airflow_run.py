@@ -119,7 +119,7 @@ class RealAirflow:
 
 
 @contextlib.contextmanager
-def airflow(told: Mapping[str, str]) -> Iterator[RealAirflow]:
+def airflow(variables: Mapping[str, str]) -> Iterator[RealAirflow]:
     """Airflow as `make run` starts it, with both DAGs; ended and deleted afterwards."""
     with tempfile.TemporaryDirectory(prefix="im-attr-audit-bench-") as temporary:
         state = State(Path(temporary) / "state")
@@ -134,7 +134,7 @@ def airflow(told: Mapping[str, str]) -> Iterator[RealAirflow]:
             ready = databases.prepare(state, server, {})
             family = Family()  # Postgres is no part of it
             try:
-                yield _started(state, server, ready, family, dags, told)
+                yield _started(state, server, ready, family, dags, variables)
             finally:
                 family.stop(patience=10)
         finally:
@@ -147,13 +147,13 @@ def _started(
     ready: databases.Databases,
     family: Family,
     dags: Path,
-    told: Mapping[str, str],
+    variables: Mapping[str, str],
 ) -> RealAirflow:
     port, log_port = network.choose(), network.choose()
     user = plain_environment() | {
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         environment.SCHEDULE: "0 0 1 1 *",  # one run at the start, and then none unless triggered
-        **told,
+        **variables,
     }
     everything = environment.for_airflow(state, user, ready, port=port, log_port=log_port)
     everything["AIRFLOW__CORE__DAGS_FOLDER"] = str(dags)
@@ -198,8 +198,10 @@ def dag_run(rounds: int = 10) -> dict[str, Any]:
             f"im_{region}": vendor.connection_json(region, number)
             for region, number in APPS.items()
         }
-        told = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in found.items()}
-        with airflow(told | {environment.CONN_IDS: json.dumps(list(found))}) as running:
+        variables = {
+            f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in found.items()
+        }
+        with airflow(variables | {environment.CONN_IDS: json.dumps(list(found))}) as running:
             running.wait()
             for number in range(-1, rounds):
                 for name in DAGS if number % 2 else reversed(DAGS):
@@ -275,9 +277,11 @@ def plan(rounds: int = 5, apps: int = 1_000, *, stored: bool = False) -> dict[st
     with simulator([region]) as vendor:
         vendor.add_apps(NewApp(region, number, NAMES) for number in numbers)
         found = {f"im_{number}": vendor.connection_json(region, number) for number in numbers}
-        told = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in found.items()}
-        told[environment.CONN_IDS] = json.dumps(list(found))
-        with airflow({} if stored else told) as running:
+        variables = {
+            f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in found.items()
+        }
+        variables[environment.CONN_IDS] = json.dumps(list(found))
+        with airflow({} if stored else variables) as running:
             running.wait()  # where nothing is listed yet, the first run fails
             if stored:
                 _store(running, found)
@@ -313,11 +317,11 @@ def _store(running: RealAirflow, found: Connections) -> None:
             [
                 (
                     conn_id,
-                    *(told[name] for name in ("conn_type", "login", "host", "port")),
-                    fernet.encrypt(told["password"].encode()).decode(),
-                    fernet.encrypt(json.dumps(told["extra"]).encode()).decode(),
+                    *(fields[name] for name in ("conn_type", "login", "host", "port")),
+                    fernet.encrypt(fields["password"].encode()).decode(),
+                    fernet.encrypt(json.dumps(fields["extra"]).encode()).decode(),
                 )
-                for conn_id, told in found.items()
+                for conn_id, fields in found.items()
             ],
         )
     running.ask("variables", {"key": "im_attr_audit_conn_ids", "value": json.dumps(list(found))})

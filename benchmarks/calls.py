@@ -94,11 +94,11 @@ def measure(rounds: int = 5, apps: int = APPS) -> dict[str, Any]:
             simulator.set_latency(LATENCY)
             targets = []
             for number in numbers:
-                told = simulator.connection_json(REGION, number)
+                fields = simulator.connection_json(REGION, number)
                 targets.append(
                     target_from_connection(
                         f"im_{number}",
-                        **{k: told[k] for k in ("login", "password", "host", "port", "extra")},
+                        **{k: fields[k] for k in ("login", "password", "host", "port", "extra")},
                     )
                 )
             signed = _count_signatures()

@@ -28,9 +28,11 @@ def measure(rounds: int = 9) -> dict[str, Any]:
     with simulator(REGIONS) as vendor, tempfile.TemporaryDirectory() as temporary:
         vendor.add_apps(NewApp(region, number, NAMES) for region, number in APPS.items())
         found = {f"im_{region}": vendor.connection_json(region, n) for region, n in APPS.items()}
-        told = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in found.items()}
-        told[environment.CONN_IDS] = json.dumps(list(found))
-        with clone(told) as made:
+        variables = {
+            f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in found.items()
+        }
+        variables[environment.CONN_IDS] = json.dumps(list(found))
+        with clone(variables) as made:
             made.make("setup")
             made.state.make()
             with made.state.postgres().in_use() as server:
@@ -71,8 +73,8 @@ def _plain_airflow(made: Clone, server: EmbeddedPostgres, folder: Path) -> dict[
     plugins = folder / "plugins"
     plugins.mkdir()
     ready = databases.prepare(made.state, server, {})
-    told = environment.for_airflow(made.state, made.environment, ready)
-    return told | {
+    variables = environment.for_airflow(made.state, made.environment, ready)
+    return variables | {
         "AIRFLOW__CORE__DAGS_FOLDER": str(made.folder / "benchmarks" / "shape"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(plugins),
     }

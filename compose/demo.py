@@ -71,8 +71,8 @@ def introduce(airflow: Airflow, simulator: Simulator) -> None:
     for region, app in APPS.items():
         conn_id = f"simulator_{region}"
         ids.append(conn_id)
-        told = simulator.connection_json(region, app, ca_bundle=str(SHARED / "ca.pem"))
-        wanted = {"connection_id": conn_id, **told, "extra": json.dumps(told["extra"])}
+        fields = simulator.connection_json(region, app, ca_bundle=str(SHARED / "ca.pem"))
+        wanted = {"connection_id": conn_id, **fields, "extra": json.dumps(fields["extra"])}
         path = f"/api/v2/connections/{conn_id}"
         if airflow.ask(path) is None:
             airflow.ask("/api/v2/connections", wanted)

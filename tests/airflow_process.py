@@ -75,16 +75,16 @@ class AirflowProcess:
         self._process.stdin.write(json.dumps({"command": command, **values}).encode() + b"\n")
         self._process.stdin.flush()
         line = self._answers.readline()
-        told = json.loads(line) if line else {"error": "the process ended"}
-        if "error" in told:
-            raise RuntimeError(f"{told['error']}\n{self.new_log()[-4000:]}")
-        return told["answer"]
+        reply = json.loads(line) if line else {"error": "the process ended"}
+        if "error" in reply:
+            raise RuntimeError(f"{reply['error']}\n{self.new_log()[-4000:]}")
+        return reply["answer"]
 
     def run(self, environment: Mapping[str, str | None], conf: Any = None) -> Ended:
         """Run the DAG once with these variables set (None: unset)."""
         self.new_log()
-        told = self.ask("run", environment=dict(environment), conf=conf)
-        return Ended(told["run_id"], told["state"], told["tasks"], self.new_log())
+        reply = self.ask("run", environment=dict(environment), conf=conf)
+        return Ended(reply["run_id"], reply["state"], reply["tasks"], self.new_log())
 
     def command(self, environment: Mapping[str, str | None], *arguments: str) -> tuple[int, str]:
         """The exit code and output of `im-attr-audit` in this Airflow's environment."""
@@ -167,11 +167,11 @@ def _serve(answers: Any) -> None:
                     },
                 }
         except Exception as error:  # the parent raises it
-            told = {"error": repr(error)}
+            reply = {"error": repr(error)}
         else:
-            told = {"answer": answer}
+            reply = {"answer": answer}
         sys.stdout.flush()
-        answers.write(json.dumps(told, default=str) + "\n")
+        answers.write(json.dumps(reply, default=str) + "\n")
         answers.flush()
 
 

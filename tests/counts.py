@@ -39,18 +39,18 @@ def take_over(counts: Mapping[str, Mapping[str, int]]) -> None:
 
 def lines() -> list[str]:
     """Every list: its sum, then its lines by name, as many on a line as fit."""
-    told = []
+    shown = []
     for title, counts in _counted.items():
-        told.append(f"{title}: {sum(counts.values()):,}")
+        shown.append(f"{title}: {sum(counts.values()):,}")
         line = "   "
         for what, number in sorted(counts.items()):
             item = f" {what} {number:,};"
             if len(line) + len(item) > 100 and line.strip():
-                told.append(line)
+                shown.append(line)
                 line = "   "
             line += item
-        told.append(line.rstrip(";"))
-    return told
+        shown.append(line.rstrip(";"))
+    return shown
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

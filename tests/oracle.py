@@ -63,8 +63,8 @@ def reads_of(entries: Iterable[LogEntry]) -> list[Seen]:
 def _seen(entry: LogEntry) -> Seen:
     if entry.result == "names" and entry.complete:
         types = entry.types or {}
-        told = {slot: (name, types.get(slot)) for slot, name in (entry.names or {}).items()}
-        return Seen("ok", told, entry)
+        names = {slot: (name, types.get(slot)) for slot, name in (entry.names or {}).items()}
+        return Seen("ok", names, entry)
     if entry.result == "code" and entry.complete:
         assert entry.code in _REJECTED | _UNAVAILABLE, entry
         return Seen("rejected" if entry.code in _REJECTED else "unavailable", {}, entry)
@@ -88,9 +88,9 @@ class AppOracle:
     ok_read: Seen | None = None
     emptied: tuple[str, Seen, Seen] | None = None
 
-    def differs(self, told: Mapping[int, Named]) -> bool:
+    def differs(self, names: Mapping[int, Named]) -> bool:
         """Whether an answer has to be confirmed."""
-        return not self.first_seen or self._settled(told) != self.names
+        return not self.first_seen or self._settled(names) != self.names
 
     def take(
         self, poll: Any, reads: Sequence[Seen], *, run: str, hung_up: bool = False
@@ -145,12 +145,12 @@ class AppOracle:
         self.ok_asked_at, self.ok_read = poll.last_requested_at, last
         return "ok", changes
 
-    def _settled(self, told: Mapping[int, Named]) -> dict[int, Named]:
+    def _settled(self, names: Mapping[int, Named]) -> dict[int, Named]:
         """An answer that says no type leaves the one that is known."""
         known = self.names
         return {
             slot: (name, known[slot][1] if type_ is None and slot in known else type_)
-            for slot, (name, type_) in told.items()
+            for slot, (name, type_) in names.items()
         }
 
 

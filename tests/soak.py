@@ -179,10 +179,10 @@ def main() -> int:
         ]
         for place, (process, result) in enumerate(zip(crowd, results, strict=True)):
             process.wait()
-            told = json.loads(result.read_text()) if result.is_file() else {}
-            take_over(told.get("counts", {}))
+            summary = json.loads(result.read_text()) if result.is_file() else {}
+            take_over(summary.get("counts", {}))
             if process.returncode != 0:
-                why = told.get("failure") or f"ended with {process.returncode}"
+                why = summary.get("failure") or f"ended with {process.returncode}"
                 failures.append(f"seed {seed + place}: {why}")
     short = _short_of_targets()
     report = _report(began, commit, minutes, number, seed, failures, short)
@@ -223,7 +223,7 @@ def _report(
     short: list[str],
 ) -> str:
     outcome = "no failure" if not failures else f"{len(failures)} FAILED"
-    told = [
+    page = [
         "# What the last long run tried",
         "",
         "Written by `make soak`; see `tests/soak.py`. Everything against a real Postgres and the",
@@ -242,10 +242,10 @@ def _report(
         "",
     ]
     if short:
-        told += ["Fewer than a whole run is to reach:", "", *(f"- {each}" for each in short), ""]
+        page += ["Fewer than a whole run is to reach:", "", *(f"- {each}" for each in short), ""]
     for failure in failures:
-        told += ["```", failure.strip(), "```", ""]
-    return "\n".join(told)
+        page += ["```", failure.strip(), "```", ""]
+    return "\n".join(page)
 
 
 def _memory() -> str:

@@ -248,10 +248,10 @@ def test_a_pool_keeps_connections_alive_and_many_threads_share_it(
 
 
 def test_the_hook_can_mask_each_signature_before_its_use(serve: Callable[..., Server]) -> None:
-    told: list[str] = []
+    signatures: list[str] = []
     server = serve(code(70001), reply())
-    TencentImClient(target_of(server), on_signature=told.append).get_attr_names()
-    assert {request["usersig"] for request in server.requests} == set(told)
+    TencentImClient(target_of(server), on_signature=signatures.append).get_attr_names()
+    assert {request["usersig"] for request in server.requests} == set(signatures)
 
 
 # --- what comes back ---

@@ -56,8 +56,8 @@ def test_no_secret_has_a_default_and_each_one_missing_names_the_command() -> Non
     used = {name for name in re.findall(r"\$\{(\w+)", COMPOSE) if SECRET.search(name)}
     assert used
     assert used == {name for name in required() if SECRET.search(name)}
-    told = set(re.findall(r"\$\{\w+:\?([^}]*)\}", COMPOSE))
-    assert told == {"run `sh compose/make-env.sh` once"}
+    messages = set(re.findall(r"\$\{\w+:\?([^}]*)\}", COMPOSE))
+    assert messages == {"run `sh compose/make-env.sh` once"}
 
 
 def test_one_command_makes_every_secret_and_keeps_those_that_are_there(tmp_path: Path) -> None:
@@ -76,13 +76,13 @@ def test_one_command_makes_every_secret_and_keeps_those_that_are_there(tmp_path:
 
 
 def test_a_worker_knows_nothing_of_airflows_database_nor_of_its_keys() -> None:
-    told = str(SERVICES["worker"]["environment"])
-    assert set(re.findall(r"\$\{(\w+):\?", told)) == {
+    environment = str(SERVICES["worker"]["environment"])
+    assert set(re.findall(r"\$\{(\w+):\?", environment)) == {
         "REDIS_PASSWORD",
         "AIRFLOW_API_SECRET_KEY",
         "AUDIT_WRITER_PASSWORD",
     }
-    assert "SQL_ALCHEMY_CONN" not in told
+    assert "SQL_ALCHEMY_CONN" not in environment
 
 
 def test_the_owners_way_in_is_the_init_containers_alone() -> None:

@@ -43,8 +43,8 @@ class Task:
         self.max_tries = RETRIES
 
     def connect(self, target: Target, **changed: Any) -> None:
-        told = self.rig.simulator.connection_json(*app_of(target)) | changed
-        self.monkeypatch.setenv(f"AIRFLOW_CONN_{target.conn_id.upper()}", json.dumps(told))
+        fields = self.rig.simulator.connection_json(*app_of(target)) | changed
+        self.monkeypatch.setenv(f"AIRFLOW_CONN_{target.conn_id.upper()}", json.dumps(fields))
 
     def attempt(self, problems: dict[str, str] | None = None) -> dict[str, int]:
         """The next try."""

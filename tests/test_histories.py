@@ -288,8 +288,8 @@ class History(RuleBasedStateMachine):
             return False
         truth = self.simulator.truth(*app_of(target), api=target.api)
         types = truth.types if target.api == "timpush" else {}
-        told = {slot: (name, types.get(slot)) for slot, name in truth.names.items()}
-        return self.oracles[app].differs(told)
+        answered = {slot: (name, types.get(slot)) for slot, name in truth.names.items()}
+        return self.oracles[app].differs(answered)
 
     def _actor(self, new_run: bool, targets: list[Target], kind: Any = _Actor) -> tuple[int, Any]:
         if new_run:

@@ -47,15 +47,17 @@ def overlap(rig: Rig, url: str, times: int, *, processes: int, seed: int) -> Non
             rig.set_names(old[0], {0: f"name {number}", 1: "city"})
             rig.set_names(old[1], {0: "sex"} if number % 2 else {0: "sex", 1: "city", 2: "more"})
             targets = [*old, rig.add_app(chance.choice(REGIONS), {0: f"new {number}"})]
-            told = {t.conn_id: rig.simulator.connection_json(*app_of(t)) for t in targets}
-            work = Work(url=url, targets=told, run=rig.new_run())
+            fields = {t.conn_id: rig.simulator.connection_json(*app_of(t)) for t in targets}
+            work = Work(url=url, targets=fields, run=rig.new_run())
             for place, children in enumerate(crowd):
-                mine = list(told) if processes == 2 else [c for c in told if c != [*told][place]]
+                mine = (
+                    list(fields) if processes == 2 else [c for c in fields if c != [*fields][place]]
+                )
                 children.begin(
                     "sync",
                     replace(
                         work,
-                        targets={conn_id: told[conn_id] for conn_id in mine},
+                        targets={conn_id: fields[conn_id] for conn_id in mine},
                         run=f"{work.run} of {place}",
                         delay=chance.choice([0.0, 0.0, chance.random() * 0.02]),
                     ),

@@ -268,10 +268,10 @@ def test_a_timeline_shows_a_month_or_all_of_a_younger_record(
     audit_db: AuditDb, client: TestClient
 ) -> None:
     def shown(**asked: str) -> tuple[datetime, datetime]:
-        told = client.get("/api/timeline", params=asked).json()
+        answer = client.get("/api/timeline", params=asked).json()
         return (
-            datetime.fromisoformat(told["window_from"]),
-            datetime.fromisoformat(told["window_to"]),
+            datetime.fromisoformat(answer["window_from"]),
+            datetime.fromisoformat(answer["window_to"]),
         )
 
     month = timedelta(days=30)

@@ -16,8 +16,8 @@ def list_apps(
     """Apps of one region, listed in the Variable; connection and key of each."""
     keys = {f"app_{app}": f"{app:064x}" for app in range(number)}
     for app, (conn_id, key) in enumerate(keys.items()):
-        told = {"region": "seoul", "sdk_app_id": 20000000 + app, **extra}
-        connection = {"conn_type": "tencent_im", "login": "a", "password": key, "extra": told}
+        fields = {"region": "seoul", "sdk_app_id": 20000000 + app, **extra}
+        connection = {"conn_type": "tencent_im", "login": "a", "password": key, "extra": fields}
         monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
     # Outside a task there is nobody to ask for a Variable.
     monkeypatch.setattr("im_attr_audit.tasks.Variable.get", lambda *_, **__: json.dumps([*keys]))
@@ -40,11 +40,11 @@ def test_airflows_masker_is_told_of_few_keys_and_not_of_many(
     audit_db: AuditDb, monkeypatch: pytest.MonkeyPatch, more: int
 ) -> None:
     keys = list_apps(audit_db, monkeypatch, tasks.MASKED_AT_MOST + more)
-    told: set[object] = set()
-    monkeypatch.setattr("airflow.sdk.execution_time.context.mask_secret", told.add)
-    monkeypatch.setattr("im_attr_audit.hook.mask_secret", told.add)
+    masked: set[object] = set()
+    monkeypatch.setattr("airflow.sdk.execution_time.context.mask_secret", masked.add)
+    monkeypatch.setattr("im_attr_audit.hook.mask_secret", masked.add)
 
     [instance] = tasks.plan(None)
 
     assert instance["conn_ids"] == [*keys]
-    assert told & set(keys.values()) == (set() if more else set(keys.values()))
+    assert masked & set(keys.values()) == (set() if more else set(keys.values()))

@@ -76,8 +76,8 @@ def connections(simulator: Simulator) -> dict[str, dict[str, Any]]:
         simulator.add_app(region, number, {0: "sex", 1: "city"}, rate_limit=None)
         simulator.fault(region=region, app=number, times=None, **fault)
         timeout = 0.3 if fault["kind"] in ("hang", "drip") else None
-        told = simulator.connection_json(region, number, timeout=timeout)
-        made[f"im_{fault['kind']}_{number}"] = told
+        fields = simulator.connection_json(region, number, timeout=timeout)
+        made[f"im_{fault['kind']}_{number}"] = fields
     good = made[f"im_ok_{1_400_000_001}"]
 
     def wrong(name: str, number: int, **changed: Any) -> None:

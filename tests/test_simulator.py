@@ -364,8 +364,8 @@ def test_under_a_name_it_serves_other_hosts_and_its_certificate_says_so(tmp_path
         assert at_home.base_url("china") == f"https://127.0.0.1:{at_home.ports['china']}"
     with Simulator.start(tmp_path, name="simulator") as named:
         named.add_app("china", 1400000001, {})
-        told = named.connection_json("china", 1400000001)
-        assert (told["host"], told["port"]) == ("simulator", named.ports["china"])
+        fields = named.connection_json("china", 1400000001)
+        assert (fields["host"], fields["port"]) == ("simulator", named.ports["china"])
         context = ssl.create_default_context(cafile=named.ca_bundle)
         with (
             socket.create_connection(("127.0.0.1", named.ports["china"])) as raw,
@@ -775,8 +775,8 @@ def test_the_story_is_told_step_by_step_across_a_restart(tmp_path: Path) -> None
         assert changed(edited, back) == {"jakarta": {1}}
         assert status(simulator, "jakarta") == 200
         for _ in range(3):
-            told = simulator.advance_story()
-        assert told["step"] == told["steps"] == len(STEPS)
+            step = simulator.advance_story()
+        assert step["step"] == step["steps"] == len(STEPS)
         assert names(simulator) == back
 
 

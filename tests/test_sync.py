@@ -514,8 +514,8 @@ def test_after_a_kill_the_next_run_misses_zero_changes(rig: Rig, audit_db: Audit
     target = rig.add_app("frankfurt", NAMES)
     rig.sync(target)
     rig.set_names(target, {0: "what the killed run saw", 1: "city"})
-    told = rig.simulator.connection_json(*app_of(target))
-    work = Work(url=audit_db.url(WRITER), targets={target.conn_id: told}, run="killed")
+    fields = rig.simulator.connection_json(*app_of(target))
+    work = Work(url=audit_db.url(WRITER), targets={target.conn_id: fields}, run="killed")
     with Children() as children:
         killed = children.wait(children.fork(work, Strike("before: commit")))
     assert killed.signal == 9

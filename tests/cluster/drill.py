@@ -149,8 +149,8 @@ class Drill:
 
     def runs(self) -> list[tuple[str, str]]:
         """(run_id, state), in order."""
-        told = self.sql("airflow", "select run_id, state from dag_run order by id")
-        return [(run, state) for run, _, state in (row.partition("|") for row in told.split())]
+        printed = self.sql("airflow", "select run_id, state from dag_run order by id")
+        return [(run, state) for run, _, state in (row.partition("|") for row in printed.split())]
 
     def next_run(self, after: str | None) -> str:
         """The run that follows that one."""
@@ -370,13 +370,13 @@ class Drill:
 
     def same_as_the_vendor(self) -> None:
         """Every name in the record is what the simulator answers, and the other way round."""
-        told = self.do(
+        printed = self.do(
             "docker compose exec -T simulator python -m simulator "
             "--state /opt/airflow/simulator-state show",
             quiet=True,
         )
         vendor, region = set(), ""
-        for line in told.splitlines():
+        for line in printed.splitlines():
             if app := re.match(r"(\w+) / \d+ ", line):
                 region = app[1]
             elif slot := re.match(r"\s+(\d+)  '(.*)'$", line):
@@ -513,13 +513,13 @@ class Drill:
 
 def copy_of_the_checkout(folder: Path) -> None:
     """What git knows or would add: no .env, no .local."""
-    told = subprocess.run(
+    printed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         capture_output=True,
         check=True,
     )
-    for name in filter(None, told.stdout.decode().split("\0")):
+    for name in filter(None, printed.stdout.decode().split("\0")):
         source, target = ROOT / name, folder / name
         if source.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ NEVER      nothing: each failed signature check nears the lock-out  ``rejected``
 ========== ======================================================== =======================
 
 Where the vendor's pages contradict each other the row says so. 60004 and 60005 are a wrong account
-or signature on the older pages and "check failed, retry later" on the newest: signed anew once,
+or signature on the older pages and "check failed, retry later" on the newest: signed again once,
 then left to the bounded retries. A code that is in no page is judged by its family
 (:func:`lookup`). The operations guide and the page are made from this table.
 """
@@ -37,7 +37,7 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One code of the vendor. ``retriable`` tells what is left when the action did not help."""
+    """One code of the vendor. ``retriable``: what is left when the action did not help."""
 
     code: int
     action: Action
@@ -72,208 +72,116 @@ _REPORT_70346 = "github.com/imsdk/imsdk_restapi-nodejs-sdk issue 1; in no page o
 _FAMILY = "no page names this code; judged by its family"
 
 # Advice that several codes share.
-_LATER = "The next try may succeed; if it goes on for an hour, ask the vendor"
-_SLOWER = "Other clients may use the same app's allowance; poll less often if it stays"
+_LATER = "The next try may succeed; if it continues for an hour, contact the vendor"
+_SLOWER = "Other clients may use the same app's allowance; poll less often if it persists"
 _OURS = "This is a defect of im-attr-audit or of a proxy that alters requests: report it"
 _KEY = "Check the connection's password (the app's secret key), sdk_app_id and login"
 _REGION = "Check the connection's region (or host) and sdk_app_id against the vendor's console"
 _ADMIN = "Use an account with the app administrator role as the connection's login"
 _PLAN = "Check the app's plan, balance and status in the vendor's console"
-_ELSEWHERE = "Not for this call: if it comes all the same, ask the vendor"
+_ELSEWHERE = "Not expected for this call; contact Tencent if you see it"
 
 
-def _rows() -> list[Code]:
-    rows: list[Code] = []
+_RETRY, _SLOW, _SIGN, _NEVER = Action.RETRY, Action.SLOW_DOWN, Action.RE_SIGN, Action.NEVER
 
-    def add(
-        action: Action,
-        code: int,
-        meaning: str,
-        advice: str,
-        source: str = _PAGE,
-        *,
-        retriable: bool | None = None,
-        re_sign_if_cached: bool = False,
-    ) -> None:
-        if retriable is None:
-            retriable = action in (Action.RETRY, Action.SLOW_DOWN)
-        rows.append(Code(code, action, meaning, advice, source, retriable, re_sign_if_cached))
-
-    retry, slow, sign, never = Action.RETRY, Action.SLOW_DOWN, Action.RE_SIGN, Action.NEVER
-
-    add(never, 60002, "The vendor could not parse the HTTP request or its URL", _OURS)
-    add(never, 60003, "The vendor could not parse the request's JSON", _OURS)
-    for code in (60004, 60005):
-        add(
-            sign,
-            code,
-            "The vendor could not check the account or its signature (its pages disagree whether "
-            "the signature is wrong or its check failed)",
-            "Signed anew once already; if the retries do not help, check the connection's "
-            "password, sdk_app_id and login",
-            f"{_PAGE}; otherwise: {_DESK} and {_OLD}",
-            retriable=True,
-        )
-    add(never, 60006, "The SDKAppID is invalid", _REGION, _OLD)
-    add(slow, 60007, "The REST API's call rate was exceeded", _SLOWER)
-    add(
-        retry,
-        60008,
-        "The vendor's service timed out, or the request's format is wrong",
-        "The next try may succeed; if it persists, a proxy may be altering requests",
-    )
-    add(never, 60009, "The URL names no resource of the vendor", "Check host and api of the target")
-    add(never, 60010, "The call needs an app administrator", _ADMIN)
-    add(slow, 60011, "The SDKAppID's call rate was exceeded", _SLOWER, _OLD)
-    add(never, 60012, "The request carries no sdkappid", _OURS)
-    add(retry, 60013, "The vendor's own service answered with broken JSON", _LATER)
-    add(retry, 60014, "The vendor's account check timed out", _LATER)
-    add(never, 60015, "The account in the request is not a string", _OURS)
-    add(never, 60016, "The SDKAppID is disabled", _PLAN)
-    add(never, 60017, "The request is disabled for this app", _PLAN)
-    for code in (60018, 60019):
-        add(slow, code, "Requests come too often; try later", _SLOWER)
-    add(
-        never,
-        60020,
-        "The plan was not bought, has expired or is in arrears",
-        "Pay or renew in the vendor's console; it takes effect after about five minutes",
-    )
-    add(
-        never,
-        60021,
-        "This machine's IP address is not allowed",
-        "Add its outgoing address to the app's allow-list in the vendor's console",
-    )
-    add(never, 60025, "SDKAppID, identifier, UserSig or contenttype in the URL is wrong", _KEY)
-    add(never, 60026, "The app does not belong to this data centre", _REGION)
-    add(
-        never,
-        60027,
-        "The app has the push plug-in only; other resources are closed to it",
-        "Set the connection's api to timpush",
-    )
-    add(
-        slow,
-        60028,
-        "The trial edition's volume of REST calls for 24 hours is used up",
-        "Nothing helps until the next day; poll less often or move to another edition",
-    )
-
-    add(
-        sign,
-        70001,
-        "The UserSig has expired",
-        "Signed anew once already: check this machine's clock and the connection's usersig_ttl",
-        retriable=False,
-    )
-    for code, meaning in (
-        (70002, "The UserSig is empty"),
-        (70003, "The UserSig is illegal or was cut off"),
-        (70005, "The UserSig fails the vendor's check"),
-    ):
-        add(never, code, meaning, _KEY, re_sign_if_cached=True)
-    add(never, 70009, "The signature fails the check: the key is another app's", _KEY)
-    add(never, 70013, "The identifier differs from the one signed", _OURS)
-    add(never, 70014, "The SDKAppID differs from the one signed", _OURS)
-    for code in (70016, 70020):
-        add(never, code, "This data centre knows no such SDKAppID, or no key of it", _REGION)
-    add(
-        never,
-        70032,
-        "The UserSig was refused (the vendor documents no meaning)",
-        _KEY,
-        _REPORT_70032,
-    )
-    add(
-        never,
-        70050,
-        "Too many failed signature checks: the vendor has locked the account out for a minute",
-        "Mend the connection's password, sdk_app_id or login, then wait at least 60 seconds",
-    )
-    add(never, 70051, "The account is on the vendor's block-list", "Ask the vendor")
-    add(
-        sign,
-        70052,
-        "The UserSig was invalidated",
-        "Signed anew once already: if it stays, check in the vendor's console whether the "
-        "administrator's login was revoked",
-        _OLD,
-        retriable=False,
-    )
-    add(
-        never,
-        70107,
-        "The account does not exist in this app",
-        "Import the connection's login as an account and make it an app administrator",
-    )
-    add(never, 70114, "Restricted by the vendor for security reasons", "Ask the vendor", _OLD)
-    for code in (70169, 70202, 70500):
-        add(retry, code, "The vendor's server timed out or failed inside", _LATER)
-    add(never, 70206, "The batch has an illegal size", _ELSEWHERE)
-    add(
-        never,
-        70346,
-        "The UserSig cannot be used (the vendor documents no meaning)",
-        _KEY,
-        _REPORT_70346,
-    )
-    add(never, 70398, "The app's quota of accounts is used up", _ELSEWHERE)
-    add(never, 70399, "The account was deleted and may not be imported again", _ELSEWHERE)
-    add(never, 70402, "A parameter of the request is illegal", _OURS)
-    add(never, 70403, "The call needs an app administrator", _ADMIN)
-    add(never, 70404, "The vendor asks for a newer SDK", _ELSEWHERE)
-    add(never, 71000, "Deleting accounts is switched off for this app", _ELSEWHERE)
-    for code in (*range(72000, 72010), 72011, 72012):
-        add(
-            never,
-            code,
-            "A quota of active users is used up, or a feature is off for the app",
-            _PLAN,
-        )
-    add(slow, 72010, "Requests come too often", _SLOWER)
-
-    for code in range(80001, 80005):
-        add(never, code, "The vendor refused the content or the service", _ELSEWHERE)
-    add(never, 80005, "The app's service is deactivated: plan or arrears", _PLAN)
-
-    add(never, 90001, "The vendor could not parse the request's JSON", _OURS, _CALL)
-    add(never, 90009, "The identifier is no app administrator", _ADMIN, _CALL)
-    add(never, 90018, "Too many accounts in one request", _ELSEWHERE, _CALL)
-    for code in (90020, 90022, 90024, 90026, 90032, 90034, 90039, 90040, *range(90049, 90053)):
-        add(never, code, "A fault of pushing, tagging or recalling", _ELSEWHERE, _PUSH)
-    add(
-        never,
-        90030,
-        "An attribute's length is 0 or more than 50 bytes (newer pages: another field is wrong)",
-        _ELSEWHERE,
-        f"{_OLD}; otherwise: {_PAGE}",
-    )
-    add(never, 90033, "An attribute is invalid, or its name exists twice", _ELSEWHERE, _TIMPUSH)
-    add(
-        never,
-        90045,
-        "Push to all users is not enabled for this app",
-        "Check the app's edition, and switch on Feature Configuration > Login and Message > Push "
-        "to all users in the vendor's console",
-        _PUSH,
-    )
-    add(
-        slow,
-        90047,
-        "The day's quota of pushes is used up",
-        "Nothing helps until the next day",
-        _PUSH,
-    )
-    for code in (90992, 90994, 90995):
-        add(retry, code, "The vendor's service failed inside", _LATER)
-    add(retry, 91000, "The vendor's service failed inside", _LATER, _CALL)
-    return rows
-
-
-CODES: Final[Mapping[int, Code]] = MappingProxyType(
-    {row.code: row for row in sorted(_rows(), key=lambda row: row.code)}
+# Code, action, meaning, advice, source, whether a retry may help.
+# fmt: off
+_ROWS: Final = (
+    Code(60002, _NEVER, "The vendor could not parse the HTTP request or its URL", _OURS, _PAGE, False),
+    Code(60003, _NEVER, "The vendor could not parse the request's JSON", _OURS, _PAGE, False),
+    Code(60004, _SIGN, "The vendor could not check the account or its signature (its pages disagree whether the signature is wrong or its check failed)", "Signed again once already; if the retries do not help, check the connection's password, sdk_app_id and login", "trtc.io/document/34348 (Error Codes); otherwise: cloud.tencent.com/document/product/679/131708 (common REST error codes) and github.com/tencentyun/qcloud-documents, error codes (2022 and before)", True),
+    Code(60005, _SIGN, "The vendor could not check the account or its signature (its pages disagree whether the signature is wrong or its check failed)", "Signed again once already; if the retries do not help, check the connection's password, sdk_app_id and login", "trtc.io/document/34348 (Error Codes); otherwise: cloud.tencent.com/document/product/679/131708 (common REST error codes) and github.com/tencentyun/qcloud-documents, error codes (2022 and before)", True),
+    Code(60006, _NEVER, "The SDKAppID is invalid", _REGION, _OLD, False),
+    Code(60007, _SLOW, "The REST API's call rate was exceeded", _SLOWER, _PAGE, True),
+    Code(60008, _RETRY, "The vendor's service timed out, or the request's format is wrong", "The next try may succeed; if it persists, a proxy may be altering requests", _PAGE, True),
+    Code(60009, _NEVER, "The URL names no resource of the vendor", "Check host and api of the target", _PAGE, False),
+    Code(60010, _NEVER, "The call needs an app administrator", _ADMIN, _PAGE, False),
+    Code(60011, _SLOW, "The SDKAppID's call rate was exceeded", _SLOWER, _OLD, True),
+    Code(60012, _NEVER, "The request carries no sdkappid", _OURS, _PAGE, False),
+    Code(60013, _RETRY, "The vendor's own service answered with broken JSON", _LATER, _PAGE, True),
+    Code(60014, _RETRY, "The vendor's account check timed out", _LATER, _PAGE, True),
+    Code(60015, _NEVER, "The account in the request is not a string", _OURS, _PAGE, False),
+    Code(60016, _NEVER, "The SDKAppID is disabled", _PLAN, _PAGE, False),
+    Code(60017, _NEVER, "The request is disabled for this app", _PLAN, _PAGE, False),
+    Code(60018, _SLOW, "Requests come too often; try later", _SLOWER, _PAGE, True),
+    Code(60019, _SLOW, "Requests come too often; try later", _SLOWER, _PAGE, True),
+    Code(60020, _NEVER, "The plan was not bought, has expired or is in arrears", "Pay or renew in the vendor's console; it takes effect after about five minutes", _PAGE, False),
+    Code(60021, _NEVER, "This machine's IP address is not allowed", "Add its outgoing address to the app's allow-list in the vendor's console", _PAGE, False),
+    Code(60025, _NEVER, "SDKAppID, identifier, UserSig or contenttype in the URL is wrong", _KEY, _PAGE, False),
+    Code(60026, _NEVER, "The app does not belong to this data centre", _REGION, _PAGE, False),
+    Code(60027, _NEVER, "The app has the push plug-in only; other resources are closed to it", "Set the connection's api to timpush", _PAGE, False),
+    Code(60028, _SLOW, "The trial edition's volume of REST calls for 24 hours is used up", "Nothing helps until the next day; poll less often or move to another edition", _PAGE, True),
+    Code(70001, _SIGN, "The UserSig has expired", "Signed again once already: check this machine's clock and the connection's usersig_ttl", _PAGE, False),
+    Code(70002, _NEVER, "The UserSig is empty", _KEY, _PAGE, False, re_sign_if_cached=True),
+    Code(70003, _NEVER, "The UserSig is illegal or was cut off", _KEY, _PAGE, False, re_sign_if_cached=True),
+    Code(70005, _NEVER, "The UserSig fails the vendor's check", _KEY, _PAGE, False, re_sign_if_cached=True),
+    Code(70009, _NEVER, "The signature fails the check: the key is another app's", _KEY, _PAGE, False),
+    Code(70013, _NEVER, "The identifier differs from the one signed", _OURS, _PAGE, False),
+    Code(70014, _NEVER, "The SDKAppID differs from the one signed", _OURS, _PAGE, False),
+    Code(70016, _NEVER, "This data centre knows no such SDKAppID, or no key of it", _REGION, _PAGE, False),
+    Code(70020, _NEVER, "This data centre knows no such SDKAppID, or no key of it", _REGION, _PAGE, False),
+    Code(70032, _NEVER, "The UserSig was refused (the vendor documents no meaning)", _KEY, _REPORT_70032, False),
+    Code(70050, _NEVER, "Too many failed signature checks: the vendor has locked the account out for a minute", "Fix the connection's password, sdk_app_id or login, then wait at least 60 seconds", _PAGE, False),
+    Code(70051, _NEVER, "The account is on the vendor's block-list", "Ask the vendor", _PAGE, False),
+    Code(70052, _SIGN, "The UserSig was invalidated", "Signed again once already: if it stays, check in the vendor's console whether the administrator's login was revoked", _OLD, False),
+    Code(70107, _NEVER, "The account does not exist in this app", "Import the connection's login as an account and make it an app administrator", _PAGE, False),
+    Code(70114, _NEVER, "Restricted by the vendor for security reasons", "Ask the vendor", _OLD, False),
+    Code(70169, _RETRY, "The vendor's server timed out or failed inside", _LATER, _PAGE, True),
+    Code(70202, _RETRY, "The vendor's server timed out or failed inside", _LATER, _PAGE, True),
+    Code(70206, _NEVER, "The batch has an illegal size", _ELSEWHERE, _PAGE, False),
+    Code(70346, _NEVER, "The UserSig cannot be used (the vendor documents no meaning)", _KEY, _REPORT_70346, False),
+    Code(70398, _NEVER, "The app's quota of accounts is used up", _ELSEWHERE, _PAGE, False),
+    Code(70399, _NEVER, "The account was deleted and may not be imported again", _ELSEWHERE, _PAGE, False),
+    Code(70402, _NEVER, "A parameter of the request is illegal", _OURS, _PAGE, False),
+    Code(70403, _NEVER, "The call needs an app administrator", _ADMIN, _PAGE, False),
+    Code(70404, _NEVER, "The vendor asks for a newer SDK", _ELSEWHERE, _PAGE, False),
+    Code(70500, _RETRY, "The vendor's server timed out or failed inside", _LATER, _PAGE, True),
+    Code(71000, _NEVER, "Deleting accounts is switched off for this app", _ELSEWHERE, _PAGE, False),
+    Code(72000, _NEVER, "A quota of active users is used up, or a feature is off for the app", _PLAN, _PAGE, False),
+    Code(72001, _NEVER, "A quota of active users is used up, or a feature is off for the app", _PLAN, _PAGE, False),
+    Code(72002, _NEVER, "A quota of active users is used up, or a feature is off for the app", _PLAN, _PAGE, False),
+    Code(72003, _NEVER, "A quota of active users is used up, or a feature is off for the app", _PLAN, _PAGE, False),
+    Code(72004, _NEVER, "A quota of active users is used up, or a feature is off for the app", _PLAN, _PAGE, False),
+    Code(72005, _NEVER, "A quota of active users is used up, or a feature is off for the app", _PLAN, _PAGE, False),
+    Code(72006, _NEVER, "A quota of active users is used up, or a feature is off for the app", _PLAN, _PAGE, False),
+    Code(72007, _NEVER, "A quota of active users is used up, or a feature is off for the app", _PLAN, _PAGE, False),
+    Code(72008, _NEVER, "A quota of active users is used up, or a feature is off for the app", _PLAN, _PAGE, False),
+    Code(72009, _NEVER, "A quota of active users is used up, or a feature is off for the app", _PLAN, _PAGE, False),
+    Code(72010, _SLOW, "Requests come too often", _SLOWER, _PAGE, True),
+    Code(72011, _NEVER, "A quota of active users is used up, or a feature is off for the app", _PLAN, _PAGE, False),
+    Code(72012, _NEVER, "A quota of active users is used up, or a feature is off for the app", _PLAN, _PAGE, False),
+    Code(80001, _NEVER, "The vendor refused the content or the service", _ELSEWHERE, _PAGE, False),
+    Code(80002, _NEVER, "The vendor refused the content or the service", _ELSEWHERE, _PAGE, False),
+    Code(80003, _NEVER, "The vendor refused the content or the service", _ELSEWHERE, _PAGE, False),
+    Code(80004, _NEVER, "The vendor refused the content or the service", _ELSEWHERE, _PAGE, False),
+    Code(80005, _NEVER, "The app's service is deactivated: plan or arrears", _PLAN, _PAGE, False),
+    Code(90001, _NEVER, "The vendor could not parse the request's JSON", _OURS, _CALL, False),
+    Code(90009, _NEVER, "The identifier is not an app administrator", _ADMIN, _CALL, False),
+    Code(90018, _NEVER, "Too many accounts in one request", _ELSEWHERE, _CALL, False),
+    Code(90020, _NEVER, "A fault of pushing, tagging or recalling", _ELSEWHERE, _PUSH, False),
+    Code(90022, _NEVER, "A fault of pushing, tagging or recalling", _ELSEWHERE, _PUSH, False),
+    Code(90024, _NEVER, "A fault of pushing, tagging or recalling", _ELSEWHERE, _PUSH, False),
+    Code(90026, _NEVER, "A fault of pushing, tagging or recalling", _ELSEWHERE, _PUSH, False),
+    Code(90030, _NEVER, "An attribute's length is 0 or more than 50 bytes (newer pages: another field is wrong)", _ELSEWHERE, "github.com/tencentyun/qcloud-documents, error codes (2022 and before); otherwise: trtc.io/document/34348 (Error Codes)", False),
+    Code(90032, _NEVER, "A fault of pushing, tagging or recalling", _ELSEWHERE, _PUSH, False),
+    Code(90033, _NEVER, "An attribute is invalid, or its name exists twice", _ELSEWHERE, _TIMPUSH, False),
+    Code(90034, _NEVER, "A fault of pushing, tagging or recalling", _ELSEWHERE, _PUSH, False),
+    Code(90039, _NEVER, "A fault of pushing, tagging or recalling", _ELSEWHERE, _PUSH, False),
+    Code(90040, _NEVER, "A fault of pushing, tagging or recalling", _ELSEWHERE, _PUSH, False),
+    Code(90045, _NEVER, "Push to all users is not enabled for this app", "Check the app's edition, and switch on Feature Configuration > Login and Message > Push to all users in the vendor's console", _PUSH, False),
+    Code(90047, _SLOW, "The day's quota of pushes is used up", "Nothing helps until the next day", _PUSH, True),
+    Code(90049, _NEVER, "A fault of pushing, tagging or recalling", _ELSEWHERE, _PUSH, False),
+    Code(90050, _NEVER, "A fault of pushing, tagging or recalling", _ELSEWHERE, _PUSH, False),
+    Code(90051, _NEVER, "A fault of pushing, tagging or recalling", _ELSEWHERE, _PUSH, False),
+    Code(90052, _NEVER, "A fault of pushing, tagging or recalling", _ELSEWHERE, _PUSH, False),
+    Code(90992, _RETRY, "The vendor's service failed inside", _LATER, _PAGE, True),
+    Code(90994, _RETRY, "The vendor's service failed inside", _LATER, _PAGE, True),
+    Code(90995, _RETRY, "The vendor's service failed inside", _LATER, _PAGE, True),
+    Code(91000, _RETRY, "The vendor's service failed inside", _LATER, _CALL, True),
 )
+# fmt: on
+
+CODES: Final[Mapping[int, Code]] = MappingProxyType({row.code: row for row in _ROWS})
 
 
 def lookup(code: int) -> Code:
@@ -289,9 +197,9 @@ def lookup(code: int) -> Code:
         return known
     final = 70000 <= code <= 89999 or 90000 <= code <= 90989
     if final:
-        advice = "It is not retried: look the code up with the vendor, then mend the target"
+        advice = "It is not retried: look the code up with the vendor, then fix the connection"
         return Code(code, Action.NEVER, "The vendor refused", advice, _FAMILY, retriable=False)
-    advice = "It is retried a few times; if it stays, look the code up with the vendor"
+    advice = "It is retried a few times; if it persists, look the code up with the vendor"
     return Code(code, Action.RETRY, "The vendor could not serve", advice, _FAMILY, retriable=True)
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.engine import make_url
 from launch.postgres import EmbeddedPostgres
 from simulator.control import Simulator
 from tests.conftest import OWNER, READER, WRITER, AuditDb
+from tests.pooler import TransactionPooler
 from tests.rig import Rig, brief
 from tests.test_page_api import Connection, application
 
@@ -219,3 +220,19 @@ def test_a_task_that_waited_for_a_lock_is_tried_again_and_the_page_says_so(
         assert (answer.status_code, answer.json()["error"]) == (503, "locked")
         assert "AccessExclusiveLock on app" in answer.json()["what"]
     holder.close()
+
+
+def test_behind_a_transaction_pooler_names_are_recorded_and_refused_options_are_named(
+    simulator: Simulator, audit_db: AuditDb, engines: list[Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    with TransactionPooler(audit_db.server) as pooler:
+        url = make_url(pooler.url(audit_db.name, WRITER))
+        engines.append(create_audit_engine(url, pooled=False))
+        record_a_rename(Rig(simulator, engines[0]))
+        with engines[0].connect() as connection:
+            assert connection.execute(text("show lock_timeout")).scalar_one() == "20s"
+            assert connection.execute(text("show statement_timeout")).scalar_one() == "5min"
+        engines.append(create_audit_engine(url, {"options": "-c work_mem=8MB"}, pooled=False))
+        with pytest.raises(UnsuitableDatabase, match="refuses start-up options: remove `options`"):
+            engines[1].connect()

@@ -168,7 +168,7 @@ def _char(hexadecimal: str | None) -> str:
     return "" if hexadecimal is None else chr(int(hexadecimal, 16))
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=2048)
 def _other_forms(secret: str) -> tuple[str, ...]:
     """The secret in other alphabets, and the bytes inside it where it is base64 itself."""
     encoded = base64.b64encode(secret.encode("utf-8", "surrogatepass")).decode("ascii")
@@ -186,9 +186,9 @@ def _other_forms(secret: str) -> tuple[str, ...]:
 
 def _holds_a_piece(text: str, secrets: tuple[str, ...]) -> bool:
     """Whether a piece of a secret is in the text, or packed into it."""
-    spelt = "\n".join(_letters(secret) for secret in secrets)
-    if not spelt:
+    if len(text) < 2 * _PIECE - 1:  # as nearly every name is
         return False
+    spelt = "\n".join(_letters(secret) for secret in secrets)
     texts = [text, text.replace("\\x", "").replace("0x", "")]
     if not text.isascii():
         texts += _inflated(text.encode("latin-1", "replace"))
@@ -201,7 +201,7 @@ def _holds_a_piece(text: str, secrets: tuple[str, ...]) -> bool:
     )
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=2048)
 def _letters(secret: str) -> str:
     """The secret's letters and digits in every alphabet, forwards and backwards; one a line."""
     raw = secret.encode("utf-8", "surrogatepass")

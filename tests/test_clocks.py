@@ -142,6 +142,15 @@ def test_an_app_first_seen_under_the_wrong_clock_has_the_widest_lower_bound(
     assert names_now(audit_db, change.seen_at)[0] == (0, "gender", True)
 
 
+def test_an_app_that_was_never_seen_is_corrected_too(rig: Rig, audit_db: AuditDb) -> None:
+    target = rig.add_app("seoul", NAMES)
+    rig.fault(target, "bad_gateway")
+    assert rig.outcomes(target) == ["unavailable"]
+    jump(audit_db, -TWO_DAYS, [app_of(target)])
+    assert rig.outcomes(target) == ["ok"]
+    assert {c.kind for c in rig.record_as_it_is(target).changes} == {"baseline"}
+
+
 def test_a_removal_seen_under_the_wrong_clock_must_be_seen_again(
     rig: Rig, app: Target, audit_db: AuditDb
 ) -> None:

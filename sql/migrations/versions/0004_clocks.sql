@@ -164,7 +164,8 @@ begin
                                                  coalesce(new_ok, '1970-01-01 00:00:00+00'));
             update attr_audit.app b
                set first_polled_at = least(b.first_polled_at, found),
-                   first_ok_at = least(b.first_ok_at, found),
+                   -- Not least(), which ignores a null: an app that was never seen stays so.
+                   first_ok_at = case when b.first_ok_at > found then found else b.first_ok_at end,
                    last_polled_at = least(b.last_polled_at, found),
                    last_ok_at = new_ok,
                    last_poll_ended_at = found,

@@ -18,7 +18,7 @@ help:
 	@echo 'make test-cluster a region of 1,000 apps on Celery workers (needs redis-server)'
 	@echo 'make bench        every figure of docs/performance.md; PARTS=record only some'
 	@echo 'make lint         ruff and mypy'
-	@echo 'make lock         write requirements.lock anew from pyproject.toml'
+	@echo 'make lock         write requirements.lock again from pyproject.toml'
 	@echo 'make screenshots  the pictures in docs/images'
 	@echo 'make licences     what every package is licensed under'
 	@echo 'make clean        delete .venv and .local, the recorded data with it (asks)'

@@ -121,7 +121,7 @@ def measure(
                 for slot, name in names.items():
                     file.write(json.dumps([region, app, slot, name]) + "\n")
         for side in sides if number % 2 else reversed(sides):
-            # The first sight and one more do not count.
+            # The baseline and one more poll do not count.
             side.poll(counted=number >= 2)
         if number == 0:
             for side in sides:

@@ -139,7 +139,7 @@ def fill(server: EmbeddedPostgres, database: str, size: Size) -> None:
         with timed(f"{size.changes:,} changes"):
             for hour in range(1, size.hours):
                 cursor.execute(_CHANGES, {**values, "hour": hour, "at": _at(hour)})
-                if hour % 20 == 0:  # what autovacuum would do meanwhile
+                if hour % 20 == 0:  # what autovacuum would do in the meantime
                     cursor.execute("vacuum attr_audit.snapshot, attr_audit.app")
         with timed(f"{size.apps * size.hours:,} polls"):
             for hour in range(0, size.hours, 10):
@@ -501,5 +501,5 @@ def measure(quick: bool) -> dict[str, str]:
 
 
 def render(figures: dict[str, str]) -> str:
-    """As it was made."""
+    """The page's section."""
     return figures["page"]

@@ -137,7 +137,7 @@ def measure(quick: bool) -> dict[str, str]:
 
 
 def render(figures: dict[str, str]) -> str:
-    """As it was made."""
+    """The page's section."""
     return figures["page"]
 
 

@@ -34,7 +34,7 @@ def measure(clones: int = 2, starts: int = 3, *, empty_cache: bool = True) -> di
                     time.sleep(61 - time.time() % 60)
                     again.append(_start(made))
     return {
-        "cache": "empty" if empty_cache else "as it was",
+        "cache": "empty" if empty_cache else "unchanged",
         "cold": _medians(cold),
         "again": _medians(again),
     }

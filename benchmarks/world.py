@@ -17,7 +17,7 @@ REGIONS = ("china", "singapore", "seoul", "tokyo", "frankfurt", "mumbai")
 SLOTS = 10
 #: Share of all slots that are called something else at every poll.
 CHANGED = 0.01
-#: Seconds from one poll to the next, as the record tells them.
+#: Seconds from one poll to the next, as recorded.
 APART = 10
 
 App = tuple[str, int]
@@ -35,7 +35,7 @@ def changes_per_poll(count: int) -> int:
 
 
 class World:
-    """The names of ``count`` apps at poll 0, 1, 2 …; `advance` goes on to the next."""
+    """The names of ``count`` apps at poll 0, 1, 2 …; `advance` continues with the next."""
 
     def __init__(self, count: int, *, changes: int | None = None) -> None:
         self.apps = apps(count)

@@ -32,7 +32,7 @@ _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Airflow:
-    """Airflow's public interface, as the administrator; logs in anew when the token ends."""
+    """Airflow's public interface, as the administrator; logs in again when the token expires."""
 
     def __init__(self) -> None:
         self._token = ""

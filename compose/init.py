@@ -1,6 +1,6 @@
 """Runs before everything else, at every start: both schemas up to date, and the first login.
 
-In one process, because each of Airflow's commands would load Airflow anew; and with the password
+In one process, because each of Airflow's commands would load Airflow again; and with the password
 from the environment, because a command line can be read by others.
 """
 

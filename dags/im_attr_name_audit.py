@@ -18,7 +18,7 @@ Postgres (schema `attr_audit`).
 
 * **plan** reads the Variable `im_attr_audit_conn_ids` and retires apps that are no longer listed.
 * **sync** polls and records, one instance per region. It is red while one of its apps could not be
-  polled; the others are recorded all the same. *Clear* it after fixing a connection.
+  polled; the others are recorded. *Clear* it after fixing a connection.
 * **publish** emits the asset `im-attr-audit/changes`, one event per region and run with changes
   that no event has announced yet.
 * **report** logs the table of this run, sends alerts, and fails if anything failed.

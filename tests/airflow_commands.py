@@ -117,7 +117,7 @@ def _serve_one(client: socket.socket) -> None:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        # Whoever reads what was printed waits for its end.
+        # The reader of the output waits for its end.
         nowhere = os.open(os.devnull, os.O_RDWR)
         for number in (0, 1, 2):
             os.dup2(nowhere, number)

@@ -127,7 +127,7 @@ def _serve(answers: Any) -> None:
     db.initdb()
     for line in sys.stdin:
         asked = json.loads(line)
-        # Read anew each time: a run leaves its params behind in the DAG object.
+        # Read again each time: a run leaves its params behind in the DAG object.
         bag = DagBag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
         dag = bag.dags.get(DAG_ID)
         answer: Any = None

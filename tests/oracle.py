@@ -1,4 +1,4 @@
-"""What ought to be recorded, worked out from what the simulator truly answered.
+"""The expected record, derived from what the simulator answered.
 
 A second, independent reading of the rules: it takes the simulator's log where the product
 takes the network, and predicts each poll's outcome and changes. Polls are taken in the order in
@@ -76,7 +76,7 @@ def _seen(entry: LogEntry) -> Seen:
 
 @dataclass(slots=True)
 class AppOracle:
-    """One app as it ought to be known."""
+    """The expected state of one app."""
 
     names: dict[int, Named] = field(default_factory=dict)
     first_seen: bool = False
@@ -95,7 +95,7 @@ class AppOracle:
     def take(
         self, poll: Any, reads: Sequence[Seen], *, run: str, hung_up: bool = False
     ) -> tuple[str, list[Expected]]:
-        """What a poll ought to come to; from now on it is part of what is known.
+        """The expected result of a poll, which becomes part of the expected state.
 
         ``hung_up``: its last request never came to be, as no connection was to be had.
         """

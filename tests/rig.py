@@ -270,7 +270,7 @@ def true_time(history: Sequence[Truth], slot: int, shown: datetime) -> datetime:
 def assert_changes_are_true(changes: Sequence[Any], history: Sequence[Truth]) -> None:
     """Every transition of the truth is there once, none is false, and lies within its bounds.
 
-    For an app that was polled between any two changes of its truth, so that none went unseen.
+    For an app that was polled between any two changes of its truth, so every change was polled.
     """
     expected = []
     before: Truth | None = None

@@ -1,10 +1,10 @@
 """`make soak`: the proofs of `make test` at length, for SOAK_MINUTES, and a report of the counts.
 
 Each of several processes has a Postgres and a simulator of its own. Seeds differ from run to run; a
-history that fails is told in its smallest form, with the line that makes it again. What a run is
+history that fails is reported in its smallest form, with the line that repeats it. What a run is
 to reach at least is in ``TARGETS``; with too few minutes it does not, and the report says so.
 While the file that ``SOAK_PAUSE`` names exists nothing new is begun, and the minutes do not count:
-something else may be measured meanwhile.
+something else may be measured at the same time.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def work(seed: int, minutes: float, result: Path) -> int:
         Worker(seed, minutes).run()
     except BaseException:
         failure = traceback.format_exc()
-        # The others go on for long; who watches need not wait for the report to know.
+        # The others run for long; print the failure now instead of in the report only.
         sys.stderr.write(f"seed {seed} failed:\n{failure}")
     result.write_text(json.dumps({"counts": everything(), "failure": failure}))
     return 0 if failure is None else 1

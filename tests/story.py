@@ -186,7 +186,7 @@ def make_partitions(server: EmbeddedPostgres, name: str) -> None:
 
 
 # The database stamps recorded_at with its own clock. For outputs that are the same every time, the
-# week's rows are dated as they would have been, and the chain is formed anew: just what the owner
+# week's rows are dated as they would have been, and the chain is formed again: what the owner
 # of the tables could do to a real record, and what witnessed heads are for.
 _AT_FIXED_TIMES = """
 alter table attr_audit.change disable trigger all;
@@ -226,7 +226,7 @@ def _answer(app: AppKey, time: datetime) -> NamesLike:
 
 
 def _broken_connection(time: datetime) -> Poll:
-    """A connection that does not even tell its app."""
+    """A connection that does not identify its app."""
     return Poll(
         conn_id="im_tokyo",
         region=None,

@@ -495,7 +495,7 @@ def test_the_vendors_date_is_kept_where_it_can_be_read(
     assert answered is None or answered.utcoffset() == timedelta(0)
 
 
-# --- signing anew ---
+# --- signing again ---
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_a_commit_whose_answer_was_lost_is_neither_lost_nor_made_twice(
         def commit_and_lose(connection: Any) -> None:
             commit(connection)
             if next(commits) == 1:
-                return  # of what is as ever: nothing yet
+                return  # of what is unchanged: nothing yet
             connection.close()
             raise OperationalError("commit", None, Exception("connection lost"))
 

@@ -264,7 +264,7 @@ class History(RuleBasedStateMachine):
             self.simulator.clear_faults(app=target.sdk_app_id)
             before = counted(_HUNG_UP).total()
             self._judge()
-            assert counted(_HUNG_UP).total() > before, "the simulator ought to hold an answer back"
+            assert counted(_HUNG_UP).total() > before, "the simulator should hold an answer back"
         self.sound = True
 
     @precondition(lambda self: self.held)
@@ -294,7 +294,7 @@ class History(RuleBasedStateMachine):
     def _actor(self, new_run: bool, targets: list[Target], kind: Any = _Actor) -> tuple[int, Any]:
         if new_run:
             self.run = self.rig.new_run()
-        # The number of the try tells the polls of one call from those of every other.
+        # The number of the try identifies the polls of one call.
         number = len(self.actors) + 1
         self.actors[number] = kind(self.run, targets)
         return number, self.actors[number]

@@ -1,6 +1,6 @@
 """SIGKILL wherever it hurts: the sync at named sites and between them, and Postgres itself.
 
-Each case changes the truth, lets a sync be killed, looks at the record as it was left, and lets the
+Each case changes the truth, lets a sync be killed, checks the record that is left, and lets the
 next run poll: then every true change is there once, none is false, and its bounds hold its time.
 """
 
@@ -71,7 +71,7 @@ class Scene:
             self.targets = [
                 rig.add_app("china", {0: "sex", 1: "city"}),
                 rig.add_app("china", {0: "sex", 1: "city"}),
-                rig.add_app("frankfurt", {0: "as ever"}),
+                rig.add_app("frankfurt", {0: "unchanged"}),
                 rig.add_app("frankfurt", {0: "sex"}),
             ]
             assert rig.outcomes(*self.targets) == ["ok"] * 4
@@ -97,7 +97,7 @@ class Scene:
         record = Record.read(self.rig.engine, [app_of(target) for target in targets])
         record.check()
         polls = {poll.conn_id for poll in record.polls if poll.dag_run_id == work.run}
-        # First what is as ever, then all the rest; each as a whole or not at all.
+        # First the unchanged apps, then the rest; each completely or not at all.
         stages = [set(), {self.targets[2].conn_id}, {target.conn_id for target in targets}]
         return stages.index(polls)
 
@@ -215,7 +215,7 @@ def test_a_database_killed_under_a_sync_costs_nothing(
                 assert ended.sites.count(site) >= passing
                 committed = ended.sites.count("after: commit")
                 assert committed == 2 or ended.error is not None
-                # The postmaster starts anew by itself after a backend; not after its own death.
+                # The postmaster restarts after a backend dies, not after its own death.
                 server.start()
                 assert wait_until(lambda: _answers(server), seconds=60)
                 engine.dispose()

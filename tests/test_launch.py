@@ -40,7 +40,7 @@ def run(*command: str, given: str = "", **variables: str) -> subprocess.Complete
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[State]:
-    """A state folder of the test's own, and no targets or databases of whoever runs the tests."""
+    """A state folder of the test's own, and no targets or databases of the tester."""
     for name in os.environ:
         if name.startswith(("AIRFLOW_", "IM_ATTR_AUDIT_")):
             monkeypatch.delenv(name)
@@ -303,7 +303,7 @@ def test_ones_own_postgres_is_migrated_and_its_roles_let_in(
             opened.cursor().execute("select count(*) from attr_audit.current_names")
         opened.close()
     assert str(embedded.port) in ready.airflow_url
-    # The second time nothing is set anew: another deployment may use the roles meanwhile.
+    # The second time nothing is set: another deployment may use the roles.
     assert databases.prepare(state, embedded, user) == ready
 
 

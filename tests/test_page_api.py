@@ -1,4 +1,4 @@
-"""The page's application by itself, and what it costs whoever does not look at it."""
+"""The page's application by itself, and what it costs users who do not open it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def poll(db: AuditDb, names: NamesLike, ago: float, **more: object) -> None:
     record_polls(db.writer, [attempt], dag_run_id=f"run-{ago}", try_number=1)
 
 
-# The word for whoever watches from outside -----------------------------------------------------
+# The word for a monitor outside -----------------------------------------------------
 
 
 def test_the_health_word_is_ok_while_every_app_was_seen(

@@ -1,4 +1,4 @@
-"""`plan` where there are many apps: how they are split, and what Airflow's masker is told."""
+"""`plan` where there are many apps: how they are split, and what Airflow's masker registers."""
 
 from __future__ import annotations
 

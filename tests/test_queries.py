@@ -173,7 +173,7 @@ ANSWERS: list[tuple[str, dict[str, str], str, list[str]]] = [
             f"1400000001|2|Membership level|1 day 08:59:59.9|{NONE}|f",
             f"1400000001|2|Tier|5 days 12:59:59.9|{NONE}|t",
             "1400000001|3|birthday|1 day 13:59:59.9|1 day 16:00:00.1|f",
-            f"1400000011|0|tier|6 days 22:59:59.9|{NONE}|t",  # its type became known meanwhile
+            f"1400000011|0|tier|6 days 22:59:59.9|{NONE}|t",  # its type became known in between
             f"1400000011|1|points|1 day 22:59:59.9|{NONE}|f",
             f"1400000011|1|points balance|4 days 22:59:59.9|{NONE}|t",
         ],

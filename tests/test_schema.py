@@ -294,7 +294,7 @@ def test_an_edit_of_any_column_is_found(seeded: AuditDb, column: str) -> None:
     )
     bad = [r for r in run(seeded.reader, VERIFY) if not r.ok]
     if column in ("region", "sdk_app_id"):
-        # The row has left its chain's end unseen (a cut tail), but cannot begin another one.
+        # The row has left its chain's end unnoticed (a cut tail), but cannot begin another one.
         assert [r.first_bad_seq for r in bad] == [3]
     else:
         assert [(r.region, r.first_bad_seq) for r in bad] == [("frankfurt", 3)]

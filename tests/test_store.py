@@ -112,7 +112,7 @@ _a_poll = st.tuples(
 )
 @given(st.lists(_a_poll, min_size=2, max_size=8))
 def test_what_is_recorded_is_what_the_rules_say(db: AuditDb, polls: list[Any]) -> None:
-    """The database records by itself what is as ever: never anything that judge() would not."""
+    """The database records unchanged polls itself: only those that judge() would record too."""
     app = next(_apps)
     known = Known(api=polls[0][3])
     at = 0.0
@@ -129,7 +129,7 @@ def test_what_is_recorded_is_what_the_rules_say(db: AuditDb, polls: list[Any]) -
         )
         recorded = record(db.writer, [attempt], run)
         if not recorded:
-            # Whoever is recorded after the first read is not read again.
+            # An app that is recorded after the first read is not read again.
             attempt = first_read(attempt)
         verdict = judge(known, attempt, run)
         after_it = advance(known, attempt, verdict)
@@ -180,7 +180,7 @@ def crowd(size: int, *, at: float, names: NamesLike = NAMES, reads: int = 1) -> 
 
 @contextmanager
 def watched(engine: Engine) -> Iterator[tuple[list[str], Counter[str]]]:
-    """The statements that are sent meanwhile, and the rows that each table gets in them."""
+    """The statements sent in the block, and the rows that each table gets."""
     statements: list[str] = []
     written: Counter[str] = Counter()
 

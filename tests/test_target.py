@@ -1,4 +1,4 @@
-"""A Connection becomes a target, or an error that says which field to mend and how."""
+"""A Connection becomes a target, or an error that says which field to fix and how."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A real Airflow (LocalExecutor, logs at DEBUG): killed while it syncs, and scanned afterwards.
 
 The scheduler and task workers are SIGKILLed in the middle of a sync, again and again; the record is
-what was true all the same. Then all that was written anywhere is scanned for secrets: logs, both
+what was true. Then all that was written anywhere is scanned for secrets: logs, both
 databases, files, command lines.
 """
 
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.timeout(420)
 
 
 class Airflow:
-    """Its three processes on a state folder of their own; each may be killed and started anew."""
+    """Its three processes on a state folder of their own; each may be killed and started again."""
 
     def __init__(
         self, folder: Path, connections: dict[str, dict[str, Any]], alerts: Webhook

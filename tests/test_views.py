@@ -373,7 +373,7 @@ Row = tuple[int, str | None, int | None, bool]
         (LOYALTY, at(29, 23, 30), (0, "tier", None, False)),  # its type became known
         # One answer without any name was not believed; the hours around it agree.
         (LOYALTY, at(3, 10, 15), (0, "tier", 0, True)),
-        # Not listed for two days: the app is there all the same, and what it was is known.
+        # Not listed for two days: the app is still there, and its history is known.
         (CHINA, at(30), (1, "points", None, False)),
         (CHINA, at(30), (0, "tier", None, True)),
         (JAKARTA, at(3), (0, "coupon", None, False)),
@@ -564,7 +564,7 @@ GAPS = (
 )
 #: Every app's gaps of more than an hour; open ones at the end, since the week is over.
 ALL_GAPS = [
-    (*CHINA, at(29, 11), at(31, 12), 0),  # retired meanwhile: nobody tried
+    (*CHINA, at(29, 11), at(31, 12), 0),  # retired: not polled
     (*SINGAPORE, at(30, 1), at(30, 9), 7),
     (*JAKARTA, at(2, 11), None, 0),
     (*LOYALTY, at(3, 9), at(3, 11), 1),  # the poll that was not believed

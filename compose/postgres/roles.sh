@@ -8,7 +8,7 @@ psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --username="${POSTGRES_USER:-post
 \getenv writer AUDIT_WRITER_PASSWORD
 \getenv reader AUDIT_READER_PASSWORD
 
--- Whoever may not connect by name may not connect at all.
+-- Only the roles named here may connect.
 revoke connect on database postgres, template1 from public;
 
 -- Airflow's own tables.

@@ -5,13 +5,13 @@
     AttrAuditError
     ├── SecretsUnavailable               of Airflow's connections and Variables: try again later
     ├── UnsuitableDatabase, LockTimeout  of the audit database, not about one app
-    ├── Misconfigured   never sent: somebody must mend the Connection  ``misconfigured``
+    ├── Misconfigured   never sent: the Connection must be fixed      ``misconfigured``
     └── PollFailed      sent, or tried to
         ├── Unavailable try again later: network, 5xx, busy, limit     ``unavailable``
         ├── Rejected    the vendor said no; trying again cannot help   ``rejected``
         └── Invalid     the answer cannot be understood                ``invalid``
 
-No message, attribute or cause of these ever carries the secret key or a UserSig: whoever raises
+No message, attribute or cause of these ever carries the secret key or a UserSig: code that raises
 one of them uses ``from None`` where the original error could quote a signed URL.
 Other database errors are not wrapped. Only the Airflow tasks turn a class into Airflow's own
 exceptions.
@@ -91,7 +91,7 @@ class Unavailable(PollFailed):
 
 
 class Rejected(PollFailed):
-    """The vendor refused for a reason that stays until somebody mends it."""
+    """The vendor refused for a reason that stays until somebody fixes it."""
 
     outcome = "rejected"
 

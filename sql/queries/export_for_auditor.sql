@@ -1,7 +1,7 @@
--- What was recorded, as a CSV from which an outsider can recompute every app's chain of hashes?
+-- What was recorded, as a CSV from which an outsider can recompute every app's hash chain?
 --
--- One row per change. Times are microseconds since 1970 UTC, hashes hex. A CSV does not tell an
--- empty name from none: old_known and new_known do (t: the slot had this name, an empty one too).
+-- One row per change. Times are microseconds since 1970 UTC, hashes hex. A CSV cannot
+-- distinguish an empty name from none; old_known and new_known do (t: there was a name, maybe empty).
 -- kind is derived from the other columns and is not hashed. docs/data-model.md has the twenty lines
 -- of Python that check the file; `im-attr-audit verify --export FILE` does the same.
 copy (

@@ -145,7 +145,7 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay())
 
 
 class ShownDatabase:
-    """Which database the page sees: databases are renamed, the server goes on."""
+    """Which database the page sees: databases are renamed, the server continues."""
 
     def __init__(self, postgres: EmbeddedPostgres) -> None:
         self._postgres = postgres

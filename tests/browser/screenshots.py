@@ -1,4 +1,4 @@
-"""Make docs/images anew: every view in both themes. `python -m tests.browser.screenshots`."""
+"""Make docs/images again: every view in both themes. `python -m tests.browser.screenshots`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make the committed copies of other people's JavaScript anew: `python -m tests.browser.vendor`.
+"""Build the committed copies of third-party JavaScript again: `python -m tests.browser.vendor`.
 
 Fetches the packages with npm, which checks them against the digests below, and copies what is
 used. One edit: vis-timeline's bundle puts its styles into the page by itself, which the page's

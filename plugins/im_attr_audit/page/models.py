@@ -66,7 +66,7 @@ class Now(BaseModel):
 
 
 class Unreadable(BaseModel):
-    """A connection that does not even tell its app: nothing was sent."""
+    """A connection that does not identify its app: nothing was sent."""
 
     conn_id: str
     at: datetime

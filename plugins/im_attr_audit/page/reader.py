@@ -77,7 +77,7 @@ class Reader:
             if reason is None:
                 raise
             self._looked_up_at = 0.0
-            # The cause would say host and user in the log of whoever raises it further.
+            # The cause would put host and user into the caller's log.
             raise reason from None
 
     def _current_engine(self) -> Engine:
@@ -164,7 +164,7 @@ def _reason(error: DBAPIError | TimeoutError) -> CannotRead | None:
             "database_down",
             "The audit database cannot be reached.",
             f"See that Postgres is up and that the connection {READER} (or {WRITER}) names the "
-            f"right host, port, database, user and password. The DAG records nothing meanwhile "
+            f"right host, port, database, user and password. Until then the DAG records nothing "
             f"either; what is recorded stays.",
         )
     return None

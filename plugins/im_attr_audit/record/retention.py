@@ -21,7 +21,7 @@ from im_attr_audit.record.migrate import OWNER
 
 #: Two years, and the month that is running out of them.
 KEEP_MONTHS = 25
-#: How long one attempt waits for a lock. Whoever comes to the same table waits as long.
+#: How long one try waits for a lock. Others that use the same table wait as long.
 LOCK_SECONDS = 2.0
 
 #: Two retentions at once would get into each other's way.
@@ -130,7 +130,7 @@ def _months(connection: Connection) -> list[_Month]:
 
 
 def _take(connection: Connection, table: str, patience: float, *, drop: bool) -> None:
-    """Detach the month, from wherever it stands, and drop it; gives way to whoever holds it."""
+    """Detach the month, from wherever it stands, and drop it; gives way to a holder of its lock."""
     steps = {
         "attached": f"alter table attr_audit.poll detach partition attr_audit.{table} concurrently",
         "detaching": f"alter table attr_audit.poll detach partition attr_audit.{table} finalize",

@@ -1,6 +1,6 @@
 """Whether the record is still what was recorded: the chain, the snapshot, and heads kept elsewhere.
 
-The chain alone shows every edit that leaves it inconsistent. Whoever can write the tables as their
+The chain alone shows every edit that leaves it inconsistent. Who can write the tables as their
 owner can also rewrite a whole chain consistently, cut its tail or drop an app; that is found only
 against a head that was witnessed outside: in Airflow's asset events, or in a file saved earlier.
 

@@ -173,7 +173,7 @@ def _names_in(reply: Reply, body: bytes, fault: str | None, clean: Clean) -> dic
 def _unpacked(reply: Reply) -> tuple[bytes, str | None]:
     """The body without its content encoding, of at most MAX_BODY bytes, and what is wrong with it.
 
-    Nobody asked for an encoding, but a proxy on the way may add one all the same.
+    Nobody asked for an encoding, but a proxy on the way may add one.
     """
     encoding, body, fault = reply.encoding.strip().lower(), reply.body, None
     if reply.malformed:

@@ -1,7 +1,7 @@
 """HTTP/1.1 as it is, under urllib3: a connection and a response that are stricter than its own.
 
 The connection adds the signed query at the moment of sending, so that nothing above it knows one,
-and shows its socket to whoever has to end the call. The response skips interim answers, refuses a
+and shows its socket to the code that ends the call. The response skips interim answers, refuses a
 head whose body has no certain end and reads chunks to the letter.
 """
 

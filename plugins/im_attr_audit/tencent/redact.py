@@ -6,7 +6,7 @@ which knows registered values only and does not look inside exception groups. Th
 
 1. A secret that we know is cut out where its spelling is known: raw, percent-encoded, JSON- or
    HTML-escaped, UTF-16, hex, base32, base64, reversed, in one case. So is anything that unpacks to
-   a UserSig, whoever signed it, and any value of a parameter called usersig.
+   a UserSig, signed by anyone, and any value of a parameter called usersig.
 2. Where 15 letters or digits in a row of a known secret are left after that, in any of these
    spellings, whatever separates them, however escaped or compressed, the text is dropped whole.
 3. In text (not in an attribute name, which is kept exactly or refused) a long run that looks random

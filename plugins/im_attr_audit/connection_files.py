@@ -47,9 +47,9 @@ class ConnectionFilesBackend(BaseSecretsBackend):
             self._read_again()
         return self._connections.get(conn_id)
 
-    def get_variable(self, key: str, team_name: str | None = None) -> None:
+    def get_variable(self, key: str, team_name: str | None = None) -> str | None:
         """Nothing: Variables are kept elsewhere."""
-        return
+        return None
 
     def _read_again(self) -> None:
         # Kubernetes swaps a mounted folder's files by a link: their numbers change with them.

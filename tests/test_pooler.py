@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,6 +11,12 @@ from typing import Any
 
 import psycopg2
 import pytest
+from im_attr_audit.errors import LockTimeout
+from im_attr_audit.record import migrate as migrate_module
+from im_attr_audit.record import retention
+from im_attr_audit.record.migrate import migrate, revisions
+from im_attr_audit.record.retention import RetentionRefused, drop_old_polls
+from im_attr_audit.record.verify import check_database
 
 from tests.conftest import READER, AuditDb
 from tests.pooler import TransactionPooler
@@ -109,3 +116,61 @@ def test_a_copy_goes_through_in_both_directions(
         out = io.StringIO()
         cursor.copy_expert("copy t to stdout", out)
         assert out.getvalue() == "1\n2\n"
+
+
+def left_behind(db: AuditDb, pooler: TransactionPooler) -> tuple[Any, ...]:
+    """What the next client of the superuser's login finds."""
+    dsn = pooler.url(db.name)
+    with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "select current_user, current_setting('lock_timeout'), "
+            "current_setting('search_path'), "
+            "(select count(*) from pg_locks where locktype = 'advisory')"
+        )
+        [found] = cursor.fetchall()
+    return tuple(found)
+
+
+def test_migrate_through_a_pooler_leaves_the_session_as_it_was(
+    audit_db: AuditDb, pooler: TransactionPooler
+) -> None:
+    before = left_behind(audit_db, pooler)
+    assert migrate(pooler.url(audit_db.name)) == revisions()[-1]
+    assert left_behind(audit_db, pooler) == before == ("postgres", "0", '"$user", public', 0)
+
+
+def test_retention_through_a_pooler_is_refused_and_leaves_the_session_as_it_was(
+    audit_db: AuditDb, pooler: TransactionPooler
+) -> None:
+    before = left_behind(audit_db, pooler)
+    with pytest.raises(RetentionRefused, match="leads through a connection pooler"):
+        drop_old_polls(pooler.url(audit_db.name))
+    assert left_behind(audit_db, pooler) == before
+
+
+@pytest.mark.parametrize("command", ["migrate", "retention"])
+def test_a_wait_for_the_commands_lock_ends_and_names_the_holder(
+    audit_db: AuditDb, command: str
+) -> None:
+    commands: dict[str, tuple[int, Callable[..., object]]] = {
+        "migrate": (migrate_module._LOCK, migrate),
+        "retention": (retention._LOCK, drop_old_polls),
+    }
+    key, run = commands[command]
+    url, reported = audit_db.server.url(audit_db.name), list[str]()
+    plain = audit_db.server.url(audit_db.name, driver="postgresql")
+    with closing(psycopg2.connect(plain, application_name="the holder")) as holder:
+        ask(holder, f"select pg_advisory_lock({key})")
+        pid = holder.info.backend_pid
+        wanted = rf"It is held by process {pid} \(application \"the holder\", role \w+, since 20"
+        with pytest.raises(LockTimeout, match=wanted):
+            run(url, patience=8, report=reported.append)
+    assert re.match("Waiting for a lock. " + wanted, reported[0])
+
+
+def test_a_client_encoding_in_the_environment_does_not_matter(
+    audit_db: AuditDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    assert migrate(audit_db.server.url(audit_db.name)) == revisions()[-1]
+    assert check_database(audit_db.reader).findings == ()

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from im_attr_audit import cli
+from im_attr_audit.record.heads import Head, heads_of_event, read_heads, save_heads
 from im_attr_audit.record.publication import events_by_region
 from im_attr_audit.record.runs import read_run
 from im_attr_audit.record.store import record_polls
-from im_attr_audit.record.verify import (
-    Head,
-    check_database,
-    check_export,
-    check_heads,
-    heads_of_event,
-    read_heads,
-    read_rows,
-    rows_of_export,
-    save_heads,
-)
+from im_attr_audit.record.tables import NotATable
+from im_attr_audit.record.verify import check_database, check_export
 from sqlalchemy import text
 
 from tests import psql
@@ -46,7 +40,23 @@ def recorded(audit_db: AuditDb) -> AuditDb:
             for region in ("frankfurt", "seoul")
         ]
         record_polls(audit_db.writer, attempts, dag_run_id=f"run {number}", try_number=1)
+    # These histories are made by hand, in the past; real polls are recorded when they are made.
+    dated(audit_db, "responded_at")
     return audit_db
+
+
+def dated(db: AuditDb, recorded_at: str) -> None:
+    """Every poll gets this recorded_at."""
+    with db.owner.begin() as connection:
+        for part in connection.execute(
+            text(
+                "select inhrelid::regclass::text from pg_inherits "
+                "where inhparent = 'attr_audit.poll'::regclass"
+            )
+        ).scalars():
+            connection.execute(text(f"alter table {part} disable trigger all"))
+        connection.execute(text("alter table attr_audit.poll disable trigger all"))
+        connection.execute(text(f"update attr_audit.poll set recorded_at = {recorded_at}"))
 
 
 def witnessed(db: AuditDb) -> list[Head]:
@@ -60,8 +70,8 @@ def witnessed(db: AuditDb) -> list[Head]:
 
 
 def against_heads(db: AuditDb, heads: list[Head]) -> list[str]:
-    apps = sorted({(head.region, head.sdk_app_id) for head in heads})
-    return [str(finding) for finding in check_heads(heads, read_rows(db.reader, apps))]
+    findings = check_database(db.reader, heads).findings
+    return [str(finding) for finding in findings if finding.category == "witness"]
 
 
 def rehash(first: int, region: str = "frankfurt") -> str:
@@ -197,10 +207,294 @@ def test_an_export_verifies_without_the_database(recorded: AuditDb, export: Path
     assert {(h.region, h.seq, h.hash) for h in checked.heads} == {
         (h.region, h.seq, h.hash) for h in check_database(recorded.reader).heads
     }
-    assert check_heads(witnessed(recorded), rows_of_export(export)) == ()
+    assert check_export(export, witnessed(recorded)).findings == ()
 
 
 def test_an_edited_export_is_found_at_its_row(export: Path) -> None:
     export.write_text(export.read_text().replace("Geschlecht", "Geschlecht ", 1))
     [found] = check_export(export).findings
     assert found.seq == 6
+
+
+def found_in(db: AuditDb) -> list[str]:
+    return [str(finding) for finding in check_database(db.reader).findings]
+
+
+FOOLING = {
+    "verify_chain": """
+        create or replace function attr_audit.verify_chain()
+            returns table (region text, sdk_app_id bigint, rows_checked bigint, ok boolean,
+                           first_bad_seq bigint, head_seq bigint, head_hash bytea)
+            language sql stable as
+        'select region, sdk_app_id, 7::bigint, true, null::bigint, 7::bigint, null::bytea
+           from attr_audit.app'""",
+    "change_canonical": """
+        create or replace function attr_audit.change_canonical(c attr_audit.change) returns text
+            language sql stable as 'select null::text'""",
+    "epoch_us": """
+        create or replace function attr_audit.epoch_us(at timestamptz) returns bigint
+            language sql stable as 'select 0::bigint'""",
+    "snapshot_digest_of": """
+        create or replace function attr_audit.snapshot_digest_of(a_region text, n bigint)
+            returns bytea language sql stable as
+        'select snapshot_digest from attr_audit.app where region = $1 and sdk_app_id = $2'""",
+    "sha256 in a schema before": """
+        create function attr_audit.sha256(bytea) returns bytea
+            language sql stable as 'select null::bytea'""",
+    "= in a schema before": """
+        create function attr_audit.always(text, text) returns boolean
+            language sql immutable as 'select true';
+        create operator attr_audit.= (function = attr_audit.always, leftarg = text,
+                                      rightarg = text)""",
+    "json_build_array in a schema before": """
+        create function attr_audit.json_build_array(variadic "any") returns json
+            language internal as 'json_build_array_noargs'""",
+}
+
+
+@pytest.mark.parametrize("replaced", FOOLING)
+def test_no_function_or_operator_in_the_database_hides_an_edit(
+    recorded: AuditDb, replaced: str
+) -> None:
+    with recorded.server.connect(recorded.name) as connection, connection.cursor() as cursor:
+        cursor.execute("drop function if exists attr_audit.snapshot_digest_of(text, bigint)")
+        cursor.execute(FOOLING[replaced])
+    assert found_in(recorded) == []
+    as_a_forger(
+        recorded,
+        "update attr_audit.change set new_name = 'sex2' where region = 'frankfurt' and seq = 3",
+    )
+    assert "frankfurt/7 seq 3: the chain is broken at this row" in found_in(recorded)
+
+
+@pytest.mark.parametrize("table", ["change", "snapshot", "app"])
+def test_a_view_in_place_of_a_table_is_refused(recorded: AuditDb, table: str) -> None:
+    with recorded.owner.begin() as connection:
+        connection.execute(text(f"alter table attr_audit.{table} rename to {table}_kept"))
+        connection.execute(
+            text(f"create view attr_audit.{table} as select * from attr_audit.{table}_kept")
+        )
+        connection.execute(text(f"grant select on attr_audit.{table} to attr_audit_reader"))
+    with pytest.raises(NotATable, match=f"attr_audit.{table} cannot be verified: it is not a"):
+        check_database(recorded.reader)
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("alter table attr_audit.change enable row level security", "row-level security is on"),
+        ("create table attr_audit.more () inherits (attr_audit.change)", "inherits from it"),
+        ("alter table attr_audit.change rename answer to reply", "column answer is missing"),
+        ("alter table attr_audit.poll enable row level security", "row-level security is on"),
+        ("alter table attr_audit.app rename to gone", "does not exist"),
+    ],
+)
+def test_a_table_that_may_show_something_else_is_refused(
+    recorded: AuditDb, statement: str, reason: str
+) -> None:
+    with recorded.owner.begin() as connection:
+        connection.execute(text(statement))
+    with pytest.raises(NotATable, match=reason):
+        check_database(recorded.reader)
+
+
+def test_names_with_every_control_character_verify(audit_db: AuditDb) -> None:
+    months_before(audit_db)
+    controls = "".join(map(chr, range(1, 32)))
+    names: NamesLike = {
+        0: controls,
+        1: f'"{controls}\\{controls}"',
+        2: "null",
+        3: "\\N",
+        4: "\x7f\x80\u2028\ufeff é 会员等级 🎟️",
+        5: "",
+        6: "a\nb",
+        7: '\\"',
+        8: "\x1f",
+        9: "t",
+    }
+    poll = polled(names, names, at=0)
+    record_polls(audit_db.writer, [poll], dag_run_id="run \n 1", try_number=1)
+    dated(audit_db, "responded_at")
+    checked = check_database(audit_db.reader)
+    assert (checked.rows, checked.findings) == (10, ())
+
+
+@pytest.mark.parametrize("at", ["infinity", "-infinity", "0044-03-15 BC", "10000-01-01"])
+def test_a_time_that_no_hash_can_hold_is_found(recorded: AuditDb, at: str) -> None:
+    with recorded.owner.begin() as connection:
+        for name in ("bounds_do_not_cross", "seen_at_is_not_in_the_future"):
+            connection.execute(text(f"alter table attr_audit.change drop constraint {name}"))
+    as_a_forger(
+        recorded,
+        f"update attr_audit.change set prior_ok_at = '{at}' where region = 'seoul' and seq = 3",
+    )
+    assert "seoul/7 seq 3: the chain is broken at this row" in found_in(recorded)
+
+
+def test_a_stored_kind_that_does_not_follow_from_its_row_is_found(recorded: AuditDb) -> None:
+    as_a_forger(
+        recorded,
+        "alter table attr_audit.change alter kind drop expression",
+        "update attr_audit.change set kind = 'added' where region = 'seoul' and seq = 3",
+    )
+    assert found_in(recorded) == ["seoul/7 seq 3: kind is added, not renamed"]
+
+
+def test_an_export_whose_kind_was_edited_is_found(export: Path) -> None:
+    export.write_text(export.read_text().replace("renamed", "retyped", 1))
+    [found] = check_export(export).findings
+    assert str(found) == "frankfurt/7 seq 3: kind is retyped, not renamed"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "poll_id = (select min(poll_id) from attr_audit.poll where region = 'seoul')",
+        "poll_id = 4711",
+        "dag_run_id = 'run 3'",
+        "dag_run_id = null",
+    ],
+)
+def test_a_change_that_does_not_come_from_a_poll_of_its_app_and_run_is_found(
+    recorded: AuditDb, edit: str
+) -> None:
+    as_a_forger(
+        recorded,
+        f"update attr_audit.change set {edit} where region = 'frankfurt' and seq = 3; " + rehash(3),
+        # Polls are kept since before the change.
+        "insert into attr_audit.poll "
+        "(conn_id, region, sdk_app_id, requested_at, outcome, recorded_at) values "
+        "('c', 'seoul', 7, '2026-10-31', 'ok', '2026-10-31')",
+    )
+    [found] = found_in(recorded)
+    assert re.match(r"frankfurt/7 seq 3: cites poll \d+, which is not a good poll", found)
+
+
+def test_a_change_whose_poll_was_dropped_with_its_month_is_fine(recorded: AuditDb) -> None:
+    with recorded.owner.begin() as connection:
+        connection.execute(
+            text("alter table attr_audit.poll detach partition attr_audit.poll_2026_11")
+        )
+        connection.execute(text("select attr_audit.create_poll_partition(date '2027-01-01')"))
+        connection.execute(
+            text(
+                "insert into attr_audit.poll "
+                "(conn_id, region, sdk_app_id, requested_at, outcome, recorded_at) "
+                "values ('c', 'seoul', 7, '2027-01-01', 'ok', '2027-01-01')"
+            )
+        )
+    assert found_in(recorded) == []
+
+
+def test_polls_dated_long_before_they_were_recorded_are_found(recorded: AuditDb) -> None:
+    dated(recorded, "requested_at + interval '61 minutes'")
+    assert found_in(recorded) == [
+        f"{region}/7: 4 polls are dated more than 1 hour before they were recorded, "
+        f"poll {first} first"
+        for region, first in (("frankfurt", 1), ("seoul", 2))
+    ]
+
+
+def test_a_row_that_cannot_be_an_app_is_noted_and_is_not_a_finding(recorded: AuditDb) -> None:
+    with recorded.owner.begin() as connection:
+        connection.execute(
+            text("alter table attr_audit.app drop constraint if exists region_is_a_label")
+        )
+        connection.execute(
+            text(
+                "insert into attr_audit.app (region, sdk_app_id, api, conn_id, first_polled_at, "
+                "last_polled_at, last_outcome, first_ok_at, last_ok_at, ok_api) "
+                "values ('', 7, 'timpush', 'c', now(), now(), 'ok', now(), now(), 'timpush')"
+            )
+        )
+    checked = check_database(recorded.reader)
+    assert checked.findings == ()
+    [note] = checked.notes
+    assert note.startswith("attr_audit.app has a row for region '', SDKAppID 7, which cannot be an")
+
+
+def test_saving_heads_replaces_a_file_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "heads.json"
+    link = tmp_path / "link.json"
+    link.symlink_to(file)
+    save_heads([Head("seoul", 7, 1, "00", "database")], file, START)
+    save_heads([Head("seoul", 7, 2, "11", "database")], link, START)
+    assert link.is_symlink()
+    assert [head.seq for head in read_heads(file)] == [2]
+    with pytest.raises(AttributeError):
+        save_heads([None], file, START)  # type: ignore[list-item]
+    assert [head.seq for head in read_heads(file)] == [2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["heads.json", "link.json"]
+
+
+class Command:
+    """`im-attr-audit verify` against one database, in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+
+    def __call__(self, db: AuditDb, *arguments: str | Path) -> tuple[int, list[str]]:
+        self._monkeypatch.setattr(cli, "_reader_engine", lambda: db.reader)
+        code = cli.main(["verify", "--no-asset-events", *map(str, arguments)])
+        captured = self._capsys.readouterr()
+        return code, (captured.out + captured.err).splitlines()
+
+
+@pytest.fixture
+def verify(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(monkeypatch, capsys)
+
+
+def test_saving_heads_does_not_replace_a_file_that_the_record_contradicts(
+    recorded: AuditDb, tmp_path: Path, verify: Command
+) -> None:
+    file = tmp_path / "heads.json"
+    assert verify(recorded, "--save-heads", file)[0] == 0
+    assert verify(recorded, "--save-heads", file)[0] == 0  # it agrees
+    saved = file.read_bytes()
+    as_a_forger(recorded, *CONSISTENT["an edit re-hashed to the end"][:1])
+    code, said = verify(recorded, "--save-heads", file)
+    assert code == 1
+    assert "1 apps that are not as a witness saw them" in said
+    assert said[-1] == (
+        f"Heads were not saved to {file}: see the findings above. The file was left unchanged."
+    )
+    assert file.read_bytes() == saved
+
+
+@pytest.mark.parametrize("content", ["", "[]", "a diary", '{"heads": [{"region": 1}]}'])
+def test_saving_heads_does_not_replace_a_file_that_is_not_one_of_heads(
+    recorded: AuditDb, tmp_path: Path, verify: Command, content: str
+) -> None:
+    file = tmp_path / "heads.json"
+    file.write_text(content)
+    code, [said] = verify(recorded, "--save-heads", file)
+    assert (code, file.read_text()) == (2, content)
+    assert "is not a file of `im-attr-audit verify --save-heads`" in said
+    assert verify(recorded, "--save-heads", tmp_path)[0] == 2
+
+
+def test_at_most_twenty_findings_of_a_sort_are_printed_after_their_number(
+    recorded: AuditDb, tmp_path: Path, verify: Command
+) -> None:
+    file = tmp_path / "other.json"
+    others = [Head("seoul", 100 + number, 3, "00", "database") for number in range(10_000)]
+    save_heads(others, file, START)
+    code, said = verify(recorded, "--heads", file)
+    assert code == 1
+    assert said[1] == "10000 apps that are not as a witness saw them"
+    assert said[2].startswith("NOT AS RECORDED  seoul/100 seq 1: rows from here to seq 3")
+    assert said[22] == "NOT AS RECORDED  9980 more apps that are not as a witness saw them"
+    assert len(said) < 30
+
+
+def test_the_command_and_the_docs_find_the_same_export_edited(
+    recorded: AuditDb, export: Path, verify: Command
+) -> None:
+    assert verify(recorded, "--export", export)[0] == 0
+    export.write_text(export.read_text().replace("renamed", "added", 1))
+    code, said = verify(recorded, "--export", export)
+    assert code == 1
+    assert "NOT AS RECORDED  frankfurt/7 seq 3: kind is added, not renamed" in said

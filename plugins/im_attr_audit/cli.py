@@ -19,9 +19,22 @@ from im_attr_audit.settings import AUDIT_DB, AUDIT_DB_READER, DATABASE_URL
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from im_attr_audit.record.verify import Checked, Finding, Head
+    from im_attr_audit.record.heads import Finding, Head
+    from im_attr_audit.record.verify import Checked
 
 URL_VARIABLE = DATABASE_URL.name
+
+#: At most so many findings of a category are printed, after the count.
+SHOWN = 20
+
+#: What a category of findings is called in the summary.
+CATEGORIES = {
+    "chain": "breaks in a chain",
+    "snapshot": "differences between the snapshot and the changes",
+    "app": "apps hidden from the views",
+    "poll": "polls that do not fit what they are of",
+    "witness": "apps that are not as a witness saw them",
+}
 
 
 class CannotDo(AttrAuditError):
@@ -68,10 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser(
         "verify",
         help="check that the record is what was recorded",
-        description="Check every chain in the audit database and that the snapshot follows from "
-        "it, and compare with the heads that Airflow's asset events witnessed (as far back as "
-        "`airflow db clean` has left them). Connects as Airflow does, by the connection "
-        "im_attr_audit_db_reader or im_attr_audit_db.",
+        description="Check every chain, that the snapshot follows from it and that every change "
+        "comes from a poll, and compare with the heads that Airflow's asset events witnessed (as "
+        "far back as `airflow db clean` has left them). Rows are read and checked here; no "
+        "function or view of the database is used. Connects through the Airflow connection "
+        f"{AUDIT_DB_READER}, or {AUDIT_DB}. At most {SHOWN} findings of each sort are printed.",
     )
     verify.add_argument(
         "--export", type=Path, metavar="CSV", help="check this export instead of the database"
@@ -83,10 +97,15 @@ def _parser() -> argparse.ArgumentParser:
         "--save-heads",
         type=Path,
         metavar="FILE",
-        help="save the heads as they are now, if all is well; keep the file elsewhere",
+        help="save the heads as they are now; keep the file outside the database. An existing FILE "
+        "is compared first; nothing is saved where anything is not as it was recorded",
     )
     verify.add_argument(
-        "--no-asset-events", action="store_true", help="do not look at Airflow's asset events"
+        "--no-asset-events",
+        action="store_true",
+        help="do not compare with Airflow's asset events. For a database other than the one this "
+        "Airflow records into, such as a restore on trial or one of several audit databases: "
+        "the events are of the other one",
     )
     verify.set_defaults(run=_verify)
 
@@ -125,6 +144,10 @@ def _owner_url() -> str:
     return url
 
 
+def _report(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
 def _migrate(given: argparse.Namespace) -> int:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
@@ -141,44 +164,48 @@ def _migrate(given: argparse.Namespace) -> int:
         login = (parsed and parsed.username) or "<the migrating login>"
         print(print_roles(database, login), end="")
         return 0
-    print(f"attr_audit is at revision {migrate(_owner_url())}")
+    print(f"attr_audit is at revision {migrate(_owner_url(), report=_report)}")
     return 0
 
 
 def _retention(given: argparse.Namespace) -> int:
     from im_attr_audit.record.retention import drop_old_polls
 
-    dropped = drop_old_polls(_owner_url(), keep_months=given.keep_months)
+    dropped = drop_old_polls(_owner_url(), keep_months=given.keep_months, report=_report)
     print(f"dropped {', '.join(dropped)}" if dropped else "nothing to drop")
     return 0
 
 
 def _verify(given: argparse.Namespace) -> int:
-    from im_attr_audit.record.verify import check_export, check_heads, read_heads, save_heads
+    from im_attr_audit.record.heads import read_heads, save_heads
+    from im_attr_audit.record.verify import check_database, check_export
 
-    witnessed = [*(read_heads(given.heads) if given.heads else [])]
-    engine = None
+    if given.save_heads and given.save_heads.exists() and not given.save_heads.is_file():
+        raise CannotDo(f"{given.save_heads} is not a regular file: choose a file for --save-heads.")
+    existing = given.save_heads if given.save_heads and given.save_heads.exists() else None
+    # Before the record is read: what is recorded in the meantime is then newer than its witness.
+    witnessed = [head for file in (given.heads, existing) if file for head in read_heads(file)]
     if given.export:
-        checked = check_export(given.export)
-        print(f"export: {_counted(checked)}")
+        checked = check_export(given.export, witnessed)
     else:
-        engine = _reader_engine()
-        checked = _check_database(engine)
-        print(f"database: {_counted(checked)}")
         if not given.no_asset_events:
             witnessed += _asset_heads()
-    try:
-        findings = [*checked.findings]
-        if given.heads or witnessed:
-            findings += check_heads(witnessed, _rows(engine, given.export, witnessed))
-            _tell_unwitnessed(checked, witnessed)
-    finally:
-        if engine is not None:
+        engine = _reader_engine()
+        try:
+            checked = check_database(engine, witnessed)
+        finally:
             engine.dispose()
-
-    for finding in sorted(findings, key=_place):
-        print(f"NOT AS RECORDED  {finding}")
-    if findings:
+    where = "export" if given.export else "database"
+    print(f"{where}: {checked.rows} changes of {len(checked.heads)} apps checked")
+    _print_findings(checked.findings)
+    for note in checked.notes:
+        print(f"note: {note}")
+    if given.heads or witnessed:
+        _print_unwitnessed(checked, witnessed)
+    if checked.findings:
+        if given.save_heads:
+            kept = "The file was left unchanged." if existing else "No file was written."
+            print(f"Heads were not saved to {given.save_heads}: see the findings above. {kept}")
         return 1
     print("The record is as it was recorded.")
     if given.save_heads:
@@ -187,21 +214,19 @@ def _verify(given: argparse.Namespace) -> int:
     return 0
 
 
-def _check_database(engine: Engine) -> Checked:
-    from im_attr_audit.record.verify import check_database
-
-    return check_database(engine)
-
-
-def _rows(
-    engine: Engine | None, export: Path | None, witnessed: Sequence[Head]
-) -> dict[tuple[str, int], dict[int, str]]:
-    from im_attr_audit.record.verify import read_rows, rows_of_export
-
-    if engine is None:
-        assert export is not None  # noqa: S101 - one of the two is what was checked
-        return rows_of_export(export)
-    return read_rows(engine, sorted({(head.region, head.sdk_app_id) for head in witnessed}))
+def _print_findings(findings: Sequence[Finding]) -> None:
+    """The number of each category first, then at most `SHOWN` of each."""
+    by_category: dict[str, list[Finding]] = {name: [] for name in CATEGORIES}
+    for finding in findings:
+        by_category[finding.category].append(finding)
+    for category, found in by_category.items():
+        if found:
+            print(f"{len(found)} {CATEGORIES[category]}")
+    for category, found in by_category.items():
+        for finding in sorted(found, key=_place)[:SHOWN]:
+            print(f"NOT AS RECORDED  {finding}")
+        if len(found) > SHOWN:
+            print(f"NOT AS RECORDED  {len(found) - SHOWN} more {CATEGORIES[category]}")
 
 
 def _reader_engine() -> Engine:
@@ -236,23 +261,19 @@ def _asset_heads() -> tuple[Head, ...]:
     return witnessed.heads
 
 
-def _tell_unwitnessed(checked: Checked, witnessed: Sequence[Head]) -> None:
+def _print_unwitnessed(checked: Checked, witnessed: Sequence[Head]) -> None:
     newest: dict[tuple[str, int], int] = {}
     for head in witnessed:
         app = (head.region, head.sdk_app_id)
         newest[app] = max(newest.get(app, 0), head.seq)
     waiting = [h for h in checked.heads if h.seq > newest.get((h.region, h.sdk_app_id), 0)]
-    for head in waiting[:20]:
+    for head in waiting[:SHOWN]:
         print(
             f"not yet witnessed: {head.region}/{head.sdk_app_id} "
             f"seq {newest.get((head.region, head.sdk_app_id), 0) + 1} to {head.seq}"
         )
-    if len(waiting) > 20:
-        print(f"not yet witnessed: the newest rows of {len(waiting) - 20} more apps")
-
-
-def _counted(checked: Checked) -> str:
-    return f"{checked.rows} changes of {len(checked.heads)} apps checked"
+    if len(waiting) > SHOWN:
+        print(f"not yet witnessed: the newest rows of {len(waiting) - SHOWN} more apps")
 
 
 def _place(finding: Finding) -> tuple[str, int, int]:

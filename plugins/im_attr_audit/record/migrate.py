@@ -8,21 +8,27 @@ the sync never queues behind a waiting migration.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
+import psycopg2
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
-from sqlalchemy.pool import NullPool
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
-from im_attr_audit.errors import AttrAuditError
+from im_attr_audit.errors import AttrAuditError, UnsuitableDatabase
+from im_attr_audit.record.owner import (
+    OWNER,
+    READER,
+    WRITER,
+    owner_engine,
+    retry_while_locked,
+)
 
-OWNER, WRITER, READER = "attr_audit_owner", "attr_audit_writer", "attr_audit_reader"
 ROLES = (OWNER, WRITER, READER)
 
 #: Two migrations at once must not both create the first table.
@@ -56,42 +62,35 @@ grant connect on database {_quoted(database)} to {WRITER}, {READER};
 """
 
 
-def migrate(url: str, revision: str = "head") -> str:
+def migrate(
+    url: str,
+    revision: str = "head",
+    *,
+    patience: float = 30,
+    report: Callable[[str], None] = lambda _: None,
+) -> str:
     """Migrate the database at the owner's URL; gives the revision it is at now.
 
-    Raises MigrationRefused where the server is older than PostgreSQL 15, where the database is not
-    in UTF8, or where roles are missing and the login may not create them.
+    All of it is one transaction, the role and the lock included: a pooler's server connection is
+    left as it was. ``report`` gets a sentence when other sessions hold locks; after ``patience``
+    seconds LockTimeout is raised. Raises MigrationRefused where the server is older than
+    PostgreSQL 15, where the database is not in UTF8, or where roles are missing and the login may
+    not create them.
     """
+    engine = owner_engine(url, "im-attr-audit migrate")
+
+    def once() -> str:
+        with engine.begin() as connection:
+            _check_version(connection)
+            connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            _ensure_roles(connection)
+            return _upgrade(connection, revision)
+
     try:
-        parsed = make_url(url).set(drivername="postgresql+psycopg2")
-    except ArgumentError:
-        raise MigrationRefused(
-            "The database URL cannot be read. Write it as postgresql://user:password@host/database."
-        ) from None
-    engine = create_engine(
-        parsed,
-        poolclass=NullPool,
-        hide_parameters=True,
-        connect_args={"application_name": "im-attr-audit migrate", "connect_timeout": 30},
-    )
-    with engine.connect() as connection:
-        _check_version(connection)
-        _check_encoding(connection)
-        connection.execute(text("select pg_advisory_lock(:key)"), {"key": _LOCK})
-        connection.commit()
-        _ensure_roles(connection)
-        for attempt in Retrying(
-            retry=retry_if_exception(_waited_for_a_lock),
-            wait=wait_exponential(multiplier=0.5, max=10),
-            stop=stop_after_delay(600),
-            reraise=True,
-        ):
-            with attempt:
-                try:
-                    return _upgrade(connection, revision)
-                finally:
-                    connection.rollback()
-    raise AssertionError("unreachable")
+        return retry_while_locked(engine, once, lock=_LOCK, patience=patience, report=report)
+    except UnsuitableDatabase:
+        _check_encoding(url)
+        raise
 
 
 def is_current(connection: Connection) -> bool:
@@ -117,21 +116,15 @@ def _config() -> Config:
 
 
 def _upgrade(connection: Connection, revision: str) -> str:
-    connection.execute(text(f"set role {OWNER}"))
-    # A waiting lock request blocks everybody who comes after it: give way soon, and come back.
-    connection.execute(text("set lock_timeout = '2s'"))
+    connection.execute(text(f"set local role {OWNER}"))
     connection.execute(text("create schema if not exists attr_audit"))
-    connection.commit()
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
     # Also on a run that changes nothing: the next months' partitions.
     connection.execute(text("select attr_audit.ensure_poll_partitions()"))
-    connection.commit()
     context = MigrationContext.configure(connection, opts={"version_table_schema": "attr_audit"})
-    at = context.get_current_revision()
-    connection.commit()
-    return str(at)
+    return str(context.get_current_revision())
 
 
 def _check_version(connection: Connection) -> None:
@@ -143,11 +136,17 @@ def _check_version(connection: Connection) -> None:
         )
 
 
-def _check_encoding(connection: Connection) -> None:
-    """Names are kept exactly as the vendor sends them, in whatever script; only UTF8 holds all."""
-    encoding = connection.execute(text("show server_encoding")).scalar_one()
+def _check_encoding(url: str) -> None:
+    """Names are kept exactly as the vendor sends them, in whatever script; only UTF8 holds all.
+
+    The engine refuses to connect to such a database; this says how to make another one.
+    """
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with contextlib.closing(psycopg2.connect(plain)) as connection, connection.cursor() as cursor:
+        cursor.execute("select current_setting('server_encoding'), current_database()")
+        [(encoding, name)] = cursor.fetchall()
     if encoding != "UTF8":
-        database = _quoted(connection.execute(text("select current_database()")).scalar_one())
+        database = _quoted(name)
         raise MigrationRefused(
             f"The database {database} is in the encoding {encoding}, which cannot hold every name; "
             "im-attr-audit needs UTF8. Nothing was changed. A database keeps its encoding for "
@@ -193,12 +192,7 @@ def _ensure_roles(connection: Connection) -> None:
         has = text("select has_database_privilege(:role, current_database(), :privilege)")
         if not connection.execute(has, {"role": role, "privilege": privilege}).scalar_one():
             connection.execute(text(f"grant {privilege} on database {_quoted(database)} to {role}"))
-    connection.commit()
 
 
 def _quoted(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
-
-
-def _waited_for_a_lock(error: BaseException) -> bool:
-    return isinstance(error, OperationalError) and getattr(error.orig, "pgcode", None) == "55P03"

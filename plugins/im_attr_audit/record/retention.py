@@ -6,18 +6,14 @@ come back. A detaching that was interrupted is finished first. The table change 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from psycopg2.errors import LockNotAvailable
-from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
-from sqlalchemy.pool import NullPool
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
+from sqlalchemy import Connection, text
 
-from im_attr_audit.errors import AttrAuditError
-from im_attr_audit.record.migrate import OWNER
+from im_attr_audit.errors import AttrAuditError, LockTimeout
+from im_attr_audit.record.owner import OWNER, is_pooled, owner_engine, retry_while_locked
 
 #: Two years, and the month that is running out of them.
 KEEP_MONTHS = 25
@@ -46,7 +42,8 @@ def drop_old_polls(
     *,
     keep_months: int = KEEP_MONTHS,
     older_than: datetime | None = None,
-    patience: float = 600,
+    patience: float = 60,
+    report: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
     """Drop poll's months that lie wholly before ``older_than``; gives the dropped tables' names.
 
@@ -55,39 +52,43 @@ def drop_old_polls(
     where queries have held a month for ``patience`` seconds: what is then half done is finished
     next time.
     """
-    try:
-        parsed = make_url(url).set(drivername="postgresql+psycopg2")
-    except ArgumentError:
-        raise RetentionRefused(
-            "The database URL cannot be read. Write it as postgresql://user:password@host/database."
-        ) from None
-    engine = create_engine(
-        parsed,
-        poolclass=NullPool,
-        # A month cannot be detached concurrently inside a transaction.
-        isolation_level="AUTOCOMMIT",
-        hide_parameters=True,
-        connect_args={
-            "application_name": "im-attr-audit retention",
-            "connect_timeout": 30,
-            "options": "-c TimeZone=UTC",
-        },
+    # A month cannot be detached concurrently inside a transaction, so this needs a session.
+    engine = owner_engine(url, "im-attr-audit retention").execution_options(
+        isolation_level="AUTOCOMMIT"
     )
     with engine.connect() as connection:
-        connection.execute(text(f"set role {OWNER}"))
-        connection.execute(text("select pg_advisory_lock(:key)"), {"key": _LOCK})
-        connection.execute(text(f"set lock_timeout = '{int(LOCK_SECONDS * 1000)}ms'"))
+        if is_pooled(connection):
+            raise RetentionRefused(
+                "The database URL leads through a connection pooler. Detaching a month needs one "
+                "session: use the URL of the Postgres server itself."
+            )
+        for statement in (
+            f"set role {OWNER}",
+            "set timezone = 'UTC'",
+            "set statement_timeout = 0",
+            f"set lock_timeout = '{int(LOCK_SECONDS * 1000)}ms'",
+        ):
+            connection.execute(text(statement))
+
+        def locked(action: Callable[[], None]) -> None:
+            retry_while_locked(engine, action, lock=_LOCK, patience=patience, report=report)
+
+        locked(lambda: _lock(connection))
         limit = _limit(connection, keep_months, older_than)
         for month in _months(connection):
             # One that is half detached, whatever its age: until it is finished no other can begin.
             if month.state == "detaching":
-                _take(connection, month.table, patience, drop=False)
+                _take(connection, month.table, locked, drop=False)
         dropped = []
         for month in _months(connection):
             if month.ends_at <= limit:
-                _take(connection, month.table, patience, drop=True)
+                _take(connection, month.table, locked, drop=True)
                 dropped.append(month.table)
         return dropped
+
+
+def _lock(connection: Connection) -> None:
+    connection.execute(text("select pg_advisory_lock(:key)"), {"key": _LOCK})
 
 
 def _limit(connection: Connection, keep_months: int, older_than: datetime | None) -> datetime:
@@ -129,38 +130,35 @@ def _months(connection: Connection) -> list[_Month]:
     return [_Month(row.table, row.ends_at, row.state) for row in connection.execute(text(_MONTHS))]
 
 
-def _take(connection: Connection, table: str, patience: float, *, drop: bool) -> None:
-    """Detach the month, from wherever it stands, and drop it; gives way to a holder of its lock."""
+def _take(
+    connection: Connection,
+    table: str,
+    locked: Callable[[Callable[[], None]], None],
+    *,
+    drop: bool,
+) -> None:
+    """Detach the month, from wherever it stands, and drop it; gives way to other sessions."""
     steps = {
         "attached": f"alter table attr_audit.poll detach partition attr_audit.{table} concurrently",
         "detaching": f"alter table attr_audit.poll detach partition attr_audit.{table} finalize",
         "detached": f"drop table attr_audit.{table}",
     }
+
+    def advance() -> None:
+        # One that gave way may have left it a step further: always look first.
+        while state := _state(connection, table):
+            if state == "detached" and not drop:
+                return
+            connection.execute(text(steps[state]))
+
     try:
-        for attempt in Retrying(
-            retry=retry_if_exception(_waited_for_a_lock),
-            wait=wait_exponential(multiplier=0.5, max=10),
-            stop=stop_after_delay(patience),
-            reraise=True,
-        ):
-            with attempt:
-                # An attempt that gave way may have left it a step further: always look first.
-                while state := _state(connection, table):
-                    if state == "detached" and not drop:
-                        return
-                    connection.execute(text(steps[state]))
-    except OperationalError as error:
-        if not _waited_for_a_lock(error):
-            raise
+        locked(advance)
+    except LockTimeout as error:
         raise RetentionRefused(
-            f"attr_audit.{table} is in use by a query that has not ended for {patience:.0f} s. "
-            "Run this again when it has: what is half done is finished then."
+            f"attr_audit.{table} is in use. {error} Run this again later: what is half done is "
+            "finished then."
         ) from None
 
 
 def _state(connection: Connection, table: str) -> str | None:
     return next((m.state for m in _months(connection) if m.table == table), None)
-
-
-def _waited_for_a_lock(error: BaseException) -> bool:
-    return isinstance(error, OperationalError) and isinstance(error.orig, LockNotAvailable)

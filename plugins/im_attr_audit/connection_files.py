@@ -10,8 +10,8 @@ Every ``*.json`` file of the folder is an object from connection id to connectio
 ``airflow connections import`` takes (an object, or a URI). A Kubernetes Secret holds up to 1 MiB: a
 projected volume puts several of them into one folder.
 
-Airflow's own LocalFilesystemBackend reads its whole file twice for each connection, which takes a
-second at 10,000 connections and hours for all of them.
+Airflow's own LocalFilesystemBackend parses its whole file again for each connection, so its cost
+grows with the square of their number.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What Airflow is told of the connection type: the form's labels, fields and suggestions.
+"""What Airflow shows for the connection type: the form's labels, fields and suggestions.
 
 Airflow 3.3 builds the form from this dict alone and does not import the hook for it. The checks
 run in the browser only; :mod:`im_attr_audit.tencent.target` makes the real ones. The port field

@@ -168,6 +168,6 @@ def _quiet_polls(owner: Engine, now: datetime) -> None:
 def tell_hostile(engine: Engine, owner: Engine) -> None:
     """One app whose names try to be something else, in a region and a group that do too."""
     story = Story(engine, owner)
-    app = ('<b title="x">own</b>', 7)
+    app = ('<b title="x">own', 7)
     story.poll(timedelta(hours=2), {app: {0: "sex"}}, app_group="<i>group</i>")
     story.poll(timedelta(minutes=2), {app: HOSTILE}, app_group="<i>group</i>")

@@ -157,7 +157,7 @@ def test_now_shows_names_disagreement_and_staleness(story: Stage, open_page: Ope
     expect(tier.get_by_role("cell").nth(3)).to_contain_text(re.compile(r"set .* to "))
     expect(tier.get_by_role("cell").nth(4)).to_contain_text("as of 5 h ago")
     expect(tier.get_by_role("cell").nth(1)).not_to_contain_text("differs")
-    expect(page.get_by_text("3 slots on which the apps disagree")).to_be_visible()
+    expect(page.get_by_text("3 slots with drift")).to_be_visible()
     expect(
         page.get_by_text("Slot 4: no name in 4 apps; language in singapore, seoul")
     ).to_be_visible()

@@ -21,7 +21,7 @@ Row: TypeAlias = dict[str, Any]
 Rows: TypeAlias = list[Row]
 
 STATEMENTS = Path(__file__).parent / "sql"
-#: What one window of the timeline holds at most: more cannot be told apart on a screen.
+#: What one window of the timeline holds at most: more cannot be distinguished on a screen.
 MAX_LANE_CHANGES = 400
 MAX_FAILED_POLLS = 400
 

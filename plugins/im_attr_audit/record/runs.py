@@ -1,4 +1,4 @@
-"""Runs, as the record tells them: what one run recorded, and which apps the next one is to look at.
+"""Runs as recorded: what one run recorded, and which apps the next one polls.
 
 Everything is read from the database, nothing from XCom: after a kill the record is what counts.
 """

@@ -85,5 +85,5 @@ function comparison(then, all) {
 }
 
 function legend() {
-  return h("p", { class: "since" }, "Certain means that the polls on both sides agree: a change there and back between two polls cannot be seen. Not certain: between the bounds of a change, or after the app was last seen.");
+  return h("p", { class: "since" }, "Certain means that the polls on both sides agree: a change that was reverted between two polls cannot be seen. Not certain: between the bounds of a change, or after the last good poll.");
 }

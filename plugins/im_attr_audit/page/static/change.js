@@ -30,7 +30,7 @@ function details(change, app) {
     ["What", [kindOf(change.kind), `, slot ${change.slot}`]],
     ["From", nameOf(change.old_name, change.old_type)],
     ["To", nameOf(change.new_name, change.new_type)],
-    ["Not before", change.not_before ? when(change.not_before, { seconds: true }) : "not known: it was there at first sight"],
+    ["Not before", change.not_before ? when(change.not_before, { seconds: true }) : "unknown: it is a baseline"],
     ["Seen at", when(change.seen_at, { seconds: true })],
     ["Recorded at", when(change.recorded_at, { seconds: true })],
     ["Run", change.dag_run_id ? runLink(change.dag_run_id) : "none"],

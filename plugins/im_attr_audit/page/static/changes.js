@@ -19,7 +19,7 @@ run(async () => {
     form(filter, setup.apps),
     page.changes.length
       ? [table(page, filter), pager(page)]
-      : notice("info", filter.run ? "This run recorded no change." : active ? "No change is like that." : "Nothing has been recorded yet.",
+      : notice("info", filter.run ? "This run recorded no change." : active ? "No change matches this filter." : "Nothing has been recorded yet.",
         active ? h("a", { href: "changes" }, "Show all changes") : "The first good poll of an app records its names as a baseline.", { "data-empty": "no-change" }),
     downloads(filter));
   const opened = query.get("seq");

@@ -11,9 +11,9 @@ run(async () => {
     h("section", { "aria-labelledby": "chain" }, h("h2", { id: "chain" }, "The record's chain"), chain),
     h("section", { "aria-labelledby": "apps" }, h("h2", { id: "apps" }, "Apps"),
       bad.length
-        ? notice("warning", `${bad.length} of ${health.apps.length} apps need a look.`, `An app is stale after ${span(health.stale_after_seconds)} without a good poll.`)
+        ? notice("warning", `${bad.length} of ${health.apps.length} apps need attention.`, `An app is stale after ${span(health.stale_after_seconds)} without a good poll.`)
         : notice("good", `All ${health.apps.length} apps are well.`, `An app is stale after ${span(health.stale_after_seconds)} without a good poll.`),
-      health.unreadable.length ? [notice("warning", "Connections that do not tell their app; nothing was sent.", "Mend them in Airflow under Admin, Connections."), unreadableList(health.unreadable)] : null,
+      health.unreadable.length ? [notice("warning", "Connections that do not identify an app; nothing was sent.", "Fix them in Airflow under Admin, Connections."), unreadableList(health.unreadable)] : null,
       tableFrame("Health of the apps", table(health))));
   await verify(chain, false);
 });
@@ -22,11 +22,11 @@ function table(health) {
   const rank = (app) => (app.stale ? 0 : app.last_poll_failed ? 1 : 2);
   const apps = [...health.apps].sort((a, b) => rank(a) - rank(b));
   return h("table", { class: "list health" },
-    h("caption", { class: "unseen" }, "Health of the apps, those that need a look first"),
+    h("caption", { class: "unseen" }, "Health of the apps, those with failures first"),
     h("thead", {}, h("tr", {}, ["App", "Last good poll", "Newest poll", "Failures in a row", "Polls of the last 24 hours"].map((title) => h("th", { scope: "col" }, title)))),
     h("tbody", {}, apps.map((app) => h("tr", {},
       h("th", { scope: "row" }, h("bdi", {}, app.region), h("span", { class: "since" }, `${app.sdk_app_id}, `, h("bdi", {}, app.app_group))),
-      h("td", {}, when(app.last_ok_at), h("span", { class: "since" }, app.last_ok_at ? ago(app.last_ok_at, health.at) : `first asked ${span(app.age_seconds)} ago`),
+      h("td", {}, when(app.last_ok_at), h("span", { class: "since" }, app.last_ok_at ? ago(app.last_ok_at, health.at) : `first polled ${span(app.age_seconds)} ago`),
         app.stale ? h("span", { class: "badge stale" }, h("span", { "aria-hidden": "true" }, "⚠ "), "stale") : null),
       h("td", { class: "outcome" }, outcome(app), app.advice ? h("p", {}, app.advice) : null,
         app.error_info ? h("p", { class: "since" }, h("bdi", {}, app.error_info)) : null),
@@ -67,7 +67,7 @@ function strip(app) {
 }
 
 async function verify(place, again) {
-  const anew = h("button", { type: "button", onclick: () => {
+  const again = h("button", { type: "button", onclick: () => {
     place.replaceChildren(h("p", { class: "waiting" }, "Recomputing the chain of hashes …"));
     verify(place, true);
   } }, "Check again");
@@ -79,9 +79,9 @@ async function verify(place, again) {
         ? notice("good", "Every chain holds.", how, { "data-chain": "ok" })
         : notice("error", `${result.broken.length} chains are broken: the record was altered.`,
           h("span", {}, how, "First bad rows: ", result.broken.map((each) => `${each.region}/${each.sdk_app_id} at ${each.first_bad_seq}`).join(", "), ". Compare with a backup and with im-attr-audit verify."), { "data-chain": "broken" }),
-      anew,
+      again,
       h("p", { class: "since" }, "A consistent rewrite, a cut tail or a dropped app is found by im-attr-audit verify against heads that were kept elsewhere."));
   } catch (error) {
-    place.replaceChildren(notice("error", error.message, error.next), anew);
+    place.replaceChildren(notice("error", error.message, error.next), again);
   }
 }

@@ -9,7 +9,7 @@ run(async () => {
   const stale = apps.filter((app) => app.stale);
   show(
     stale.length
-      ? notice("warning", `${stale.length} of ${apps.length} apps ${stale.length === 1 ? "is" : "are"} stale: not seen for too long.`,
+      ? notice("warning", `${stale.length} of ${apps.length} apps ${stale.length === 1 ? "is" : "are"} stale: no good poll within the limit.`,
         h("span", {}, "What is shown of them was last known then, and may have changed since. ", h("a", { href: "health" }, "Health says why.")))
       : null,
     now.groups.map((group) => groupSection(group, now)));
@@ -34,7 +34,7 @@ function count(number, word) {
 /** Who says what, where the apps do not say the same. */
 function disagreements(slots, group) {
   return h("div", { class: "notice warning" },
-    h("p", { class: "what" }, h("span", { "aria-hidden": "true", class: "sign" }, "≠"), ` ${count(slots.length, "slot")} on which the apps disagree`),
+    h("p", { class: "what" }, h("span", { "aria-hidden": "true", class: "sign" }, "≠"), ` ${count(slots.length, "slot")} with drift`),
     h("ul", {}, slots.map((slot) => {
       const sayers = new Map();
       slot.cells.forEach((cell, at) => {

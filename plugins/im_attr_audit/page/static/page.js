@@ -93,8 +93,8 @@ export async function nothingYet(apps) {
   if (apps.length) return null;
   const setup = await ask("setup");
   if (setup.unreadable.length) {
-    return [notice("warning", "No app has been polled: the connections cannot be used as they are.",
-      "Mend them in Airflow under Admin, Connections, then trigger the DAG.", { "data-empty": "unreadable" }),
+    return [notice("warning", "No app has been polled: the connections are misconfigured.",
+      "Fix them in Airflow under Admin, Connections, then trigger the DAG.", { "data-empty": "unreadable" }),
     unreadableList(setup.unreadable)];
   }
   if (setup.apps.length) {
@@ -180,7 +180,7 @@ export function colourOf(name) {
 }
 
 export const KINDS = {
-  baseline: ["◇", "first seen"],
+  baseline: ["◇", "baseline"],
   added: ["+", "added"],
   renamed: ["→", "renamed"],
   removed: ["−", "removed"],

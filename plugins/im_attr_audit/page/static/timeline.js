@@ -17,7 +17,7 @@ run(async () => {
   show(form(chosen, setup.apps), windows(data),
     data.drawn_from ? notice("warning", `Too many changes to draw: whole only from ${longTime(data.drawn_from)} on.`, "Choose a shorter time, one app or one slot.") : null,
     data.failed_from ? notice("warning", `Too many failed polls to mark: marked only from ${longTime(data.failed_from)} on.`, "Choose a shorter time or one app.") : null,
-    !data.apps.length ? notice("info", "No app is like that.", h("a", { href: "timeline" }, "Show all apps"), { "data-empty": "no-app" })
+    !data.apps.length ? notice("info", "No app matches this filter.", h("a", { href: "timeline" }, "Show all apps"), { "data-empty": "no-app" })
       : [controls(() => timeline), place, legend(),
         data.more ? h("p", { class: "pager" }, h("span", {}, `The first ${data.apps.length} apps.`), h("a", { href: here({ after: data.more }) }, "Next apps")) : null,
         list(data)]);
@@ -41,7 +41,7 @@ function windows(data) {
   const to = new Date(data.window_to);
   const first = data.apps.map((app) => app.first_ok_at).filter(Boolean).sort()[0];
   const links = WINDOWS.map(([text, hours]) => h("a", { href: here({ since: new Date(to - hours * HOUR).toISOString() }) }, text));
-  if (first) links.push(h("a", { href: here({ since: new Date(new Date(first) - HOUR).toISOString(), until: null }) }, "Since first seen"));
+  if (first) links.push(h("a", { href: here({ since: new Date(new Date(first) - HOUR).toISOString(), until: null }) }, "Since the baseline"));
   return h("p", { class: "pager" }, h("span", {}, "Show the last"), links);
 }
 
@@ -165,7 +165,7 @@ function legend() {
   return h("p", { class: "legend since" },
     h("span", { class: "swatch span c3" }, "name"), " seen with this name; ",
     Object.values(KINDS).map(([sign, word]) => [h("span", { class: "swatch mark" }, sign), ` ${word}; `]),
-    h("span", { class: "swatch cross" }, "✕"), " failed poll; ", h("span", { class: "swatch gap" }, "\u00a0"), " no good poll for too long: what happened there is not known. ",
+    h("span", { class: "swatch cross" }, "✕"), " failed poll; ", h("span", { class: "swatch gap" }, "\u00a0"), " no good poll for too long: changes in this time are unknown. ",
     "Ctrl and wheel, or + and −, zoom; drag, or the arrow keys, pan.");
 }
 

@@ -56,7 +56,7 @@ def main() -> int:
     components.adopt_orphans()
     try:
         with contextlib.ExitStack() as everything:
-            _be_the_one(state, everything)
+            _take_the_lock(state, everything)
             _Run(state, signals).go()
     except _StopError:
         pass
@@ -66,7 +66,7 @@ def main() -> int:
     return 0
 
 
-def _be_the_one(state: State, everything: contextlib.ExitStack) -> None:
+def _take_the_lock(state: State, everything: contextlib.ExitStack) -> None:
     told = False
 
     def mine() -> bool:

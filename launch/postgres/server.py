@@ -65,7 +65,7 @@ class EmbeddedPostgres(Access):
     ) -> None:
         self.directory = Path(directory).resolve()
         self._settings = {**SETTINGS, **(settings or {})}
-        self._tell = tell
+        self._report = tell
         self._major = major
         self._as_root = os.geteuid() == 0
 
@@ -220,7 +220,7 @@ class EmbeddedPostgres(Access):
         user = owner_of(self.data)
         binaries = self._binaries()
         if not check_data(self.data, self._major, user):
-            self._tell(f"Making a database (PostgreSQL {self._major}).")
+            self._report(f"Making a database (PostgreSQL {self._major}).")
             make_data(
                 self.data,
                 initdb=binaries / "initdb",

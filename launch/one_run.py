@@ -36,7 +36,7 @@ def main() -> int:
                     return _in_this_process(state, server)
             except processes.BusyError:
                 # Another `make sync`, or a `make run` that is not up yet.
-                say("Waiting: another command is at it in this checkout.")
+                say("Waiting for another command in this checkout.")
                 if not processes.wait_until(lambda: _may_go_on(state), seconds=_RUN_SECONDS):
                     raise LaunchError("It does not end. `make sync` gives up.") from None
 

@@ -67,10 +67,10 @@ def main() -> int:
 
 
 def _take_the_lock(state: State, everything: contextlib.ExitStack) -> None:
-    told = False
+    reported = False
 
     def mine() -> bool:
-        nonlocal told
+        nonlocal reported
         try:
             everything.enter_context(state.the_one())
         except processes.BusyError:
@@ -80,14 +80,14 @@ def _take_the_lock(state: State, everything: contextlib.ExitStack) -> None:
                     f"`make run` is up in this checkout already: {running['address']} "
                     f"(process {running['launcher']['pid']})."
                 ) from None
-            if not told:
-                say("Waiting: another command is at it in this checkout.")
-                told = True
+            if not reported:
+                say("Waiting for another command in this checkout.")
+                reported = True
             return False
         return True
 
     if not processes.wait_until(mine, seconds=3600, interval=0.5):
-        raise LaunchError("Another command is at it in this checkout and does not end.")
+        raise LaunchError("Another command in this checkout does not end.")
 
 
 class _Run:

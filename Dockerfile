@@ -44,6 +44,7 @@ COPY --from=build /opt/venv /opt/venv
 COPY dags/im_attr_name_audit.py /opt/airflow/dags/
 COPY plugins/im_attr_audit_plugin.py /opt/airflow/plugins/
 COPY compose/health.py compose/init.py /opt/im-attr-audit/
+COPY launch/__init__.py launch/api.py /opt/im-attr-audit/launch/
 USER 50000:0
 WORKDIR /opt/airflow
 

@@ -1,5 +1,4 @@
-# One target for each thing this repository does. Every target sees to its own set-up: a Python
-# >= 3.11 and the package registries are all it needs.
+# Every target does its own set-up: it needs a Python >= 3.11 and the package registries.
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 unexport PYTHONHOME PYTHONPATH
@@ -14,23 +13,23 @@ help:
 	@echo 'make sync         one run; prints what was recorded'
 	@echo 'make psql         psql on the audit database, as the reader'
 	@echo 'make test         all tests'
-	@echo 'make soak         the same proofs at length: SOAK_MINUTES=60 make soak'
+	@echo 'make soak         the random tests for hours: SOAK_MINUTES=60 make soak'
 	@echo 'make test-cluster a region of 1,000 apps on Celery workers (needs redis-server)'
-	@echo 'make bench        every figure of docs/performance.md; PARTS=record only some'
+	@echo 'make bench        measure every figure of docs/performance.md; some: PARTS=record'
 	@echo 'make lint         ruff and mypy'
 	@echo 'make lock         write requirements.lock again from pyproject.toml'
 	@echo 'make screenshots  the pictures in docs/images'
-	@echo 'make licences     what every package is licensed under'
+	@echo 'make licences     the licence of every package'
 	@echo 'make clean        delete .venv and .local, the recorded data with it (asks)'
 
-# Brings .venv to what requirements.lock says; next to nothing where it is.
+# Makes .venv match requirements.lock; takes milliseconds where it does.
 setup:
 	@sh launch/bootstrap.sh </dev/null
 
 run sync psql: setup
 	@exec .venv/bin/python -m launch $@ --with-parent
 
-# Whatever is installed or not, this deletes it; so it needs no set-up.
+# Works without .venv, so it needs no set-up.
 clean:
 	@sh launch/bootstrap.sh -m launch clean
 

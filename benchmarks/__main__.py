@@ -83,7 +83,7 @@ def _peers(quick: bool) -> Any:
 
 
 class Part(NamedTuple):
-    """What is measured, few rounds and small numbers if told so, and how it is shown."""
+    """What is measured, with few rounds and small numbers if asked, and how it is shown."""
 
     measure: Callable[[bool], Any]
     render: Callable[[Any], str]

@@ -174,14 +174,14 @@ def _started(
         for component in family.components:
             assert component.ended is None, f"{component.name}:\n{component.last_words()}"
         with contextlib.suppress(OSError, ValueError):
-            token = api.log_in(address, state)
+            token = api.log_in(address, *environment.login(state))
             for dag_id in DAGS.values():
                 api.ask(f"{address}/api/v2/dags/{dag_id}", token=token)
             return api.is_healthy(address)
         return False
 
     assert processes.wait_until(up, seconds=_UP_SECONDS, interval=0.5), "Airflow does not come up"
-    return RealAirflow(address, api.log_in(address, state), server, everything)
+    return RealAirflow(address, api.log_in(address, *environment.login(state)), server, everything)
 
 
 # -- a run of six regions --------------------------------------------------------------------------

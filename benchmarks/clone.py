@@ -6,7 +6,6 @@ What is committed is what is measured, away from the checkout's own .env, record
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -19,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.plain import plain_environment
-from launch import components, processes
+from launch import api, components, processes
 from launch.state import ROOT, State
 
 _SECONDS = 900
@@ -27,7 +26,7 @@ _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Clone:
-    """``environment``: what its commands are told beside the plain environment."""
+    """``environment``: what its commands get beside the plain environment."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
@@ -112,10 +111,10 @@ class Running:
 
         def answers() -> bool:
             try:
-                login = _post(f"{address}/auth/token", {"username": name, "password": password})
+                token = api.log_in(address, name, password)
                 for path in ("", "api/now"):  # the page, and what it shows first
                     request = urllib.request.Request(f"{page}{path}")
-                    request.add_header("Authorization", f"Bearer {login}")
+                    request.add_header("Authorization", f"Bearer {token}")
                     with _DIRECTLY.open(request, timeout=30) as answer:
                         if answer.status != 200:
                             return False
@@ -125,14 +124,6 @@ class Running:
 
         assert processes.wait_until(answers, seconds=_SECONDS, interval=0.1), f"{page} is silent"
         return page
-
-
-def _post(url: str, body: Mapping[str, str]) -> str:
-    request = urllib.request.Request(
-        url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
-    )
-    with _DIRECTLY.open(request, timeout=30) as answer:
-        return str(json.load(answer)["access_token"])
 
 
 @contextlib.contextmanager

@@ -14,10 +14,10 @@ import shutil
 import sys
 import time
 import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
+from launch import api
 from simulator.control import Simulator
 from simulator.story import APPS, REGIONS
 
@@ -28,7 +28,6 @@ READY = Path("/tmp/ready")  # noqa: S108 - the container's own
 DAG_ID = "im_attr_name_audit"
 VARIABLE = "im_attr_audit_conn_ids"
 API = os.environ.get("AIRFLOW_URL", "http://api-server:8080")
-_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Airflow:
@@ -41,10 +40,9 @@ class Airflow:
         """The answer; None where there is no such thing."""
         for _ in range(2):
             if not self._token:
-                login = {"username": "admin", "password": os.environ["AIRFLOW_ADMIN_PASSWORD"]}
-                self._token = self._send("/auth/token", login, "POST")["access_token"]
+                self._token = api.log_in(API, "admin", os.environ["AIRFLOW_ADMIN_PASSWORD"])
             try:
-                return self._send(path, body, method)
+                return api.ask(API + path, body, self._token, method)
             except urllib.error.HTTPError as error:
                 if error.code == 404:
                     return None
@@ -52,17 +50,6 @@ class Airflow:
                     raise
                 self._token = ""
         raise RuntimeError("Airflow does not take the token that it has just given")
-
-    def _send(self, path: str, body: Any, method: str) -> Any:
-        request = urllib.request.Request(  # noqa: S310 - our own address
-            API + path,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"}
-            | ({"Authorization": f"Bearer {self._token}"} if self._token else {}),
-            method=method or ("GET" if body is None else "POST"),
-        )
-        with _DIRECTLY.open(request, timeout=60) as answer:
-            return json.load(answer)
 
 
 def introduce(airflow: Airflow, simulator: Simulator) -> None:
@@ -81,14 +68,14 @@ def introduce(airflow: Airflow, simulator: Simulator) -> None:
     if airflow.ask(f"/api/v2/variables/{VARIABLE}") is None:
         airflow.ask("/api/v2/variables", {"key": VARIABLE, "value": json.dumps(ids)})
     else:
-        say(f"The Variable {VARIABLE} is set already and stays as it is.")
+        say(f"The Variable {VARIABLE} is set already and stays unchanged.")
     say(f"Airflow knows the simulator's apps: {', '.join(ids)}.")
 
 
 def narrate(airflow: Airflow, simulator: Simulator) -> None:
-    """For ever: one step on after each run that has ended."""
+    """Until the container stops: one step of the story after each run that has ended."""
     seen = ended(airflow)
-    said = tell(simulator, "")
+    said = report_step(simulator, "")
     while True:
         time.sleep(3)
         try:
@@ -97,7 +84,7 @@ def narrate(airflow: Airflow, simulator: Simulator) -> None:
             continue  # the API server is away; it will be back
         for _ in runs - seen:
             simulator.advance_story()
-            said = tell(simulator, said)
+            said = report_step(simulator, said)
         seen = runs
 
 
@@ -108,8 +95,8 @@ def ended(airflow: Airflow) -> set[str]:
     return {run["dag_run_id"] for run in runs["dag_runs"] if run["state"] in ("success", "failed")}
 
 
-def tell(simulator: Simulator, said: str) -> str:
-    """Say where the story stands, if that is new."""
+def report_step(simulator: Simulator, said: str) -> str:
+    """Print the story's step, if it is a new one; what was printed last."""
     story = simulator.story()
     if story is None or story["what"] == said:
         return said

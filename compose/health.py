@@ -6,23 +6,16 @@ Asked every 15 seconds in every container, so nothing here imports Airflow, whic
 # ruff: noqa: T201, TID251 - one line for docker, and the database is asked
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
-import urllib.request
 from collections.abc import Callable
+
+from launch import api
 
 # A component writes its heartbeat every 5 s; Airflow itself calls it dead after 30.
 _STALE_SECONDS = 30
-# Never through a proxy: these are our own containers.
-_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def _get(path: str) -> dict[str, object]:
-    with _DIRECTLY.open(f"http://localhost:8080{path}", timeout=25) as answer:
-        content = json.load(answer)
-    return dict(content)
+_API_SERVER = "http://localhost:8080"
 
 
 def api_server() -> str:
@@ -30,11 +23,11 @@ def api_server() -> str:
 
     The latter is loaded when it is first asked; thus it is warm before the first task is.
     """
-    health = _get("/api/v2/monitor/health")
+    health = api.ask(f"{_API_SERVER}/api/v2/monitor/health", timeout=25)
     database = health.get("metadatabase")
     if not isinstance(database, dict) or database.get("status") != "healthy":
         return f"its database: {database}"
-    tasks = _get("/execution/health")
+    tasks = api.ask(f"{_API_SERVER}/execution/health", timeout=25)
     return "" if tasks.get("status") == "healthy" else f"the tasks' interface: {tasks}"
 
 
@@ -76,7 +69,7 @@ def triggerer() -> str:
 
 
 def worker() -> str:
-    """It hears what is said through Redis, and answers: so it takes tasks."""
+    """It answers a ping through Redis, so it takes tasks."""
     from celery import Celery  # type: ignore[import-untyped]
 
     name = f"celery@{socket.gethostname()}"

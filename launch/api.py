@@ -1,4 +1,7 @@
-"""Airflow's own interface, as the launcher asks it: on loopback, past any proxy."""
+"""The client of Airflow's REST API, on this machine or between our containers: never by a proxy.
+
+Standard library only: the compose images copy this module.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,22 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
-from launch import environment
-from launch.state import State
-
-# Whatever proxy the vendor is reached through: this is our own machine.
+# Whatever proxy reaches the vendor: this is our own machine.
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def ask(
-    url: str, body: Mapping[str, Any] | None = None, token: str | None = None, method: str = ""
+    url: str,
+    body: Mapping[str, Any] | None = None,
+    token: str | None = None,
+    method: str = "",
+    *,
+    timeout: float = 30,
 ) -> Any:
-    """Ask, with a body to send or none, and give what came as JSON."""
+    """The answer, read as JSON. With a body the method is POST unless another one is given.
+
+    Raises OSError (``HTTPError`` among them) where there is no good answer.
+    """
     request = urllib.request.Request(  # noqa: S310 - our own address
         url,
         data=None if body is None else json.dumps(body).encode(),
@@ -26,18 +34,18 @@ def ask(
         | ({"Authorization": f"Bearer {token}"} if token else {}),
         method=method or ("GET" if body is None else "POST"),
     )
-    with _DIRECTLY.open(request, timeout=30) as answer:
+    with _DIRECTLY.open(request, timeout=timeout) as answer:
         return json.load(answer)
 
 
-def log_in(address: str, state: State) -> str:
+def log_in(address: str, login: str, password: str) -> str:
     """A token."""
-    login = {"username": environment.LOGIN, "password": environment.password(state)}
-    return str(ask(f"{address}/auth/token", login)["access_token"])
+    credentials = {"username": login, "password": password}
+    return str(ask(f"{address}/auth/token", credentials)["access_token"])
 
 
 def is_healthy(address: str) -> bool:
-    """Whether what schedules, parses and keeps is well; not while nobody answers."""
+    """Whether Airflow answers, and database, scheduler and DAG processor are healthy."""
     with contextlib.suppress(OSError, ValueError):
         health = ask(f"{address}/api/v2/monitor/health")
         parts = ("metadatabase", "scheduler", "dag_processor")

@@ -1,7 +1,7 @@
 """Make .venv from the lock files: a virtual environment, a pinned uv, everything else by uv.
 
-Run by bootstrap.sh with whatever Python the machine has, so: standard library only. Each step may
-be torn at any point; what says that all is there is a stamp, and it is written last.
+bootstrap.sh runs it with the Python of the machine, so it uses the standard library only. Each step
+may be interrupted at any point; a stamp, written last, shows that the set-up is complete.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def step(text: str, command: list[str], environment: Mapping[str, str] | None = 
         if code != 0:
             output.seek(0)
             say(output.read().decode(errors="replace").rstrip())
-            say("The set-up failed; what it said is above. The next make goes on from here.")
+            say("The set-up failed; its output is above. The next make continues from here.")
             sys.exit(1)
 
 
@@ -74,7 +74,7 @@ def works(*command: str) -> bool:
 
 
 def same_registry_as_pip() -> dict[str, str]:
-    """uv does not read pip's settings: whoever gave pip a mirror means uv, too."""
+    """uv does not read pip's settings: a mirror that is set for pip is meant for uv, too."""
     if any(name in os.environ for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX")):
         return {}
     done = subprocess.run(
@@ -156,7 +156,7 @@ def main() -> int:
             fcntl.flock(lock, fcntl.LOCK_EX)
             set_up(sys.argv[1])
         except KeyboardInterrupt:
-            say("\nInterrupted. The next make goes on from here.")
+            say("\nInterrupted. The next make continues from here.")
             return 130
     return 0
 

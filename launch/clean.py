@@ -18,7 +18,7 @@ def main() -> int:
     server = state.postgres()
     if state.folder.is_dir():
         try:
-            with state.the_one(), server.not_in_use():
+            with state.only_one(), server.not_in_use():
                 if not _may_delete(state):
                     say("Nothing was deleted.")
                     return 1

@@ -1,8 +1,8 @@
 """Child processes that end with us, their own children included.
 
 Each is started as the leader of its own process group. On Linux this process also adopts whatever
-they leave behind (a killed scheduler leaves its workers), and they are told to stop should this
-process be killed.
+they leave behind (a killed scheduler leaves its workers), and they receive SIGTERM if this
+process is killed.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Component:
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
                 env=dict(environment),
-                start_new_session=True,  # a Ctrl-C reaches us alone, and we end them in order
+                start_new_session=True,  # a Ctrl-C reaches only us, and we end them in order
                 preexec_fn=stop_with_parent,  # safe: this process has one thread
             )
         finally:

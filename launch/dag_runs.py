@@ -1,4 +1,4 @@
-"""The DAG's runs, as Airflow's metadata tell them."""
+"""The DAG's runs, from Airflow's metadata."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DagRun:
 
 
 class DagRuns:
-    """Asked often by whoever waits for one: a connection of its own each time is cheap enough."""
+    """Each question opens its own connection: cheap enough for a caller that waits for a run."""
 
     def __init__(self, server: EmbeddedPostgres) -> None:
         self._server = server
@@ -62,7 +62,7 @@ class DagRuns:
             return None if row is None else DagRun(*row)
 
     def end_torn(self) -> None:
-        """Only while nothing lets the DAG run here (`State.the_one`)."""
+        """Only while nothing lets the DAG run here (`State.only_one`)."""
         with self._server.connect(AIRFLOW, AIRFLOW) as connection, connection.cursor() as cursor:
             cursor.execute(_END_TORN_TASKS, {"dag": DAG_ID})
             cursor.execute(_END_TORN_RUNS, {"dag": DAG_ID})

@@ -96,7 +96,7 @@ def _prepare_own(state: State, url: str, user: Mapping[str, str]) -> tuple[str, 
         parsed = make_url(url)
     except ArgumentError:  # its text would hold the URL, and that a password
         raise LaunchError(
-            "IM_ATTR_AUDIT_DATABASE_URL cannot be read. It has the form "
+            "IM_ATTR_AUDIT_DATABASE_URL is not a valid URL. It has the form "
             "postgresql://user:password@host:port/database"
         ) from None
     place: dict[str, Any] = {
@@ -141,7 +141,7 @@ def _prepare_own(state: State, url: str, user: Mapping[str, str]) -> tuple[str, 
     }
     return (
         _connection(login=WRITER, password=passwords[WRITER], **shared),
-        # Whoever gave the writer's connection alone is read with that one as well.
+        # A user who gave only the writer's connection reads with that one.
         _connection(login=READER, password=passwords[READER], **shared)
         if passwords[READER]
         else user.get("AIRFLOW_CONN_IM_ATTR_AUDIT_DB", ""),
@@ -163,7 +163,7 @@ def _let_in(
     except psycopg2.errors.InsufficientPrivilege:
         raise LaunchError(
             f"The login of IM_ATTR_AUDIT_DATABASE_URL may not set the password of {role}. Have it "
-            "set by whoever may, and give the connection: AIRFLOW_CONN_IM_ATTR_AUDIT_DB="
+            "set by a user who can, and give the connection: AIRFLOW_CONN_IM_ATTR_AUDIT_DB="
             '\'{"conn_type": "postgres", "login": "attr_audit_writer", "password": "...", '
             '"host": "...", "port": 5432, "schema": "..."}\''
         ) from None

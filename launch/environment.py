@@ -1,7 +1,7 @@
-"""The environment Airflow runs in here, and what the user says in `.env`.
+"""The environment Airflow runs in here, and what the user sets in `.env`.
 
-All of a run is told through the environment of child processes: nothing is written into Airflow's
-configuration, and no secret stands on a command line.
+A run is configured through the environment of child processes alone: nothing is written into
+Airflow's configuration, and no secret is on a command line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OWNERS_URL = "IM_ATTR_AUDIT_DATABASE_URL"
 WRITER = "AIRFLOW_CONN_IM_ATTR_AUDIT_DB"
 READER = "AIRFLOW_CONN_IM_ATTR_AUDIT_DB_READER"
 
-# Of another Airflow that the user may have: they must not lead this one astray.
+# Settings of another Airflow that the user may have: this one must not follow them.
 _ANOTHER_AIRFLOWS = ("AIRFLOW_HOME", "AIRFLOW_CONFIG", "PYTHONPATH", "PYTHONHOME")
 
 
@@ -50,7 +50,7 @@ def for_airflow(
     port: int = 8080,
     log_port: int = 8793,
 ) -> dict[str, str]:
-    """Everything one of Airflow's processes is told."""
+    """The whole environment of one of Airflow's processes."""
     environment = {
         name: value
         for name, value in user.items()
@@ -63,7 +63,7 @@ def for_airflow(
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-        # Each of them is a process from the first moment on.
+        # Each of them is a process from the start.
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__FERNET_KEY": state.secret("fernet_key", _fernet_key),
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
@@ -85,7 +85,7 @@ def for_airflow(
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(log_port),
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
         "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
-        # A run that was torn by a kill is not to hold up the next start for five minutes.
+        # A run interrupted by a kill must not delay the next start by five minutes.
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "10",
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
@@ -106,7 +106,7 @@ def past_the_proxy(environment: Mapping[str, str], host: str) -> dict[str, str]:
 
 
 def conn_ids(environment: Mapping[str, str]) -> list[str]:
-    """The targets' connections. What cannot be read is told here, before anything is started."""
+    """The targets' connections; LaunchError, before anything starts, if they cannot be parsed."""
     try:
         listed = json.loads(environment[CONN_IDS])
     except ValueError:
@@ -119,15 +119,14 @@ def conn_ids(environment: Mapping[str, str]) -> list[str]:
     return listed
 
 
-def password(state: State) -> str:
-    """The password of Airflow's one login."""
-    return state.secret("login_password", lambda: secrets.token_urlsafe(12))
+def login(state: State) -> tuple[str, str]:
+    """Airflow's one login and its password."""
+    return LOGIN, state.secret("login_password", lambda: secrets.token_urlsafe(12))
 
 
 def _passwords_file(state: State) -> str:
-
     path = state.secrets / "logins.json"
-    wanted = json.dumps({LOGIN: password(state)})
+    wanted = json.dumps(dict([login(state)]))
     if not path.is_file() or path.read_text().strip() != wanted:
         write_private(path, wanted)
     return str(path)

@@ -17,7 +17,7 @@ from launch.postgres import EmbeddedPostgres
 from launch.state import LaunchError, State, say
 from launch.targets import targets
 
-# Retries are for a vendor that is busy; whoever waits at a terminal is told soon instead.
+# Retries are for a vendor that is busy; a user at a terminal wants the result soon.
 RETRY_SECONDS = "1"
 _RUN_SECONDS = 3600
 
@@ -32,7 +32,7 @@ def main() -> int:
             if running is not None and processes.is_same(running["launcher"]):
                 return _through_the_running_airflow(state, server, running)
             try:
-                with state.the_one():
+                with state.only_one():
                     return _in_this_process(state, server)
             except processes.BusyError:
                 # Another `make sync`, or a `make run` that is not up yet.
@@ -41,12 +41,12 @@ def main() -> int:
                     raise LaunchError("It does not end. `make sync` gives up.") from None
 
 
-def _may_go_on(state: State) -> bool:
+def _may_continue(state: State) -> bool:
     running = state.recall("running")
     if running is not None and processes.is_same(running["launcher"]):
         return True
     try:
-        with state.the_one():
+        with state.only_one():
             return True
     except processes.BusyError:
         return False
@@ -64,7 +64,7 @@ def _in_this_process(state: State, server: EmbeddedPostgres) -> int:
     ready = databases.prepare(state, server, user)
     runs = DagRuns(server)
     with targets(state, user) as asked:
-        told = environment.for_airflow(
+        variables = environment.for_airflow(
             state,
             {"IM_ATTR_AUDIT_RETRY_SECONDS": RETRY_SECONDS, **user, **asked.environment},
             ready,
@@ -74,44 +74,44 @@ def _in_this_process(state: State, server: EmbeddedPostgres) -> int:
             runs.end_torn()
         asked.next_step()
         if fresh:
-            say("Making Airflow's tables; the first run takes half a minute.")
+            say("Creating Airflow's tables; the first run takes half a minute.")
         try:
             with _quiet(state):
-                run_id, success = _run_dag(state, server, told, fresh)
+                run_id, success = _run_dag(state, server, variables, fresh)
         except BaseException:
             with contextlib.suppress(Exception):
                 runs.end_torn()
             raise
-    shown = table.of_run(ready.reader, run_id, environment.conn_ids(told))
+    shown = table.of_run(ready.reader, run_id, environment.conn_ids(variables))
     return _show(shown, success, state.logs / "sync.log")
 
 
 def _run_dag(
-    state: State, server: EmbeddedPostgres, told: Mapping[str, str], fresh: bool
+    state: State, server: EmbeddedPostgres, variables: Mapping[str, str], fresh: bool
 ) -> tuple[str, bool]:
     os.environ.clear()
-    os.environ.update(told)
+    os.environ.update(variables)
     if fresh:
         metadata.migrate_here()
         metadata.note_current(state, server)
     from airflow.dag_processing.dagbag import DagBag
 
-    bag = DagBag(told["AIRFLOW__CORE__DAGS_FOLDER"])
+    bag = DagBag(variables["AIRFLOW__CORE__DAGS_FOLDER"])
     dag = bag.dags.get(DAG_ID)
     if dag is None:
-        raise LaunchError(f"The DAG cannot be read: {bag.import_errors}")
+        raise LaunchError(f"The DAG cannot be loaded: {bag.import_errors}")
     run = dag.test()
-    told_apart = str(run.run_id), str(run.state) == "success"
+    outcome = str(run.run_id), str(run.state) == "success"
     # Not at exit, as Airflow does: the server is gone by then.
     from airflow import settings
 
     settings.dispose_orm()
-    return told_apart
+    return outcome
 
 
 @contextlib.contextmanager
 def _quiet(state: State) -> Iterator[None]:
-    """Airflow's own words go to a file: what a person reads is the table."""
+    """Airflow's own output goes to a file: a person reads the table."""
     log = state.logs / "sync.log"
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     sys.stdout.flush()
@@ -148,22 +148,22 @@ def _through_the_running_airflow(
     address = running["address"]
     run_id = f"sync__{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
     wanted = {"dag_run_id": run_id, "logical_date": None}
-    said = ""
+    error_text = ""
 
     def triggered() -> bool:
-        nonlocal said
+        nonlocal error_text
         if not processes.is_same(running["launcher"]):
-            raise LaunchError("`make run` was stopped meanwhile.")
+            raise LaunchError("`make run` was stopped before it took the run.")
         try:
-            token = api.log_in(address, state)
+            token = api.log_in(address, *environment.login(state))
             api.ask(f"{address}/api/v2/dags/{DAG_ID}/dagRuns", wanted, token)
         except OSError as error:
-            said = str(error)
+            error_text = str(error)
             return False
         return True
 
     if not processes.wait_until(triggered, seconds=60, interval=1):
-        raise LaunchError(f"The Airflow of `make run` does not take the run: {said}")
+        raise LaunchError(f"The Airflow of `make run` does not accept the run: {error_text}")
 
     runs = DagRuns(server)
 

@@ -73,7 +73,7 @@ def identity(pid: int) -> dict[str, Any] | None:
     """What distinguishes this process from every other that has, had or will have its number.
 
     ``started`` is in seconds since boot: setting the clock does not change it. ``boot`` names the
-    boot where the system does (Linux), so that the same number after a reboot is another process.
+    boot where the system does (Linux), so the same number after a reboot is another process.
     """
     import psutil
 

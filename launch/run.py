@@ -26,11 +26,11 @@ _PATIENCE = 10.0
 
 
 class _StopError(BaseException):
-    """Ctrl-C, SIGTERM, a closed terminal."""
+    """Ctrl-C, SIGTERM or a closed terminal."""
 
 
 class _Signals:
-    """The first signal stops in good order, a second one at once."""
+    """The first signal stops everything in order, the second one at once."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -62,7 +62,7 @@ def main() -> int:
         pass
     finally:
         signals.no_more()
-    say("Stopped. The data stay; `make run` goes on with them.")
+    say("Stopped. The data are kept; the next `make run` continues with them.")
     return 0
 
 
@@ -72,7 +72,7 @@ def _take_the_lock(state: State, everything: contextlib.ExitStack) -> None:
     def mine() -> bool:
         nonlocal reported
         try:
-            everything.enter_context(state.the_one())
+            everything.enter_context(state.only_one())
         except processes.BusyError:
             running = state.recall("running")
             if running is not None and processes.is_same(running["launcher"]):
@@ -99,7 +99,7 @@ class _Run:
     def go(self) -> None:
         state = self._state
         if count := components.stop_left_over(state.recall("components") or []):
-            say(f"Stopped {count} processes that an earlier `make run` had left.")
+            say(f"Stopped {count} processes left by an earlier `make run`.")
         state.forget("components")
         with contextlib.ExitStack() as up:
             # Postgres goes last: everything else holds connections to it.
@@ -126,10 +126,10 @@ class _Run:
         last = state.recall("ports") or {}
         port = network.choose(_PORT, last.get("api"))
         if port != _PORT:
-            say(f"Port {_PORT} is in use by another program; {port} is taken instead.")
+            say(f"Port {_PORT} is in use by another program; using {port} instead.")
         log_port = network.choose(last.get("log"), _LOG_PORT)
         state.remember("ports", {"api": port, "log": log_port})
-        told = environment.for_airflow(
+        variables = environment.for_airflow(
             state,
             {**user, **asked.environment, "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False"},
             ready,
@@ -137,15 +137,15 @@ class _Run:
             log_port=log_port,
         )
         if not metadata.is_current(state, server):
-            with step("Making Airflow's tables"):
-                self._migrate(told)
+            with step("Creating Airflow's tables"):
+                self._migrate(variables)
             metadata.note_current(state, server)
         runs = DagRuns(server)
         runs.end_torn()
         seen = {run.run_id for run in runs.newest() if run.finished}
         address = f"http://localhost:{port}"
         with step("Starting Airflow"):
-            self._start(told)
+            self._start(variables)
             self._wait_until_up(address, server)
         state.remember(
             "running",
@@ -153,35 +153,37 @@ class _Run:
                 "launcher": processes.identity(os.getpid()),
                 "address": address,
                 "reader": ready.reader,
-                "conn_ids": environment.conn_ids(told),
+                "conn_ids": environment.conn_ids(variables),
             },
         )
         self._unpause(address)
         print(
             f"\n  The page     {address}/im-attr-audit/"
             f"\n  Airflow      {address}/dags/{DAG_ID}"
-            f"\n  Login        {environment.LOGIN} / {environment.password(state)}"
-            "\n  Ctrl-C stops everything; the data stay.\n",
+            f"\n  Login        {' / '.join(environment.login(state))}"
+            "\n  Ctrl-C stops everything; the data are kept.\n",
             flush=True,
         )
-        self._watch(server, runs, seen, ready.reader, environment.conn_ids(told), asked)
+        self._watch(server, runs, seen, ready.reader, environment.conn_ids(variables), asked)
 
-    def _migrate(self, told: Mapping[str, str]) -> None:
-        component = self._component("metadata", [sys.executable, "-m", "launch.metadata"], told)
+    def _migrate(self, variables: Mapping[str, str]) -> None:
+        component = self._component(
+            "metadata", [sys.executable, "-m", "launch.metadata"], variables
+        )
         while component.ended is None:
             time.sleep(0.1)
         self._family.components.remove(component)
         if component.ended != 0:
-            raise LaunchError(f"Airflow's tables cannot be made:\n{component.last_words()}")
+            raise LaunchError(f"Airflow's tables cannot be created:\n{component.last_words()}")
 
-    def _start(self, told: Mapping[str, str]) -> None:
+    def _start(self, variables: Mapping[str, str]) -> None:
         airflow = str(Path(sys.executable).parent / "airflow")
         for name in ("api-server", "scheduler", "dag-processor"):
-            self._component(name, [airflow, name], told)
+            self._component(name, [airflow, name], variables)
 
-    def _component(self, name: str, command: list[str], told: Mapping[str, str]) -> Component:
+    def _component(self, name: str, command: list[str], variables: Mapping[str, str]) -> Component:
         log = self._state.logs / f"{name}.log"
-        component = Component(name, command, told, log)
+        component = Component(name, command, variables, log)
         self._family.components.append(component)
         # For the next start, should this process be killed.
         self._state.remember("components", self._family.identities())
@@ -191,8 +193,8 @@ class _Run:
         for component in self._family.components:
             if component.ended is not None:
                 raise LaunchError(
-                    f"Airflow's {component.name} ended (exit status {component.ended}); its last "
-                    f"words, from {component.log}:\n{component.last_words()}"
+                    f"Airflow's {component.name} ended (exit status {component.ended}); the "
+                    f"end of {component.log}:\n{component.last_words()}"
                 )
         if not server.running:
             raise LaunchError(f"The embedded Postgres ended; see {server.log}")
@@ -210,7 +212,7 @@ class _Run:
     def _unpause(self, address: str) -> None:
         """As the DAG is made unpaused, this matters to one that `make sync` had made before."""
         dag = f"{address}/api/v2/dags/{DAG_ID}"
-        token = api.log_in(address, self._state)
+        token = api.log_in(address, *environment.login(self._state))
 
         def known() -> bool:
             with contextlib.suppress(urllib.error.HTTPError):

@@ -1,4 +1,4 @@
-"""What belongs to this checkout: where its state lies, its generated secrets, its voice."""
+"""What belongs to this checkout: its state folder, its generated secrets, what it prints."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ STATE_VARIABLE = "IM_ATTR_AUDIT_STATE_DIR"
 
 
 class LaunchError(Exception):
-    """A command cannot go on; the text says why and what to do."""
+    """A command cannot continue; the text says why and what to do."""
 
 
 def say(text: str = "") -> None:
-    """To whoever started the command. On stderr: stdout is for results."""
+    """Print on stderr: stdout is for results."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -62,14 +62,14 @@ class State:
         return EmbeddedPostgres(self.folder / "postgres", tell=tell)
 
     def secret(self, name: str, make: Callable[[], str] = lambda: secrets.token_urlsafe(32)) -> str:
-        """A generated secret in a file that only we can read; the same one ever after."""
+        """A generated secret in a file that only we can read; the same one every time."""
         return generated_secret(self.secrets / name, make)
 
     def remember(self, name: str, value: Any) -> None:
         write_private(self.folder / f"{name}.json", json.dumps(value) + "\n")
 
     def recall(self, name: str) -> Any:
-        """What was remembered under that name; None where nothing (or nothing legible) was."""
+        """What was remembered under that name; None where nothing was, or nothing readable."""
         with contextlib.suppress(OSError, ValueError):
             return json.loads((self.folder / f"{name}.json").read_text())
         return None
@@ -78,7 +78,7 @@ class State:
         (self.folder / f"{name}.json").unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def the_one(self) -> Iterator[None]:
-        """Only one command at a time may let the DAG run here (`make run`, or one `make sync`)."""
+    def only_one(self) -> Iterator[None]:
+        """Only one command at a time may run the DAG here (`make run`, or one `make sync`)."""
         with processes.file_lock(self.folder / "run.lock", wait=False):
             yield

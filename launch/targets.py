@@ -1,4 +1,4 @@
-"""Whom to ask: the user's targets, or else the bundled simulator."""
+"""Which apps to poll: the user's targets, or else those of the bundled simulator."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from simulator.story import APPS, REGIONS
 
 @dataclass(slots=True)
 class Targets:
-    """What of the environment says whom to ask, and the simulator if that is asked."""
+    """The environment's variables that name the targets, and the simulator if it is polled."""
 
     environment: dict[str, str]
     simulator: Simulator | None = None
     state: State | None = None
 
     def next_step(self) -> None:
-        """Before each run but the first the story moves on; what is different now is said."""
+        """Move the story on before each run but the first, and print the new step."""
         if self.simulator is None or self.state is None:
             return
-        told = self.state.recall("story")
-        story = self.simulator.story() if told is None else self.simulator.advance_story()
-        if story is not None and story["what"] != told:
+        last = self.state.recall("story")
+        story = self.simulator.story() if last is None else self.simulator.advance_story()
+        if story is not None and story["what"] != last:
             say(f"The simulator's story, {story['step']} of {story['steps']}: {story['what']}.")
         self.state.remember("story", "" if story is None else story["what"])
 
 
 @contextlib.contextmanager
 def targets(state: State, user: Mapping[str, str]) -> Iterator[Targets]:
-    """The simulator lives as long as the block does."""
+    """The simulator runs as long as the block does."""
     if user.get(CONN_IDS):
         conn_ids(user)
         yield Targets({})
         return
-    say(f"No targets are set ({CONN_IDS}; see .env.example): asking the bundled simulator.")
+    say(f"No targets are set ({CONN_IDS}; see .env.example): polling the bundled simulator.")
     simulator = Simulator.attach(state.simulator) or Simulator.start(
         state.simulator, regions=REGIONS, story=True
     )
     with simulator:
         environment = {
             CONN_IDS: json.dumps([_conn_id(region) for region in APPS]),
-            # A story is told faster than names change.
+            # The story moves faster than names change.
             SCHEDULE: user.get(SCHEDULE) or "* * * * *",
             "IM_ATTR_AUDIT_RETRY_SECONDS": user.get("IM_ATTR_AUDIT_RETRY_SECONDS") or "2",
         }

@@ -5,7 +5,7 @@
     python -m simulator set frankfurt 2 "tier"     give a slot a name
     python -m simulator unset frankfurt 2          take a name away
     python -m simulator fail frankfurt             answer every call of a region with 502
-    python -m simulator mend frankfurt             answer again
+    python -m simulator recover frankfurt          answer again
 
 A change by hand ends the story.
 """
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         ("set", "give a slot a name"),
         ("unset", "take a slot's name away"),
         ("fail", "answer every call of a region with 502"),
-        ("mend", "answer again"),
+        ("recover", "answer again"),
     ):
         command = commands.add_parser(name, help=help_)
         command.add_argument("--state", type=Path, default=argparse.SUPPRESS)
@@ -111,7 +111,7 @@ def _on_running(simulator: Simulator, asked: argparse.Namespace) -> list[str]:
     apps = simulator.apps()
     if asked.command == "show":
         return _table(apps, simulator.story())
-    if asked.command in ("fail", "mend"):
+    if asked.command in ("fail", "recover"):
         simulator.set_failing(asked.region, asked.command == "fail")
     else:
         app_id, slot, name = _target(apps, asked)
@@ -125,7 +125,7 @@ def _on_stored(asked: argparse.Namespace) -> list[str]:
     if asked.command != "show":
         if story:
             story.end(world)
-        if asked.command in ("fail", "mend"):
+        if asked.command in ("fail", "recover"):
             if asked.region not in world.ports:
                 raise SimulatorError(f"no such region: {asked.region}")
             (world.failing.add if asked.command == "fail" else world.failing.discard)(asked.region)

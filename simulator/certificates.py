@@ -59,8 +59,8 @@ def ensure_certificates(state_dir: Path, hosts: Sequence[str] = ()) -> Certifica
     soon = valid_until - time.time() < _RENEW_BEFORE.total_seconds()
     if not complete or soon or noted.get("names", []) != names:
         expires = _make(paths, names)
-        told = {"valid_until": int(expires.timestamp()), "names": names}
-        write_private(note, json.dumps(told))
+        noted_now = {"valid_until": int(expires.timestamp()), "names": names}
+        write_private(note, json.dumps(noted_now))
     return paths
 
 

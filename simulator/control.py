@@ -122,21 +122,21 @@ class Simulator:
 
         ``None`` as a value leaves that field of the extra out.
         """
-        told = self._get("/connection", region=region, app_id=app_id)
+        answer = self._get("/connection", region=region, app_id=app_id)
         fields = {
             "region": region,
             "sdk_app_id": app_id,
-            "app_group": told["app_group"],
-            "api": told["api"],
+            "app_group": answer["app_group"],
+            "api": answer["api"],
             "ca_bundle": self.ca_bundle,
             **extra,
         }
         return {
             "conn_type": "tencent_im",
-            "login": told["login"],
-            "password": told["password"],
+            "login": answer["login"],
+            "password": answer["password"],
             "host": self.host,
-            "port": told["port"],
+            "port": answer["port"],
             "extra": {name: value for name, value in fields.items() if value is not None},
         }
 
@@ -153,7 +153,7 @@ class Simulator:
         app_types: Mapping[int, int] | None = None,
         **settings: Any,
     ) -> None:
-        """Add an app, or an old one anew. ``settings``: see ``world.SETTINGS``."""
+        """Add an app, or replace an old one. ``settings``: see ``world.SETTINGS``."""
         self.add_apps([NewApp(region, app_id, names, app_types, key, (admin,), settings)])
 
     def add_apps(self, apps: Iterable[NewApp]) -> None:
@@ -193,22 +193,26 @@ class Simulator:
 
         Types stay where not given. ``api``: only what that API family answers.
         """
-        told = self._post("/names", region=region, app_id=app_id, names=names, types=types, api=api)
-        return moment(told["since_us"])
+        answer = self._post(
+            "/names", region=region, app_id=app_id, names=names, types=types, api=api
+        )
+        return moment(answer["since_us"])
 
     def set_name(
         self, region: str, app_id: int, slot: int, name: str | None, *, api: str | None = None
     ) -> datetime:
         """Change one slot (None: take its name away); the moment it became true."""
-        told = self._post("/name", region=region, app_id=app_id, slot=str(slot), name=name, api=api)
-        return moment(told["since_us"])
+        answer = self._post(
+            "/name", region=region, app_id=app_id, slot=str(slot), name=name, api=api
+        )
+        return moment(answer["since_us"])
 
     def rotate_key(
         self, region: str, app_id: int, key: str | None = None, *, keep_old: bool = False
     ) -> str:
         """Give the app a new key, which is returned; ``keep_old``: both are valid."""
-        told = self._post("/key", region=region, app_id=app_id, key=key, keep_old=keep_old)
-        return str(told["key"])
+        answer = self._post("/key", region=region, app_id=app_id, key=key, keep_old=keep_old)
+        return str(answer["key"])
 
     def apps(self) -> list[dict[str, Any]]:
         """Every app and what it shows at present, without its keys."""
@@ -220,10 +224,10 @@ class Simulator:
 
     def history(self, region: str, app_id: int, *, api: str = ALL_MEMBER_PUSH) -> list[Truth]:
         """What was true, in order, since the app was added (or the simulator started)."""
-        told = self._get("/truth", region=region, app_id=app_id)[api]
+        answer = self._get("/truth", region=region, app_id=app_id)[api]
         return [
             Truth(moment(each["since_us"]), slots(each["names"]), slots(each["types"]))
-            for each in told
+            for each in answer
         ]
 
     # What goes wrong -----------------------------------------------------------------------------
@@ -257,7 +261,7 @@ class Simulator:
         times: int | None = 1,
     ) -> int:
         """Let the next answers go wrong one by one, e.g. ``["bad_gateway", "ok", "drop"]``."""
-        told = self._post(
+        answer = self._post(
             "/faults",
             faults=[fault_as_json(fault) for fault in faults],
             region=region,
@@ -265,7 +269,7 @@ class Simulator:
             api=api,
             times=times,
         )
-        return int(told["rule"])
+        return int(answer["rule"])
 
     def clear_faults(self, *, region: str | None = None, app: int | None = None) -> None:
         """Forget what was planned, and drop the connections that hang. Held answers stay held."""
@@ -281,9 +285,9 @@ class Simulator:
 
     def wait_held(self, count: int = 1, *, timeout: float = 10.0) -> None:
         """Wait until this many requests hang or are held."""
-        told = self._get("/held", slow=timeout, count=count, wait=timeout)
-        if not told["reached"]:
-            raise SimulatorError(f"only {len(told['held'])} of {count} requests are held")
+        answer = self._get("/held", slow=timeout, count=count, wait=timeout)
+        if not answer["reached"]:
+            raise SimulatorError(f"only {len(answer['held'])} of {count} requests are held")
 
     def set_latency(
         self, seconds: float, *, region: str | None = None, app: int | None = None
@@ -332,11 +336,11 @@ class Simulator:
         self, count: int = 1, *, after: int = 0, ended: bool = True, timeout: float = 10.0
     ) -> list[LogEntry]:
         """Wait for this many requests (``ended``: done with, not just arrived) after a ``seq``."""
-        told = self._get(
+        answer = self._get(
             "/log", slow=timeout, after=after, count=count, ended=int(ended), wait=timeout
         )
-        entries = log_entries(told)
-        if not told["reached"]:
+        entries = log_entries(answer)
+        if not answer["reached"]:
             raise SimulatorError(f"waited for {count} requests, {len(entries)} came")
         return entries
 
@@ -348,8 +352,8 @@ class Simulator:
 
     def story(self) -> dict[str, Any] | None:
         """``step``, ``steps``, ``ended_by_hand`` and ``what`` this step is about; None without."""
-        told = self._get("/story")
-        return None if told is None else dict(told)
+        answer = self._get("/story")
+        return None if answer is None else dict(answer)
 
     def advance_story(self) -> dict[str, Any]:
         """One step on; the new state as in ``story()``."""

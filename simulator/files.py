@@ -35,7 +35,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 class StateLock:
-    """Held by the running simulator: whoever has it owns the state folder.
+    """Held by the running simulator: its holder owns the state folder.
 
     The kernel frees it when the process dies, however it dies, so there is no stale pid to judge.
     """

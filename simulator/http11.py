@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
             self._read()
 
     def next_request(self, *, keep_alive: bool) -> None:
-        """The answer is out: go on with this connection, or end it."""
+        """The answer is out: continue with this connection, or end it."""
         if not keep_alive:
             self.transport.close()
             return

@@ -113,7 +113,7 @@ class Journal:
         return sum(entry.ended or not ended for entry in self._newer_than(seq))
 
     def clear(self) -> None:
-        """Forget the entries; the counts go on."""
+        """Forget the entries; the counts continue."""
         self._entries.clear()
         self.let_go = 0
 

@@ -67,9 +67,9 @@ def moment(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
-def slots(told: Mapping[str, Any]) -> dict[int, Any]:
+def slots(answer: Mapping[str, Any]) -> dict[int, Any]:
     """JSON's keys are text; slots are numbers."""
-    return {int(slot): value for slot, value in told.items()}
+    return {int(slot): value for slot, value in answer.items()}
 
 
 def fault_as_json(fault: str | Mapping[str, Any]) -> str | dict[str, Any]:
@@ -82,12 +82,12 @@ def fault_as_json(fault: str | Mapping[str, Any]) -> str | dict[str, Any]:
     return fields
 
 
-def log_entries(told: Mapping[str, Any]) -> list[LogEntry]:
+def log_entries(answer: Mapping[str, Any]) -> list[LogEntry]:
     """The entries of an answer to ``GET /log``; SimulatorError where older ones were dropped."""
-    if told["let_go"]:
-        raise SimulatorError(f"the log has let go of {told['let_go']} entries: use reset()")
+    if answer["let_go"]:
+        raise SimulatorError(f"the log has dropped {answer['let_go']} entries: use reset()")
     entries = []
-    for entry in told["entries"]:
+    for entry in answer["entries"]:
         for ours, theirs in (
             ("arrived_at", "arrived_us"),
             ("departed_at", "departed_us"),

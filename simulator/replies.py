@@ -59,10 +59,10 @@ def good(
         shown = {"null": None, "array": []}.get(empty_as, {})
     if names or empty_as != "absent":
         answer["AttrNames"] = shown
-    told = types if api == TIMPUSH else {}
-    if told:
-        answer["AttrTypes"] = told
-    return Reply(200, _json(answer), "names", names=names, types=told, truth_us=truth_us)
+    shown_types = types if api == TIMPUSH else {}
+    if shown_types:
+        answer["AttrTypes"] = shown_types
+    return Reply(200, _json(answer), "names", names=names, types=shown_types, truth_us=truth_us)
 
 
 def faulty(fault: Fault, target: str, judged: Judged, true_reply: Callable[[], Reply]) -> Reply:
@@ -79,8 +79,8 @@ def faulty(fault: Fault, target: str, judged: Judged, true_reply: Callable[[], R
             info = info.replace("%URL%", target).replace("%USERSIG%", judged.usersig)
         body = {"ActionStatus": "FAIL", "ErrorCode": fault.code, "ErrorInfo": info}
         # The log gets the text as it was planned, not what the request put into it.
-        told = fault.info if isinstance(fault.info, str) else json.dumps(fault.info)
-        return Reply(fault.status, _json(body), "code", code=fault.code, info=told)
+        logged = fault.info if isinstance(fault.info, str) else json.dumps(fault.info)
+        return Reply(fault.status, _json(body), "code", code=fault.code, info=logged)
     if kind == "raw":
         raw = fault.body.replace(b"%URL%", target.encode("latin-1", "replace"))
         raw = raw.replace(b"%USERSIG%", judged.usersig.encode("utf-8", "replace"))

@@ -74,7 +74,7 @@ class SimulatorServer:
                 self.story.save()
 
     async def run(self, *, die_with_parent: bool) -> None:
-        """Serve until told to stop."""
+        """Serve until it is asked to stop."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
@@ -114,8 +114,8 @@ class SimulatorServer:
             "story": self.story is not None,
         }
         write_private(self.state_dir / "simulator.json", json.dumps(announcement))
-        told = ", ".join(f"{region} {port}" for region, port in self.ports.items())
-        sys.stdout.write(f"ready: simulated vendor on {self.host}: {told}\n")
+        ports = ", ".join(f"{region} {port}" for region, port in self.ports.items())
+        sys.stdout.write(f"ready: simulated vendor on {self.host}: {ports}\n")
         sys.stdout.flush()
         await self.stopping.wait()
         for server in servers:
@@ -135,7 +135,7 @@ class SimulatorServer:
         except OSError:
             if not last:
                 raise
-        # Somebody else has taken last time's port meanwhile.
+        # Another program has taken last time's port.
         return await loop.create_server(factory, address, 0, backlog=512, **options)
 
     def _watch_parent(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -198,7 +198,7 @@ def serve(
     die_with_parent: bool = False,
     name: str | None = None,
 ) -> int:
-    """Run the simulator in this process until it is told to stop; the exit status.
+    """Run the simulator in this process until it is asked to stop; the exit status.
 
     ``name``: serve other hosts too, under this name; else loopback alone.
     """

@@ -1,7 +1,7 @@
 """What a newcomer sees who has no target yet: six regions of one product, and a story in steps.
 
 The step is kept in ``story.json``, the names with everything else that lasts. A change made by
-hand ends the story, so that whoever changes one name sees exactly that one change.
+hand ends the story, so a user who changes one name sees exactly that one change.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class Judged:
 
 
 def now_us() -> int:
-    """Wall clock in microseconds since 1970 UTC; what every time in the log is told in."""
+    """Wall clock in microseconds since 1970 UTC; the unit of every time in the log."""
     return time.time_ns() // 1000
 
 
@@ -139,7 +139,7 @@ class World:
         admins: Iterable[str] = ("administrator",),
         **settings: Any,
     ) -> App:
-        """A new app, or the whole of an old one anew; a key is made up where none is given."""
+        """A new app, or an old one replaced; a key is made up where none is given."""
         first = Shown(now_us(), dict(names), dict(types or {}))
         app = App(
             region=region,

@@ -446,7 +446,7 @@ def test_clean_works_where_nothing_is_installed_and_stops_a_server_that_still_ru
 
 
 def test_clean_is_refused_while_a_command_is_up(state: State) -> None:
-    with state.the_one():
+    with state.only_one():
         done = launch("clean", "y\n")
     assert done.returncode == 1
     assert "is up in this checkout" in done.stderr

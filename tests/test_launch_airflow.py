@@ -218,7 +218,7 @@ def test_run_serves_beside_sync_and_psql_and_a_crash_of_one_part_leaves_nothing(
         assert json.load(answer)["scheduler"]["status"] == "healthy"
 
     secrets = [
-        environment.password(bench.state),
+        environment.login(bench.state)[1],
         bench.state.postgres().password("attr_audit_writer"),
         bench.state.secret("jwt_secret"),
     ]
@@ -285,7 +285,7 @@ def test_what_a_run_killed_amid_its_tasks_has_left_is_ended_by_the_next(bench: B
     assert vendor is not None
     vendor.fault("hold", region="seoul")
     address = bench.state.recall("running")["address"]
-    token = api.log_in(address, bench.state)
+    token = api.log_in(address, *environment.login(bench.state))
     api.ask(f"{address}/api/v2/dags/{DAG_ID}/dagRuns", {"logical_date": None}, token)
     vendor.wait_held(timeout=120)
     launched.look()

@@ -90,7 +90,7 @@ class Airflow:
         for name in ("api-server", "scheduler", "dag-processor"):
             self.start_part(name)
         assert processes.wait_until(self._up, seconds=180, interval=0.3), "Airflow does not get up"
-        self._token = api.log_in(self.address, self.state)
+        self._token = api.log_in(self.address, *environment.login(self.state))
 
     def start_part(self, name: str) -> None:
         airflow = str(Path(sys.executable).parent / "airflow")
@@ -112,7 +112,7 @@ class Airflow:
 
     def _up(self) -> bool:
         with contextlib.suppress(OSError, ValueError):
-            token = api.log_in(self.address, self.state)
+            token = api.log_in(self.address, *environment.login(self.state))
             api.ask(f"{self.address}/api/v2/dags/{DAG_ID}", token=token)
             return api.is_healthy(self.address)
         return False

@@ -72,7 +72,7 @@ class EmbeddedPostgres(Access):
     # -- what others use ---------------------------------------------------------------------
 
     def start(self) -> bool:
-        """See to it that the server answers. True where this call started it."""
+        """Make sure that the server answers. True where this call started it."""
         self._make_directory()
         with processes.file_lock(self.directory / "lock"):
             if self._adopt():
@@ -82,7 +82,7 @@ class EmbeddedPostgres(Access):
             return True
 
     def stop(self) -> None:
-        """Stop the server, whoever started it; nothing where it does not run."""
+        """Stop the server, even if another process started it; nothing where it does not run."""
         if not self.directory.is_dir():
             return
         with processes.file_lock(self.directory / "lock"):
@@ -113,7 +113,7 @@ class EmbeddedPostgres(Access):
 
     @contextlib.contextmanager
     def not_in_use(self) -> Iterator[None]:
-        """Nobody uses the server meanwhile; raises BusyError where somebody does."""
+        """Keep others from using the server; raises BusyError where somebody uses it."""
         with processes.file_lock(self.directory / "users", wait=False):
             yield
 
@@ -290,7 +290,7 @@ class EmbeddedPostgres(Access):
             path.unlink(missing_ok=True)
 
     def _choose_port(self) -> int:
-        """The port of last time if nobody else took it meanwhile."""
+        """The port of last time, unless another program has taken it."""
         path = self.directory / "port"
         with contextlib.suppress(OSError, ValueError):
             kept = int(path.read_text())

@@ -1,9 +1,9 @@
-# im-attr-audit in an Airflow of its own: what requirements.lock says, our wheel, the DAG, the page.
+# An Airflow with im-attr-audit: the versions of requirements.lock, our wheel, the DAG, the page.
 # docker-compose.yaml builds it; `--target demo` adds the simulator.
 ARG PYTHON_IMAGE=python:3.12-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
-# A package index other than the public one, as pip and uv know it.
+# A package index other than the public one, in pip's and uv's form.
 ARG PIP_INDEX_URL=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
     UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON=/opt/venv/bin/python
@@ -13,8 +13,8 @@ RUN python -m venv /opt/uv \
     && /opt/uv/bin/pip install --require-hashes --requirement bootstrap.lock \
     && python -m venv --without-pip /opt/venv
 
-# Of the one lock only what the product and its extras need, at the lock's versions; a file with
-# another hash is refused, and so is a package that the lock does not know.
+# Only what the product and its extras need, at the lock's versions. A file with another hash is
+# refused, and so is a package that the lock does not list.
 COPY pyproject.toml requirements.lock ./
 RUN if [ -n "$PIP_INDEX_URL" ]; then export UV_DEFAULT_INDEX="$PIP_INDEX_URL"; fi \
     && /opt/uv/bin/uv pip install --requirement pyproject.toml \

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Adds to .env whatever docker-compose.yaml needs and .env does not have: made-up secrets, each of
-# 192 bits or more. What is there already stays as it is, so it may be run again at any time.
+# Adds to .env what docker-compose.yaml needs and .env does not have: generated secrets, each of 192
+# bits or more. Existing values stay unchanged, so it can be run again at any time.
 set -eu
 umask 077
 cd "$(dirname "$0")/.."
 file=${1:-.env}
 
-# A secret in letters that neither a URL nor a shell nor compose takes for something else.
+# A secret in letters that have no special meaning in a URL, a shell or compose.
 random() { head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n'; }
 fernet_key() { head -c 32 /dev/urandom | base64 | tr -d '\n' | tr '+/' '-_'; }
 
@@ -19,7 +19,7 @@ add() {
 
 touch "$file"
 chmod 600 "$file"
-# A last line without an end would swallow the first of ours.
+# Our first line must not continue a last line without a line end.
 if [ -s "$file" ] && [ -n "$(tail -c 1 "$file")" ]; then echo >>"$file"; fi
 add POSTGRES_PASSWORD "$(random)"
 add AIRFLOW_DB_PASSWORD "$(random)"

@@ -1,6 +1,5 @@
-# Run by the postgres image on an empty data folder, and never again: two databases that do not
-# know each other, and a login for each of those who come. The passwords stay in the environment:
-# none is ever on a command line.
+# The postgres image runs this once, on an empty data folder: two separate databases, and a login
+# for each of their clients. The passwords stay in the environment: none is on a command line.
 psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --username="${POSTGRES_USER:-postgres}" \
     --dbname=postgres <<'SQL'
 \getenv airflow AIRFLOW_DB_PASSWORD

@@ -37,7 +37,7 @@ def main() -> int:
             except processes.BusyError:
                 # Another `make sync`, or a `make run` that is not up yet.
                 say("Waiting for another command in this checkout.")
-                if not processes.wait_until(lambda: _may_go_on(state), seconds=_RUN_SECONDS):
+                if not processes.wait_until(lambda: _may_continue(state), seconds=_RUN_SECONDS):
                     raise LaunchError("It does not end. `make sync` gives up.") from None
 
 

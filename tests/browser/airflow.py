@@ -41,7 +41,7 @@ class Airflow:
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}{below}"
         self.log = folder / "api-server.log"
-        database = f"airflow_{self.port}"
+        self.database = database = f"airflow_{self.port}"
         with postgres.connect() as connection, connection.cursor() as cursor:
             cursor.execute(f"create database {database}")
         reader = {
@@ -63,6 +63,7 @@ class Airflow:
             "AIRFLOW__API__PORT": str(self.port),
             "AIRFLOW__API__BASE_URL": self.address,
             "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__FAB__CACHE_TTL": "1",
             "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(24),
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(24),
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",

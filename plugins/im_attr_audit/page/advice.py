@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from im_attr_audit.outcomes import FAILED, OUTCOMES
+from im_attr_audit.outcomes import GOOD, OUTCOMES
 from im_attr_audit.tencent import codes
 
 
 def advice(outcome: str, error_code: int | None) -> str | None:
-    """Sentences; None for an outcome after which nothing is to do."""
-    if outcome not in FAILED:
+    """Sentences; None for a good outcome."""
+    if outcome in GOOD:
         return None
     if error_code:
         return codes.explain(error_code)

@@ -66,7 +66,7 @@ class Now(BaseModel):
 
 
 class Unreadable(BaseModel):
-    """A connection that does not identify its app: nothing was sent."""
+    """A misconfigured connection that does not name its app; nothing was sent."""
 
     conn_id: str
     at: datetime
@@ -110,7 +110,7 @@ class Changes(BaseModel):
 
 
 class ChangeDetail(Change):
-    """One change with all that is known of how it was seen."""
+    """One change with everything known about how it was seen."""
 
     poll_id: int
     prev_hash: str | None
@@ -131,6 +131,7 @@ class RunPoll(BaseModel):
     error_code: int | None
     error_info: str | None
     advice: str | None
+    is_good: bool
     is_failed: bool
     requested_at: datetime
     try_number: int | None
@@ -187,8 +188,8 @@ class Gap(BaseModel):
 
 
 class Timeline(BaseModel):
-    """One window of time of some apps. Where there was too much, ``drawn_from`` tells since when
-    it is whole, and ``more`` is the key of the next apps."""
+    """One window of time of some apps. Where there was too much, ``drawn_from`` is the time from
+    which it is complete, and ``more`` is the key of the next apps."""
 
     at: datetime
     window_from: datetime
@@ -205,8 +206,8 @@ class Timeline(BaseModel):
 
 
 class CellThen(BaseModel):
-    """A slot's name at an instant. ``known`` false: the app had not been seen by then. Name null:
-    no name, or, where not certain, perhaps one."""
+    """A slot's name at an instant. ``known`` false: the app had no good poll by then. Name null:
+    no name; where not certain, perhaps one."""
 
     name: str | None
     attr_type: int | None
@@ -247,6 +248,7 @@ class AppHealth(AppRef):
     error_info: str | None
     advice: str | None
     last_poll_failed: bool
+    is_good: bool
     good: list[int]
     failed: list[int]
 

@@ -149,22 +149,22 @@ def _reason(error: DBAPIError | TimeoutError) -> CannotRead | None:
     if state == "42501":
         return CannotRead(
             "no_privilege",
-            "The role of the page's connection may not read the schema attr_audit.",
+            "The role of the page's connection has no permission to read the schema attr_audit.",
             f"Let {READER} log in as attr_audit_reader, or run `im-attr-audit migrate`, which "
             f"grants it what it needs.",
         )
     if state == "57014":
         return CannotRead(
             "timeout",
-            "The audit database took too long over this question, and it was given up.",
-            "Narrow it: a shorter time, one app, one group.",
+            "The audit database took too long to answer this request; it was cancelled.",
+            "Narrow it down: a shorter period, one app, one group.",
         )
     if isinstance(error, OperationalError | InterfaceError | TimeoutError):
         return CannotRead(
             "database_down",
             "The audit database cannot be reached.",
-            f"See that Postgres is up and that the connection {READER} (or {WRITER}) names the "
-            f"right host, port, database, user and password. Until then the DAG records nothing "
-            f"either; what is recorded stays.",
+            f"Check that Postgres is running and that the connection {READER} (or {WRITER}) has "
+            f"the right host, port, database, user and password. Until then the DAG records "
+            f"nothing either; what is recorded is safe.",
         )
     return None

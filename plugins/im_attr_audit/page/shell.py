@@ -83,8 +83,8 @@ def shell(view: str) -> str:
 <main id="main" tabindex="-1" aria-busy="true">
 <h1>{title}</h1>
 <div id="content"><p class="waiting">Reading the record …</p></div>
-<noscript><p class="notice">This page draws what its JSON says with JavaScript. Without it, the
-record is in Postgres: see the schema attr_audit.</p></noscript>
+<noscript><p class="notice">This page needs JavaScript. The record itself is in Postgres, in the
+schema attr_audit.</p></noscript>
 </main>
 <footer><p id="foot"></p></footer>
 <div id="said" role="status" class="unseen"></div>

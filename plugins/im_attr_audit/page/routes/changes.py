@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import Response, StreamingResponse
 
-from im_attr_audit.outcomes import FAILED
+from im_attr_audit.outcomes import FAILED, GOOD
 from im_attr_audit.page import models, queries
 from im_attr_audit.page.advice import advice
 from im_attr_audit.page.filters import (
@@ -47,7 +47,7 @@ def download(services: ServicesOf, asked: Annotated[ChangeDownload, Query()]) ->
 
 @router.get("/change", response_model=models.ChangeDetail)
 def change(reader: ReaderOf, asked: Annotated[OneChange, Query()]) -> Response:
-    """One change with everything that is known of how it was seen."""
+    """One change with everything known about how it was seen."""
     with reader.transaction() as connection:
         row = queries.read_one(connection, "change", **asked.model_dump())
     if row is None:
@@ -57,7 +57,7 @@ def change(reader: ReaderOf, asked: Annotated[OneChange, Query()]) -> Response:
 
 @router.get("/run", response_model=models.Run)
 def run(reader: ReaderOf, asked: Annotated[OneRun, Query()]) -> Response:
-    """What came of every connection in one run."""
+    """The newest poll of every connection in one run."""
     with reader.transaction() as connection:
         at = queries.read_now(connection)
         rows = queries.read(connection, "run_polls", dag_run_id=asked.run)
@@ -65,6 +65,7 @@ def run(reader: ReaderOf, asked: Annotated[OneRun, Query()]) -> Response:
         models.RunPoll(
             **row,
             advice=advice(row["outcome"], row["error_code"]),
+            is_good=row["outcome"] in GOOD,
             is_failed=row["outcome"] in FAILED,
         )
         for row in rows

@@ -1,4 +1,4 @@
-"""Health: when every app was last seen and what came of its polls; the check of the chains."""
+"""Health: every app's last good poll and the outcomes of its polls; the check of the chains."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from im_attr_audit.outcomes import FAILED
+from im_attr_audit.outcomes import FAILED, GOOD
 from im_attr_audit.page import models, queries
 from im_attr_audit.page.advice import advice
 from im_attr_audit.page.queries import Row
@@ -60,6 +60,7 @@ def _app_health(app: Row, strip: Row | None) -> models.AppHealth:
             **_strip(strip),
             "age_seconds": float(app["age_seconds"]),
             "advice": advice(app["last_outcome"], app["error_code"]),
+            "is_good": app["last_outcome"] in GOOD,
             "last_poll_failed": app["last_outcome"] in FAILED,
         }
     )

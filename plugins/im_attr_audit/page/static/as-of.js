@@ -1,4 +1,4 @@
-// As of: the names at an instant, with what is not certain; or two instants side by side.
+// As of: the names at an instant, with the uncertain ones marked; or two instants side by side.
 import { appName, ask, field, filterForm, h, here, longTime, nameOf, nothingYet, notice, query, run, show, tableFrame, timeInput, when } from "./page.js";
 
 run(async () => {
@@ -13,8 +13,8 @@ run(async () => {
   ], "Instants");
   const seen = then.groups.some((group) => group.slots.length);
   show(form,
-    then.at > then.now ? notice("info", "That instant is still to come.", "What is shown is what is known now; nothing of it is certain.") : null,
-    !seen ? notice("info", "Nothing was known at that instant.", "It is before the first good poll of every app: choose a later one.", { "data-empty": "before" })
+    then.at > then.now ? notice("info", "That instant is in the future.", "The names are those known now; none of them is certain.") : null,
+    !seen ? notice("info", "Nothing was known at that instant.", "It is before the first good poll of every app. Choose a later one.", { "data-empty": "before" })
       : then.compared_with ? comparison(then, all) : then.groups.filter((group) => group.slots.length).map((group) => matrix(group, then.at)),
     seen ? legend() : null);
 });
@@ -58,21 +58,21 @@ function comparison(then, all) {
     for (const slot of group.slots) {
       group.apps.forEach((app, which) => {
         const [a, b] = [slot.cells[which], slot.compared[which]];
-        const apart = differs(a, b);
-        if (!apart) same += 1;
-        if (!apart && !all) return;
+        const isDifferent = differs(a, b);
+        if (!isDifferent) same += 1;
+        if (!isDifferent && !all) return;
         rows.push(h("tr", {},
           h("td", {}, h("bdi", {}, group.app_group)),
           h("td", {}, h("bdi", {}, app.region), h("span", { class: "since" }, app.sdk_app_id)),
           h("td", { class: "number" }, slot.slot),
           cellOf(a), cellOf(b),
-          h("td", {}, apart
+          h("td", {}, isDifferent
             ? h("a", { class: "badge odd", href: `changes?app=${encodeURIComponent(appName(app))}&slot=${slot.slot}` }, h("span", { "aria-hidden": "true" }, "≠ "), "differs")
             : h("span", { class: "none" }, "same"))));
       });
     }
   }
-  const toggle = h("a", { href: here({ all: all ? null : "yes" }) }, all ? "Show only what differs" : `Show also the ${same} that are the same`);
+  const toggle = h("a", { href: here({ all: all ? null : "yes" }) }, all ? "Show only the differences" : `Show also the ${same} that are the same`);
   return [
     h("p", { class: "pager" }, h("span", {}, `${rows.length - (all ? same : 0)} differ, ${same} are the same.`), same || all ? toggle : null),
     rows.length ? tableFrame("Comparison of two instants", h("table", { class: "list" },
@@ -85,5 +85,5 @@ function comparison(then, all) {
 }
 
 function legend() {
-  return h("p", { class: "since" }, "Certain means that the polls on both sides agree: a change that was reverted between two polls cannot be seen. Not certain: between the bounds of a change, or after the last good poll.");
+  return h("p", { class: "since" }, "Certain means that the polls on both sides agree: a change that was reverted between two polls cannot be seen. Not certain: between the bounds of a change, or after the app's last good poll.");
 }

@@ -1,4 +1,4 @@
-// One change in full: both names, both bounds, the run that saw it, its place in the chain.
+// One change in full: both names, both bounds, the run that recorded it, its place in the chain.
 import { announce, ask, h, kindOf, nameOf, runLink, when } from "./page.js";
 
 /** Open the details of a change; ``app`` is region/sdk_app_id. */
@@ -30,15 +30,15 @@ function details(change, app) {
     ["What", [kindOf(change.kind), `, slot ${change.slot}`]],
     ["From", nameOf(change.old_name, change.old_type)],
     ["To", nameOf(change.new_name, change.new_type)],
-    ["Not before", change.not_before ? when(change.not_before, { seconds: true }) : "unknown: it is a baseline"],
+    ["Not before", change.not_before ? when(change.not_before, { seconds: true }) : "unknown: it is part of the baseline"],
     ["Seen at", when(change.seen_at, { seconds: true })],
     ["Recorded at", when(change.recorded_at, { seconds: true })],
     ["Run", change.dag_run_id ? runLink(change.dag_run_id) : "none"],
-    ["Connection", change.conn_id ? h("code", {}, change.conn_id) : h("span", { class: "none" }, "its poll is no longer kept")],
+    ["Connection", change.conn_id ? h("code", {}, change.conn_id) : h("span", { class: "none" }, "its poll has been deleted by retention")],
     ["Reads", change.reads === null ? null : `${change.reads}, in poll ${change.poll_id}`],
     ["Place in the chain", `${change.seq}`],
     ["Hash", h("code", { class: "whole" }, change.row_hash)],
-    ["Hash before", change.prev_hash ? h("code", { class: "whole" }, change.prev_hash) : "none: the first of its app"],
+    ["Previous hash", change.prev_hash ? h("code", { class: "whole" }, change.prev_hash) : "none: it is the first change of its app"],
     ["Answer", change.answer ? h("pre", { tabindex: "0", "aria-label": "The vendor's answer" }, change.answer) : null],
     ["Address", h("a", { href: `changes?app=${encodeURIComponent(app)}&seq=${change.seq}` }, "link to this change")],
   ];

@@ -1,4 +1,4 @@
-// Changes: newest first, filtered, page by page; one of them in full; download of what is filtered.
+// Changes: newest first, filtered, page by page; one of them in full; a download of the filtered changes.
 import { appName, ask, choice, field, filterForm, h, here, KINDS, kindOf, nameOf, nothingYet, notice, query, run, runLink, show, tableFrame, timeInput, when } from "./page.js";
 import { changeDialog } from "./change.js";
 
@@ -71,17 +71,19 @@ function downloads(filter) {
     for (const [name, value] of Object.entries(filter)) if (value) given.set(name, value);
     return `api/changes/download?${given}`;
   };
-  return h("p", { class: "downloads" }, "Download all that this filter shows: ",
+  return h("p", { class: "downloads" }, "Download every change that matches this filter: ",
     h("a", { href: address("csv"), download: "" }, "CSV"), " or ", h("a", { href: address("json"), download: "" }, "JSON"),
-    h("span", { class: "since" }, "For reading, not for verification: im-attr-audit verify takes its own export."));
+    h("span", { class: "since" }, "For reading, not for verification: im-attr-audit verify needs the export for auditors."));
 }
 
 function runPart(run, runId) {
   const failed = run.polls.filter((poll) => poll.is_failed);
+  const good = run.polls.filter((poll) => poll.is_good).length;
+  const late = run.polls.length - good - failed.length;
   const title = h("p", { class: "what" }, "What the run ", runLink(runId), " recorded. ", h("a", { href: here({ run: null, before: null }) }, "Show all runs"));
-  if (!run.polls.length) return h("div", { class: "notice info" }, title, h("p", {}, "It has not polled any app yet, or its polls are no longer kept."));
+  if (!run.polls.length) return h("div", { class: "notice info" }, title, h("p", {}, "It has not polled any app yet, or its polls have been deleted by retention."));
   return h("div", { class: `notice ${failed.length ? "warning" : "good"}` }, title,
-    h("p", {}, `${run.polls.length} connections polled, ${run.polls.length - failed.length} recorded, ${failed.length} failed.`),
+    h("p", {}, `${run.polls.length} connections polled, ${good} good, ${failed.length} failed${late ? `, ${late} superseded by newer polls` : ""}.`),
     failed.length ? h("ul", {}, failed.map((poll) => h("li", {}, h("code", {}, poll.conn_id), `: ${poll.outcome}`,
       poll.error_code ? ` (${poll.error_code})` : "", poll.advice ? `. ${poll.advice}` : "", poll.error_info ? h("span", { class: "since" }, h("bdi", {}, poll.error_info)) : null))) : null);
 }

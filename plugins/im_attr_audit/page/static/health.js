@@ -1,4 +1,4 @@
-// Health: per app the last good poll, what came of the newest and what to do; the chain's check.
+// Health: each app's last good poll, the newest poll's outcome and what to do; the chain check.
 import { ago, appName, ask, h, nothingYet, notice, run, show, span, tableFrame, unreadableList, when } from "./page.js";
 
 run(async () => {
@@ -6,23 +6,23 @@ run(async () => {
   const empty = await nothingYet(health.apps);
   if (empty) return show(empty);
   const chain = h("div", { "aria-live": "polite" }, h("p", { class: "waiting" }, "Recomputing the chain of hashes …"));
-  const bad = health.apps.filter((app) => app.stale || app.last_poll_failed);
+  const bad = health.apps.filter((app) => app.stale || !app.is_good);
   show(
     h("section", { "aria-labelledby": "chain" }, h("h2", { id: "chain" }, "The record's chain"), chain),
     h("section", { "aria-labelledby": "apps" }, h("h2", { id: "apps" }, "Apps"),
       bad.length
         ? notice("warning", `${bad.length} of ${health.apps.length} apps need attention.`, `An app is stale after ${span(health.stale_after_seconds)} without a good poll.`)
-        : notice("good", `All ${health.apps.length} apps are well.`, `An app is stale after ${span(health.stale_after_seconds)} without a good poll.`),
-      health.unreadable.length ? [notice("warning", "Connections that do not identify an app; nothing was sent.", "Fix them in Airflow under Admin, Connections."), unreadableList(health.unreadable)] : null,
+        : notice("good", `All ${health.apps.length} apps are healthy.`, `An app is stale after ${span(health.stale_after_seconds)} without a good poll.`),
+      health.unreadable.length ? [notice("warning", "Misconfigured connections that do not name their app; nothing was sent.", "Fix them in Airflow under Admin, Connections."), unreadableList(health.unreadable)] : null,
       tableFrame("Health of the apps", table(health))));
   await verify(chain, false);
 });
 
 function table(health) {
-  const rank = (app) => (app.stale ? 0 : app.last_poll_failed ? 1 : 2);
+  const rank = (app) => (app.stale ? 0 : app.is_good ? 2 : 1);
   const apps = [...health.apps].sort((a, b) => rank(a) - rank(b));
   return h("table", { class: "list health" },
-    h("caption", { class: "unseen" }, "Health of the apps, those with failures first"),
+    h("caption", { class: "unseen" }, "Health of the apps, those that need attention first"),
     h("thead", {}, h("tr", {}, ["App", "Last good poll", "Newest poll", "Failures in a row", "Polls of the last 24 hours"].map((title) => h("th", { scope: "col" }, title)))),
     h("tbody", {}, apps.map((app) => h("tr", {},
       h("th", { scope: "row" }, h("bdi", {}, app.region), h("span", { class: "since" }, `${app.sdk_app_id}, `, h("bdi", {}, app.app_group))),
@@ -35,8 +35,8 @@ function table(health) {
 }
 
 function outcome(app) {
-  const good = !app.last_poll_failed;
-  return h("span", { class: `badge ${good ? "good" : "bad"}` }, h("span", { "aria-hidden": "true" }, good ? "✓ " : "✕ "), app.last_outcome, app.error_code ? ` ${app.error_code}` : "");
+  const [look, sign] = app.is_good ? ["good", "✓ "] : app.last_poll_failed ? ["bad", "✕ "] : ["unsure", "? "];
+  return h("span", { class: `badge ${look}` }, h("span", { "aria-hidden": "true" }, sign), app.last_outcome, app.error_code ? ` ${app.error_code}` : "");
 }
 
 /** Half an hour a cell: full for good, crossed for failed, half for both, a dot for no poll. */
@@ -67,7 +67,7 @@ function strip(app) {
 }
 
 async function verify(place, again) {
-  const again = h("button", { type: "button", onclick: () => {
+  const checkAgain = h("button", { type: "button", onclick: () => {
     place.replaceChildren(h("p", { class: "waiting" }, "Recomputing the chain of hashes …"));
     verify(place, true);
   } }, "Check again");
@@ -79,9 +79,9 @@ async function verify(place, again) {
         ? notice("good", "Every chain holds.", how, { "data-chain": "ok" })
         : notice("error", `${result.broken.length} chains are broken: the record was altered.`,
           h("span", {}, how, "First bad rows: ", result.broken.map((each) => `${each.region}/${each.sdk_app_id} at ${each.first_bad_seq}`).join(", "), ". Compare with a backup and with im-attr-audit verify."), { "data-chain": "broken" }),
-      again,
-      h("p", { class: "since" }, "A consistent rewrite, a cut tail or a dropped app is found by im-attr-audit verify against heads that were kept elsewhere."));
+      checkAgain,
+      h("p", { class: "since" }, "A consistent rewrite, a cut tail or a dropped app is found by im-attr-audit verify against chain heads that are stored separately."));
   } catch (error) {
-    place.replaceChildren(notice("error", error.message, error.next), again);
+    place.replaceChildren(notice("error", error.message, error.next), checkAgain);
   }
 }

@@ -1,4 +1,4 @@
-// Now: the names as last known, group by group, with who disagrees and how sure it is.
+// Now: the names as last known by app group, with drift and the time bounds of each name.
 import { ago, appName, ask, bounds, h, nameOf, nameText, nothingYet, notice, run, show, tableFrame, when } from "./page.js";
 
 run(async () => {
@@ -10,39 +10,39 @@ run(async () => {
   show(
     stale.length
       ? notice("warning", `${stale.length} of ${apps.length} apps ${stale.length === 1 ? "is" : "are"} stale: no good poll within the limit.`,
-        h("span", {}, "What is shown of them was last known then, and may have changed since. ", h("a", { href: "health" }, "Health says why.")))
+        h("span", {}, "Their names may have changed since. ", h("a", { href: "health" }, "Health shows why.")))
       : null,
     now.groups.map((group) => groupSection(group, now)));
 });
 
 function groupSection(group, now) {
   const id = `group-${group.app_group}`;
-  const apart = group.slots.filter((slot) => !slot.agrees);
+  const drift = group.slots.filter((slot) => !slot.agrees);
   return h("section", { "aria-labelledby": id, class: "group" },
     h("h2", { id }, h("bdi", {}, group.app_group), h("small", {}, ` ${count(group.apps.length, "app")}, ${count(group.slots.length, "slot")}`)),
-    apart.length ? disagreements(apart, group) : null,
+    drift.length ? driftNotice(drift, group) : null,
     group.slots.length
       ? tableFrame(`Names of ${group.app_group}`, group.apps.length > 8 ? byApp(group, now) : bySlot(group, now))
       : notice("info", group.apps.some((app) => app.first_ok_at) ? "None of these apps has a name." : "None of these apps has answered yet.",
-        h("span", {}, h("a", { href: "health" }, "Health"), " says what came of the polls.")));
+        h("span", {}, h("a", { href: "health" }, "Health"), " shows the outcome of the polls.")));
 }
 
 function count(number, word) {
   return `${number} ${word}${number === 1 ? "" : "s"}`;
 }
 
-/** Who says what, where the apps do not say the same. */
-function disagreements(slots, group) {
+/** Which apps have which name, in the slots with drift. */
+function driftNotice(slots, group) {
   return h("div", { class: "notice warning" },
     h("p", { class: "what" }, h("span", { "aria-hidden": "true", class: "sign" }, "≠"), ` ${count(slots.length, "slot")} with drift`),
     h("ul", {}, slots.map((slot) => {
-      const sayers = new Map();
+      const byName = new Map();
       slot.cells.forEach((cell, at) => {
         if (!group.apps[at].first_ok_at) return;
         const name = cell?.name ?? null;
-        sayers.set(name, [...(sayers.get(name) ?? []), group.apps[at]]);
+        byName.set(name, [...(byName.get(name) ?? []), group.apps[at]]);
       });
-      const parts = [...sayers].sort((a, b) => b[1].length - a[1].length);
+      const parts = [...byName].sort((a, b) => b[1].length - a[1].length);
       return h("li", {}, `Slot ${slot.slot}: `, parts.map(([name, who], at) => [
         at ? "; " : "", nameOf(name), " in ",
         who.length > 3 ? `${who.length} apps` : who.map((app) => appLabel(app, group)).join(", ")]));
@@ -65,7 +65,7 @@ function cellOf(cell, app, slot, now, common) {
   const classes = [app.stale ? "stale" : "", odd ? "odd" : "", app.first_ok_at ? "" : "unknown"].join(" ");
   if (!app.first_ok_at) return h("td", { class: classes }, h("span", { class: "none" }, "not known yet"));
   return h("td", { class: classes },
-    odd ? h("span", { class: "badge odd" }, h("span", { "aria-hidden": "true" }, "≠ "), "differs") : null,
+    odd ? h("span", { class: "badge odd" }, h("span", { "aria-hidden": "true" }, "≠ "), "drift") : null,
     odd ? " " : null,
     cell ? nameOf(cell.name, cell.attr_type) : nameOf(null),
     cell ? h("a", { class: "since", href: `changes?app=${encodeURIComponent(appName(app))}&slot=${slot.slot}`, title: `How slot ${slot.slot} of ${appName(app)} came to be called ${nameText(cell.name)}` }, bounds(cell.not_before, cell.seen_at)) : null,

@@ -1,5 +1,5 @@
-// What the views share: making elements, asking the API, showing names, times and troubles.
-// Whatever comes from the record is put into the page as text, never as markup.
+// What the views share: making elements, calling the API, showing names, times and errors.
+// Everything from the record is put into the page as text, never as markup.
 
 const DAG = "im_attr_name_audit";
 
@@ -18,18 +18,18 @@ export function h(tag, attributes = {}, ...children) {
 export const content = document.getElementById("content");
 export const query = new URLSearchParams(location.search);
 
-/** Replace the content and say that the page is ready. */
+/** Replace the content and mark the page as ready. */
 export function show(...nodes) {
   content.replaceChildren(...nodes.flat(Infinity).filter(Boolean));
   document.getElementById("main").setAttribute("aria-busy", "false");
 }
 
-/** Tell a screen reader what has just happened. */
+/** Announce to a screen reader what has just happened. */
 export function announce(text) {
   document.getElementById("said").textContent = text;
 }
 
-export class Trouble extends Error {
+export class PageError extends Error {
   constructor(what, next, code) {
     super(what);
     this.next = next;
@@ -37,7 +37,7 @@ export class Trouble extends Error {
   }
 }
 
-/** Ask the API; parameters that are empty are left out. Throws Trouble. */
+/** Call the API; empty parameters are left out. Throws PageError. */
 export async function ask(path, parameters = {}) {
   const given = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) {
@@ -48,33 +48,33 @@ export async function ask(path, parameters = {}) {
   try {
     answer = await fetch(address, { headers: { Accept: "application/json" } });
   } catch {
-    throw new Trouble("Airflow's API server does not answer.", "See that it is up, then reload this page.", "offline");
+    throw new PageError("Airflow's API server does not answer.", "Check that it is running, then reload this page.", "offline");
   }
   if (answer.ok) return answer.json();
   const said = await answer.json().catch(() => ({}));
   if (answer.status === 401) {
-    throw new Trouble("You are no longer logged in to Airflow.", "Log in to Airflow, then reload this page.", "login");
+    throw new PageError("You are no longer logged in to Airflow.", "Log in to Airflow, then reload this page.", "login");
   }
   if (answer.status === 403) {
-    throw new Trouble(`You may not read the DAG ${DAG}.`, "Ask for read access to it in Airflow.", "forbidden");
+    throw new PageError(`You do not have permission to read the DAG ${DAG}.`, "Ask an Airflow administrator for read access to it.", "forbidden");
   }
   if (answer.status === 422) {
     const details = Array.isArray(said.detail)
       ? said.detail.map((each) => `${each.loc?.at(-1)}: ${each.msg}`).join("; ")
       : said.detail;
-    throw new Trouble("The address asks for something that cannot be.", details ?? "Correct the filter.", "invalid");
+    throw new PageError("This URL has an invalid parameter.", details ?? "Correct the filter.", "invalid");
   }
-  throw new Trouble(said.what ?? said.detail ?? `The page failed (${answer.status}).`, said.next ?? "Reload this page; if it stays, see the log of Airflow's API server.", said.error ?? "failed");
+  throw new PageError(said.what ?? said.detail ?? `The page failed (${answer.status}).`, said.next ?? "Reload this page. If the error remains, check the log of Airflow's API server.", said.error ?? "failed");
 }
 
-/** Run a view: what goes wrong is shown, with what to do. */
+/** Run a view; an error is shown with what to do. */
 export async function run(view) {
   zone();
   try {
     await view();
   } catch (error) {
-    if (!(error instanceof Trouble)) console.error(error);
-    const trouble = error instanceof Trouble ? error : new Trouble("This view cannot be drawn.", String(error), "defect");
+    if (!(error instanceof PageError)) console.error(error);
+    const trouble = error instanceof PageError ? error : new PageError("This view cannot be drawn.", String(error), "defect");
     show(notice("error", trouble.message, trouble.next, { "data-trouble": trouble.code }));
     announce(trouble.message);
   }
@@ -88,25 +88,25 @@ export function notice(kind, what, next, attributes = {}) {
     next ? h("p", {}, next) : null);
 }
 
-/** Where there is no app: how far it is set up, and the next step. Gives null where there is one. */
+/** Without any app: how far the setup is, and the next step. Null where there is an app. */
 export async function nothingYet(apps) {
   if (apps.length) return null;
   const setup = await ask("setup");
   if (setup.unreadable.length) {
-    return [notice("warning", "No app has been polled: the connections are misconfigured.",
+    return [notice("warning", "No app has been polled: every connection is misconfigured.",
       "Fix them in Airflow under Admin, Connections, then trigger the DAG.", { "data-empty": "unreadable" }),
     unreadableList(setup.unreadable)];
   }
   if (setup.apps.length) {
-    return notice("info", "All apps are retired: none is listed any more.",
-      "List connections in the Variable im_attr_audit_conn_ids; Changes and As of still show what was.", { "data-empty": "retired" });
+    return notice("info", "All apps are retired: none is listed now.",
+      "List connections in the Variable im_attr_audit_conn_ids. Changes and As of still show the past.", { "data-empty": "retired" });
   }
   if (setup.targets_listed) {
-    return notice("info", "There are targets, but no poll yet.",
-      h("span", {}, "The next scheduled run makes it; or unpause or trigger ", dagLink("the DAG"), " now."), { "data-empty": "no-poll" });
+    return notice("info", "Connections are listed, but none has been polled yet.",
+      h("span", {}, "The next scheduled run polls them. To poll now, unpause or trigger ", dagLink("the DAG"), "."), { "data-empty": "no-poll" });
   }
-  return notice("info", "There are no targets yet.",
-    h("span", {}, "Make one connection of type tencent_im for each app (Admin, Connections), list their ids in the Variable im_attr_audit_conn_ids as JSON, such as [\"im_frankfurt\"], then unpause ", dagLink("the DAG"), "."), { "data-empty": "no-targets" });
+  return notice("info", "No connections are listed yet.",
+    h("span", {}, "Create one connection of type tencent_im for each app (Admin, Connections), list their ids in the Variable im_attr_audit_conn_ids as JSON, such as [\"im_frankfurt\"], then unpause ", dagLink("the DAG"), "."), { "data-empty": "no-targets" });
 }
 
 export function unreadableList(unreadable) {
@@ -116,7 +116,7 @@ export function unreadableList(unreadable) {
 
 // Links into Airflow --------------------------------------------------------------------------
 
-/** A link into Airflow. In Airflow's frame, which forbids leaving it, Airflow itself follows it. */
+/** A link into Airflow. Inside Airflow's frame, Airflow itself follows it. */
 export function airflowLink(path, ...children) {
   return h("a", { href: `../${path}`, onclick: leaveTheFrame }, ...children);
 }
@@ -140,16 +140,16 @@ function leaveTheFrame(event) {
     link.click();
     link.remove();
   } catch {
-    // Somebody else's frame: the link stays one.
+    // Another site's frame: the link stays an ordinary one.
   }
 }
 
 // Names ---------------------------------------------------------------------------------------
 
-// What has no shape of its own, or turns the direction of the text, is shown by its number.
+// Characters that are invisible or change the direction of text are shown by their number.
 const UNSEEN = /[\p{Cc}\p{Cs}\p{Co}\p{Zl}\p{Zp}\u00ad\u061c\u115f\u1160\u180e\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0]|^\s+|\s+$/gu;
 
-/** A name exactly as it is, and nothing more than text. */
+/** A name exactly as it is, as text only. */
 export function nameOf(name, type = null) {
   if (name === null || name === undefined) return h("span", { class: "none" }, "no name");
   const element = h("bdi", { class: "name" });

@@ -7,7 +7,7 @@
     try {
       wanted = localStorage.getItem("theme");
     } catch {
-      // Storage may be forbidden: then the system's choice counts.
+      // Storage can be blocked; then the system's theme is used.
     }
     const theme = wanted === "dark" || wanted === "light" ? wanted : dark.matches ? "dark" : "light";
     document.documentElement.dataset.theme = theme;

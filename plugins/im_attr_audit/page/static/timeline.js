@@ -1,5 +1,5 @@
 // Timeline: one lane per app and slot, coloured by name; gaps stay gaps, failed polls are marks.
-// vis-timeline draws it; the list below it says the same to those who do not see it.
+// vis-timeline draws it; the list below it has the same content for screen readers.
 import { announce, appName, ask, bounds, choice, colourOf, field, filterForm, h, here, kindOf, KINDS, longTime, nameOf, nameText, nothingYet, notice, query, run, show, tableFrame, timeInput, when } from "./page.js";
 import { changeDialog } from "./change.js";
 import { DataSet, Timeline } from "./vendor/vis-timeline.mjs";
@@ -15,8 +15,8 @@ run(async () => {
   const place = h("div", { class: "timeline" });
   const lanes = lanesOf(data);
   show(form(chosen, setup.apps), windows(data),
-    data.drawn_from ? notice("warning", `Too many changes to draw: whole only from ${longTime(data.drawn_from)} on.`, "Choose a shorter time, one app or one slot.") : null,
-    data.failed_from ? notice("warning", `Too many failed polls to mark: marked only from ${longTime(data.failed_from)} on.`, "Choose a shorter time or one app.") : null,
+    data.drawn_from ? notice("warning", `Too many changes to draw: the timeline is complete only from ${longTime(data.drawn_from)} on.`, "Choose a shorter period, one app or one slot.") : null,
+    data.failed_from ? notice("warning", `Too many failed polls to mark: they are marked only from ${longTime(data.failed_from)} on.`, "Choose a shorter period or one app.") : null,
     !data.apps.length ? notice("info", "No app matches this filter.", h("a", { href: "timeline" }, "Show all apps"), { "data-empty": "no-app" })
       : [controls(() => timeline), place, legend(),
         data.more ? h("p", { class: "pager" }, h("span", {}, `The first ${data.apps.length} apps.`), h("a", { href: here({ after: data.more }) }, "Next apps")) : null,
@@ -155,7 +155,7 @@ function contentOf(shown) {
     return h("span", { class: "cross", role: "img", "aria-label": label, title: label }, "✕");
   }
   if (kind === "gap") {
-    const label = `Not looked, or in vain: from ${longTime(of.gap_from)} to ${longTime(of.gap_to)}`;
+    const label = `No good poll from ${longTime(of.gap_from)} to ${longTime(of.gap_to)}`;
     return h("span", { class: "gap-label", title: label }, "no good poll");
   }
   return "";
@@ -165,18 +165,18 @@ function legend() {
   return h("p", { class: "legend since" },
     h("span", { class: "swatch span c3" }, "name"), " seen with this name; ",
     Object.values(KINDS).map(([sign, word]) => [h("span", { class: "swatch mark" }, sign), ` ${word}; `]),
-    h("span", { class: "swatch cross" }, "✕"), " failed poll; ", h("span", { class: "swatch gap" }, "\u00a0"), " no good poll for too long: changes in this time are unknown. ",
-    "Ctrl and wheel, or + and −, zoom; drag, or the arrow keys, pan.");
+    h("span", { class: "swatch cross" }, "✕"), " failed poll; ", h("span", { class: "swatch gap" }, "\u00a0"), " no good poll: what happened in this period is unknown. ",
+    "Zoom with Ctrl and the mouse wheel, or + and −; pan by dragging or with the arrow keys.");
 }
 
 function list(data) {
-  if (!data.changes.length) return notice("info", "Nothing changed in this time.", null, { "data-empty": "no-change" });
+  if (!data.changes.length) return notice("info", "No change was seen in this period.", null, { "data-empty": "no-change" });
   const shown = data.changes.slice(0, 200);
   return h("details", { class: "as-list" },
-    h("summary", {}, `The ${data.changes.length} changes of this time as a list`),
+    h("summary", {}, `The ${data.changes.length} changes of this period as a list`),
     shown.length < data.changes.length ? h("p", {}, `The newest ${shown.length}; `, h("a", { href: "changes" }, "Changes has all.")) : null,
-    tableFrame("Changes of this time", h("table", { class: "list" },
-      h("caption", { class: "unseen" }, "Changes of this time, newest first"),
+    tableFrame("Changes of this period", h("table", { class: "list" },
+      h("caption", { class: "unseen" }, "Changes of this period, newest first"),
       h("thead", {}, h("tr", {}, ["When", "App", "Slot", "Kind", "From", "To"].map((title) => h("th", { scope: "col" }, title)))),
       h("tbody", {}, shown.map((change) => h("tr", {},
         h("td", {}, change.not_before ? bounds(change.not_before, change.seen_at) : when(change.seen_at)),

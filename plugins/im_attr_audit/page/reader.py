@@ -163,7 +163,7 @@ def _reason(error: DBAPIError | TimeoutError) -> CannotRead | None:
         return CannotRead(
             "database_down",
             "The audit database cannot be reached.",
-            f"Check that Postgres is running and that the connection {READER} (or {WRITER}) has "
+            f"Check that Postgres is up and that the connection {READER} (or {WRITER}) has "
             f"the right host, port, database, user and password. Until then the DAG records "
             f"nothing either; what is recorded is safe.",
         )

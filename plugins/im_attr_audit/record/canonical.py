@@ -8,9 +8,10 @@ hash before as hex. A *token* is one such value as UTF-8. SHA-256 of the text is
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from json import dumps, loads
+from typing import TypeAlias
 
 from im_attr_audit.apps import AppKey
 from im_attr_audit.record.heads import Finding, Head, Watched
@@ -22,6 +23,10 @@ HASHED = (
     *("recorded_at_us", "prior_ok_at_us", "old_not_before_us", "old_seen_at_us"),
 )
 NULL = b"null"
+QUOTE = b'"'
+
+#: A slot's state in tokens: name, type, not before and seen at (microseconds).
+State: TypeAlias = tuple[bytes, bytes, bytes, bytes]
 _SHORT = {8: rb"\b", 9: rb"\t", 10: rb"\n", 12: rb"\f", 13: rb"\r"}
 _CONTROL = re.compile(rb"[\x00-\x1f]")
 
@@ -36,83 +41,101 @@ def escape_controls(quoted: bytes) -> bytes:
     return _CONTROL.sub(lambda m: _SHORT.get(m[0][0]) or b"\\u%04x" % m[0][0], quoted)
 
 
-def kind_of(tokens: Sequence[bytes]) -> str:
-    """The kind of a change, derived from its other columns (`HASHED`)."""
-    old, new = tokens[5], tokens[6]
-    if tokens[9] == b"true":
-        return "baseline"
-    if old == NULL:
-        return "added"
-    if new == NULL:
-        return "removed"
-    return "renamed" if old != new else "retyped"
+def kind_of(is_baseline: bytes, old_name: bytes, new_name: bytes) -> bytes:
+    """The kind of a change, derived from its other columns; all are tokens."""
+    if is_baseline == b"true":
+        return b'"baseline"'
+    if old_name == NULL:
+        return b'"added"'
+    if new_name == NULL:
+        return b'"removed"'
+    return b'"renamed"' if old_name != new_name else b'"retyped"'
 
 
 class Chains:
     """Checks changes as they come: by app, and by ``seq`` within an app.
 
-    Memory grows with the number of apps, not of changes. ``heads`` are the ends of the chains.
+    Memory grows with apps and names, not with changes. ``heads`` are the ends of the chains,
+    ``replayed`` what the changes of each app lead to.
     """
 
     def __init__(self, source: str, watched: Mapping[AppKey, Watched]) -> None:
         self.rows = 0
         self.heads: dict[AppKey, Head] = {}
+        self.replayed: dict[AppKey, dict[bytes, State]] = {}
         self.findings: list[Finding] = []
         self._source = source
         self._watched = watched
+        self._app: AppKey | None = None
         self._place: tuple[bytes, bytes] | None = None
-        self.app = AppKey("", 0)
         self._seen: Watched | None = None
+        self._slots: dict[bytes, State] = {}
         self._seq = 0
-        self._hash: bytes | None = None
+        self._hash = b""
         self._broken = False
 
-    def add(self, tokens: Sequence[bytes], prev_hash: bytes, row_hash: bytes, kind: bytes) -> bool:
-        """One change; ``prev_hash`` is hex or empty. True: the first of its app."""
-        place = (tokens[1], tokens[2])
-        begins = place != self._place
-        if begins:
-            self.end_app()
-            self._begin_app(place)
-        self.rows += 1
-        seq = int(tokens[3])
-        before = self._hash
-        text = b", ".join(tokens) + (b', "' + before + b'"]' if before else b", null]")
-        found = sha256(b"[" + text).hexdigest().encode()
-        if not self._broken and (
-            seq != self._seq + 1
-            or row_hash != found
-            or prev_hash != (before or b"")
-            or kind.decode() != kind_of(tokens)
-        ):
-            self._broken = True
-            what = "the chain is broken at this row"
-            if row_hash == found and seq == self._seq + 1 and prev_hash == (before or b""):
-                what = f"kind is {kind.decode(errors='replace')}, not {kind_of(tokens)}"
-            self.findings.append(Finding(*self.app, seq, what))
-        if self._seen is not None:
-            if seq > self._seq + 1:
-                self._seen.gaps.append((self._seq + 1, seq - 1))
-            if seq in self._seen.wanted:
-                self._seen.hashes[seq] = row_hash.decode(errors="replace")
-            self._seen.last = seq
-        self._seq = seq
-        self._hash = row_hash
-        return begins
+    def add(self, batch: Iterable[Sequence[bytes]]) -> None:
+        """Some changes: the tokens of `HASHED`, prev_hash and row_hash as hex, kind as a token.
 
-    def _begin_app(self, place: tuple[bytes, bytes]) -> None:
+        The hash before the first row is empty.
+        """
+        for row in batch:
+            (_, region, number, written, slot, old, new, _, new_type, is_baseline, *_) = row
+            prev_hash, row_hash, kind = row[19:]
+            if (region, number) != self._place:
+                self._begin(region, number)
+            before = self._hash
+            text = b"[" + b", ".join(row[:19]) + (b', "%b"]' % before if before else b", null]")
+            seq = int(written)
+            if (
+                row_hash != sha256(text).hexdigest().encode()
+                or prev_hash != before
+                or seq != self._seq + 1
+                or kind != kind_of(is_baseline, old, new)
+            ):
+                self._find_break(row, text, seq)
+            if self._seen is not None:
+                self._note(self._seen, seq, row_hash)
+            self._seq = seq
+            self._hash = row_hash
+            if new == NULL:
+                self._slots.pop(slot, None)
+            else:
+                self._slots[slot] = (new, new_type, row[10], row[11])
+            self.rows += 1
 
-        self._place = place
-        self.app = AppKey(loads(place[0]), int(place[1]))
-        self._seen = self._watched.get(self.app)
-        self._seq, self._hash, self._broken = 0, None, False
-        if self.app in self.heads:
-            self._broken = True
-            self.findings.append(Finding(*self.app, None, "its rows do not come in one order"))
-
-    def end_app(self) -> None:
+    def end(self) -> None:
         """Close the chain that is being read; also after the last row."""
-        if self._place is not None and self._hash is not None:
-            self.heads[self.app] = Head(
-                *self.app, self._seq, self._hash.decode(errors="replace"), self._source
-            )
+        if self._app is not None:
+            hash_ = self._hash.decode(errors="replace")
+            self.heads[self._app] = Head(*self._app, self._seq, hash_, self._source)
+
+    def _begin(self, region: bytes, number: bytes) -> None:
+        self.end()
+        self._place = region, number
+        self._app = app = AppKey(loads(region), int(number))
+        self._seen = self._watched.get(app)
+        self._slots = self.replayed.setdefault(app, {})
+        self._seq, self._hash, self._broken = 0, b"", False
+        if app in self.heads:
+            self._broken = True
+            self.findings.append(Finding(*app, None, "its rows do not come in one order"))
+
+    def _find_break(self, row: Sequence[bytes], text: bytes, seq: int) -> None:
+        """The first row of an app that does not follow, and what of it."""
+        if self._broken or self._app is None:
+            return
+        self._broken = True
+        what = "the chain is broken at this row"
+        follows = row[19] == self._hash and seq == self._seq + 1
+        if follows and row[20] == sha256(text).hexdigest().encode():
+            derived = loads(kind_of(row[9], row[5], row[6]))
+            what = f"kind is {row[21].strip(QUOTE).decode(errors='replace')}, not {derived}"
+        self.findings.append(Finding(*self._app, seq, what))
+
+    def _note(self, seen: Watched, seq: int, row_hash: bytes) -> None:
+        if seq > self._seq + 1:
+            seen.gaps.append((self._seq + 1, seq - 1))
+        if seq in seen.wanted:
+            seen.hashes[seq] = row_hash.decode(errors="replace")
+        seen.last = seq

@@ -9,16 +9,16 @@ or a column of another type could show a reader something else than what is stor
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
-from queue import Queue
-from threading import Thread
-from typing import Any
+from typing import TypeAlias
 
 from sqlalchemy import Connection, text
 
 from im_attr_audit.errors import AttrAuditError
 from im_attr_audit.record.canonical import NULL, escape_controls
+
+Take: TypeAlias = Callable[[list[list[bytes]]], None]
 
 
 class NotATable(AttrAuditError):
@@ -129,8 +129,13 @@ def prepare(connection: Connection) -> None:
             )
 
 
-def rows(connection: Connection, table: str, order: str) -> Iterator[list[list[bytes]]]:
-    """The rows of a table in batches; a value is a token, a time or hash as Postgres writes it."""
+def read_rows(connection: Connection, table: str, order: str, take: Take) -> None:
+    """Give the rows of a table to ``take``, in batches.
+
+    A value is a token, or a time or a hash as Postgres writes it. It all happens in one thread:
+    psycopg2 releases the interpreter for every row, and a second thread would have to be waited
+    for each time.
+    """
     columns = TABLES[table]
     written = [
         f"case when c.{name} then 'true' when not c.{name} then 'false' end"
@@ -144,39 +149,31 @@ def rows(connection: Connection, table: str, order: str) -> Iterator[list[list[b
         f"to stdout (format csv, delimiter e'\\x1f', null 'null', quote '\"', escape e'\\\\', "
         f"force_quote ({', '.join(texts)}))"
     )
-    batches: Queue[list[bytes] | BaseException | None] = Queue(maxsize=4)
-    sink = _Sink(batches)
-
-    def copy() -> None:
-        try:
-            cursor = connection.connection.cursor()
-            cursor.copy_expert(statement, sink)
-            cursor.close()
-            batches.put(sink.batch)
-            batches.put(None)
-        except BaseException as error:  # raised again by the reader
-            batches.put(error)
-
-    # psycopg2 pushes rows; the queue lets them be pulled, a few batches at a time.
-    Thread(target=copy, name=f"copy {table}", daemon=True).start()
-    while (batch := batches.get()) is not None:
-        if isinstance(batch, BaseException):
-            raise batch
-        yield _split(batch, len(columns))
+    sink = _Sink(lambda batch: take(_split(batch, len(columns))))
+    cursor = connection.connection.cursor()
+    try:
+        cursor.copy_expert(statement, sink)
+    finally:
+        cursor.close()
+    sink.flush()
 
 
 class _Sink:
     """What psycopg2 writes to: each call gets one row."""
 
-    def __init__(self, batches: Queue[Any]) -> None:
-        self.batch: list[bytes] = []
-        self._batches = batches
+    def __init__(self, take: Callable[[list[bytes]], None]) -> None:
+        self._batch: list[bytes] = []
+        self._take = take
 
     def write(self, row: bytes) -> None:
-        self.batch.append(row)
-        if len(self.batch) >= _BATCH:
-            self._batches.put(self.batch)
-            self.batch = []
+        self._batch.append(row)
+        if len(self._batch) >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        batch, self._batch = self._batch, []
+        if batch:
+            self._take(batch)
 
 
 def _split(batch: list[bytes], columns: int) -> list[list[bytes]]:

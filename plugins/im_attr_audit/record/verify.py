@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,12 +21,10 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, text
 
 from im_attr_audit.apps import AppKey
-from im_attr_audit.record.canonical import HASHED, NULL, Chains, token
+from im_attr_audit.record.canonical import HASHED, NULL, Chains, State, token
 from im_attr_audit.record.heads import Finding, Head, NotAnExport, check_heads, watch
-from im_attr_audit.record.tables import Microseconds, prepare, rows
+from im_attr_audit.record.tables import Microseconds, prepare, read_rows
 
-#: A slot's state, as the tables write it: name, type, not before, seen at.
-State = tuple[bytes, bytes, bytes, bytes]
 Replayed = dict[AppKey, dict[bytes, State]]
 
 
@@ -56,7 +54,8 @@ def check_database(engine: Engine, witnessed: Iterable[Head] = ()) -> Checked:
     ).connect() as connection:
         prepare(connection)
         chains = Chains("database", watched)
-        replayed = _read_changes(connection, chains)
+        _read_changes(connection, chains)
+        replayed = chains.replayed
         unlike, digests = _compare_snapshot(connection, replayed)
         hidden, notes = _compare_apps(connection, replayed, digests)
         findings = [*chains.findings, *unlike, *hidden, *_check_polls(connection)]
@@ -64,58 +63,63 @@ def check_database(engine: Engine, witnessed: Iterable[Head] = ()) -> Checked:
     return Checked(chains.rows, tuple(chains.heads.values()), tuple(findings), notes)
 
 
-def _read_changes(connection: Connection, chains: Chains) -> Replayed:
-    """Check the chains; what replaying them gives."""
+def _read_changes(connection: Connection, chains: Chains) -> None:
     times = Microseconds()
-    replayed: Replayed = {}
-    slots: dict[bytes, State] = {}
-    for batch in rows(connection, "change", "c.region, c.sdk_app_id, c.seq"):
+
+    def take(batch: list[list[bytes]]) -> None:
         for row in batch:
-            state = (row[6], row[8], row[10], row[11])
             try:
-                for column in (10, 11, 15, 16, 17, 18):
-                    row[column] = times[row[column]]
+                row[10] = times[row[10]]
+                row[11] = times[row[11]]
+                row[15] = times[row[15]]
+                row[16] = times[row[16]]
+                row[17] = times[row[17]]
+                row[18] = times[row[18]]
             except ValueError:
                 pass  # no hash can have held such a time, so the chain is broken here
-            if chains.add(row[:19], _hex(row[19]), _hex(row[20]), row[21].strip(b'"')):
-                slots = replayed.setdefault(chains.app, {})
-            if state[0] == NULL:
-                slots.pop(row[4], None)
-            else:
-                slots[row[4]] = state
-    chains.end_app()
-    return replayed
+            row[19] = b"" if row[19] == NULL else row[19][2:]  # after the \x
+            row[20] = row[20][2:]
+        chains.add(batch)
+
+    read_rows(connection, "change", "c.region, c.sdk_app_id, c.seq", take)
+    chains.end()
 
 
 def _compare_snapshot(
     connection: Connection, replayed: Replayed
 ) -> tuple[list[Finding], dict[AppKey, bytes]]:
     """The stored snapshot must be what replaying gives; also its digest for each app."""
-    findings = []
-    digests = {}
-    unread = {app for app, slots in replayed.items() if slots}
-    for app, stored in _snapshots(connection):
-        unread.discard(app)
+    findings: list[Finding] = []
+    digests: dict[AppKey, bytes] = {}
+    times = Microseconds()
+    place: tuple[bytes, bytes] | None = None
+    stored: dict[bytes, State] = {}
+
+    def end_app() -> None:
+        if place is None:
+            return
+        app = AppKey(json.loads(place[0]), int(place[1]))
         digests[app] = _digest(stored)
         slots = replayed.get(app, {})
         unlike = {slot for slot in slots.keys() | stored if slots.get(slot) != stored.get(slot)}
-        findings += [_unlike(app, slot) for slot in sorted(unlike, key=int)]
-    for app in sorted(unread):
-        findings += [_unlike(app, slot) for slot in sorted(replayed[app], key=int)]
-    return findings, digests
+        findings.extend(_unlike(app, slot) for slot in sorted(unlike, key=int))
 
-
-def _snapshots(connection: Connection) -> Iterator[tuple[AppKey, dict[bytes, State]]]:
-    place, slots = None, dict[bytes, State]()
-    for batch in rows(connection, "snapshot", "c.region, c.sdk_app_id, c.slot"):
+    def take(batch: list[list[bytes]]) -> None:
+        nonlocal place, stored
         for region, number, slot, name, attr_type, not_before, seen_at in batch:
             if (region, number) != place:
-                if place:
-                    yield AppKey(json.loads(place[0]), int(place[1])), slots
-                place, slots = (region, number), {}
-            slots[slot] = (name, attr_type, not_before, seen_at)
-    if place:
-        yield AppKey(json.loads(place[0]), int(place[1])), slots
+                end_app()
+                place, stored = (region, number), {}
+            try:
+                stored[slot] = (name, attr_type, times[not_before], times[seen_at])
+            except ValueError:  # no change can have led to it
+                stored[slot] = (name, attr_type, not_before, seen_at)
+
+    read_rows(connection, "snapshot", "c.region, c.sdk_app_id, c.slot", take)
+    end_app()
+    for app in sorted(app for app, slots in replayed.items() if slots and app not in digests):
+        findings += [_unlike(app, slot) for slot in sorted(replayed[app], key=int)]
+    return findings, digests
 
 
 def _unlike(app: AppKey, slot: bytes) -> Finding:
@@ -127,9 +131,11 @@ def _compare_apps(
     connection: Connection, replayed: Replayed, digests: Mapping[AppKey, bytes]
 ) -> tuple[list[Finding], tuple[str, ...]]:
     """An app's digest must be that of its snapshot, and no app with changes may be hidden."""
-    findings, notes = [], []
+    findings: list[Finding] = []
+    notes: list[str] = []
     hidden = set(replayed)
-    for batch in rows(connection, "app", "c.region, c.sdk_app_id"):
+
+    def take(batch: list[list[bytes]]) -> None:
         for region, number, first_ok_at, digest in batch:
             app = AppKey(json.loads(region), int(number))
             if app not in replayed and (not _is_label(app.region) or app.sdk_app_id <= 0):
@@ -145,6 +151,8 @@ def _compare_apps(
             if _hex(digest) != digests.get(app, _digest({})):
                 what = "app.snapshot_digest is not that of the snapshot"
                 findings.append(Finding(*app, None, what, "snapshot"))
+
+    read_rows(connection, "app", "c.region, c.sdk_app_id", take)
     findings += [
         Finding(*app, None, "has changes, but no row in app that lets views show them", "app")
         for app in sorted(hidden)
@@ -183,16 +191,12 @@ def check_export(path: Path, witnessed: Iterable[Head] = ()) -> Checked:
             )
         try:
             for record in reader:
-                tokens = [_token(record, column) for column in HASHED]
-                chains.add(
-                    tokens,
-                    record["prev_hash"].encode(),
-                    record["row_hash"].encode(),
-                    record["kind"].encode(),
-                )
+                row = [_token(record, column) for column in HASHED]
+                row += [record["prev_hash"].encode(), record["row_hash"].encode()]
+                chains.add([[*row, token(record["kind"])]])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise NotAnExport(f"{path}: a row cannot be read: {error}") from None
-    chains.end_app()
+    chains.end()
     findings = (*chains.findings, *check_heads(witnessed, watched))
     return Checked(chains.rows, tuple(chains.heads.values()), findings)
 
@@ -214,7 +218,7 @@ def _token(record: Mapping[str, str], column: str) -> bytes:
 
 
 def _hex(written: bytes) -> bytes:
-    return b"" if written == NULL else written.strip(b'"').lstrip(b"\\").removeprefix(b"x")
+    return b"" if written == NULL else written[2:]  # after the \x
 
 
 def _digest(slots: Mapping[bytes, State]) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg2
 import pytest
 from im_attr_audit.errors import Unavailable
-from im_attr_audit.record.clock import correct_future_times
+from im_attr_audit.record.database_clock import correct_future_times
 from im_attr_audit.record.migrate import migrate, revisions
 from im_attr_audit.record.runs import read_run
 from im_attr_audit.record.store import record_polls

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from im_attr_audit.errors import Misconfigured
 from im_attr_audit.names import AttrName
-from im_attr_audit.record.clock import Clock, read_clock
+from im_attr_audit.record.clock import Clock
+from im_attr_audit.record.database_clock import read_clock
 from im_attr_audit.record.runs import retire_apps
 from im_attr_audit.tencent import answer
 from im_attr_audit.tencent.answer import Reply

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from im_attr_audit.errors import AttrAuditError
 from im_attr_audit.settings import AUDIT_DB, AUDIT_DB_READER, DATABASE_URL
@@ -78,6 +78,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     migrate.set_defaults(run=_migrate)
 
+    _add_verify(commands)
+
+    retention = commands.add_parser(
+        "retention",
+        help="drop polls older than some months; never touches change",
+        description=f"Drop the monthly partitions of attr_audit.poll that are older than the "
+        f"months to keep, in the database at {URL_VARIABLE} (the owner's URL). The table change "
+        "is never touched.",
+    )
+    retention.add_argument(
+        "--keep-months",
+        type=_months,
+        default=25,
+        metavar="N",
+        help="whole months to keep beside the running one (default: %(default)s)",
+    )
+    retention.set_defaults(run=_retention)
+    return parser
+
+
+def _add_verify(commands: Any) -> None:
     verify = commands.add_parser(
         "verify",
         help="check that the record is what was recorded",
@@ -108,23 +129,6 @@ def _parser() -> argparse.ArgumentParser:
         "the events are of the other one",
     )
     verify.set_defaults(run=_verify)
-
-    retention = commands.add_parser(
-        "retention",
-        help="drop polls older than some months; never touches change",
-        description=f"Drop the monthly partitions of attr_audit.poll that are older than the "
-        f"months to keep, in the database at {URL_VARIABLE} (the owner's URL). The table change "
-        "is never touched.",
-    )
-    retention.add_argument(
-        "--keep-months",
-        type=_months,
-        default=25,
-        metavar="N",
-        help="whole months to keep beside the running one (default: %(default)s)",
-    )
-    retention.set_defaults(run=_retention)
-    return parser
 
 
 def _months(given: str) -> int:

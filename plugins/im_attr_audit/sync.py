@@ -17,7 +17,8 @@ from typing import Any
 from sqlalchemy import Engine
 
 from im_attr_audit.errors import Misconfigured, PollFailed, Unavailable
-from im_attr_audit.record.clock import Clock, correct_future_times, read_clock
+from im_attr_audit.record.clock import Clock
+from im_attr_audit.record.database_clock import correct_future_times, read_clock
 from im_attr_audit.record.rules import Poll, Read, needs_confirmation
 from im_attr_audit.record.store import Recorded, record_polls, record_unchanged, recorded_as
 from im_attr_audit.tencent.client import Pool, TencentImClient

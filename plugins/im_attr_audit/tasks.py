@@ -130,13 +130,12 @@ def sync(
     first_try = ti.max_tries - (ti.task.retries or 0) + 1
     engine = audit_engine()
     try:
-        finished = read_finished(
-            engine,
-            dag_run_id=dag_run_id,
-            first_try=first_try,
-            conn_ids=conn_ids,
-            begun_at=begun_at,
-        )
+        this_run: dict[str, Any] = {
+            "dag_run_id": dag_run_id,
+            "conn_ids": conn_ids,
+            "begun_at": begun_at,
+        }
+        finished = read_finished(engine, first_try=first_try, **this_run)
         done = {poll.conn_id for poll in finished}
         targets, unknown = _targets(
             engine,

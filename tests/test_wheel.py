@@ -42,11 +42,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_carries_the_schema_and_the_queries(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     carried = {name.removeprefix("im_attr_audit/") for name in names if "/sql/" in name}
+    package = ROOT / "plugins" / "im_attr_audit"
     there = {
-        str(path.relative_to(ROOT))
-        for path in (ROOT / "sql").rglob("*")
+        str(path.relative_to(root))
+        for root, folder in ((ROOT, ROOT / "sql"), (package, package / "page" / "sql"))
+        for path in folder.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    assert "page/sql/changes.sql" in there
     assert carried == there
     assert not [name for name in names if name.startswith(("tests/", "launch/"))]
 

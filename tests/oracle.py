@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from simulator.records import LogEntry, Truth
@@ -74,9 +74,17 @@ def _seen(entry: LogEntry) -> Seen:
     return Seen("invalid", {}, entry)
 
 
+_MINUTE = timedelta(minutes=1)
+#: The lower bound of a change where no earlier good poll has a time that can be trusted.
+UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 @dataclass(slots=True)
 class AppOracle:
-    """The expected state of one app."""
+    """The expected state of one app.
+
+    ``goods``: when its good polls were sent, without those whose times turned out to be wrong.
+    """
 
     names: dict[int, Named] = field(default_factory=dict)
     first_seen: bool = False
@@ -87,6 +95,28 @@ class AppOracle:
     ok_asked_at: datetime | None = None
     ok_read: Seen | None = None
     emptied: tuple[str, Seen, Seen] | None = None
+    emptied_at: datetime | None = None
+    goods: list[datetime] = field(default_factory=list)
+
+    def jump(self, by: timedelta) -> None:
+        """The database's clock jumps by so much: what is recorded becomes older by that."""
+        for name in ("ended", "newest", "ok_asked_at", "emptied_at"):
+            at = getattr(self, name)
+            if at is not None and at != UNKNOWN:
+                setattr(self, name, at - by)
+        self.goods = [at - by for at in self.goods]
+
+    def _correct(self, now: datetime) -> None:
+        """Times in the future are not trusted."""
+        times = (self.ended, self.newest, self.ok_asked_at, self.emptied_at)
+        if not any(at is not None and at > now + _MINUTE for at in times):
+            return
+        self.ended = self.newest = None
+        self.goods = [at for at in self.goods if at <= now]
+        if self.ok_asked_at is not None and self.ok_asked_at > now:
+            self.ok_asked_at = max(self.goods, default=UNKNOWN)
+        if self.emptied_at is not None and self.emptied_at > now:
+            self.emptied = self.emptied_at = None
 
     def differs(self, names: Mapping[int, Named]) -> bool:
         """Whether an answer has to be confirmed."""
@@ -99,6 +129,8 @@ class AppOracle:
 
         ``hung_up``: its last request never came to be, as no connection was to be had.
         """
+        if poll.api is not None:  # a connection that cannot be used is not looked up
+            self._correct(poll.requested_at)
         late = self.ended is not None and poll.requested_at < self.ended
         if poll.responded_at is not None:
             self.ended = max(poll.responded_at, self.ended or poll.responded_at)
@@ -113,7 +145,7 @@ class AppOracle:
         if late and failed is None:
             return "late", []
         if any(read.names for read in reads) or api not in (source, None):
-            self.emptied = None
+            self.emptied = self.emptied_at = None
         if failed is not None:
             return failed, []
 
@@ -126,7 +158,8 @@ class AppOracle:
         new_read, next_read = first, last
         if self.names and not settled:
             if self.emptied is None or self.emptied[0] == run:
-                self.emptied = self.emptied or (run, first, last)
+                if self.emptied is None:
+                    self.emptied, self.emptied_at = (run, first, last), poll.first_responded_at
                 return "unstable", []
             _, new_read, next_read = self.emptied
 
@@ -141,8 +174,10 @@ class AppOracle:
             changes.append(
                 Expected(slot, old, new, baseline, before, self.ok_read, new_read, next_read)
             )
-        self.names, self.first_seen, self.ok_api, self.emptied = settled, True, api, None
+        self.names, self.first_seen, self.ok_api = settled, True, api
+        self.emptied = self.emptied_at = None
         self.ok_asked_at, self.ok_read = poll.last_requested_at, last
+        self.goods.append(poll.last_requested_at)
         return "ok", changes
 
     def _settled(self, names: Mapping[int, Named]) -> dict[int, Named]:
@@ -154,16 +189,26 @@ class AppOracle:
         }
 
 
-def assert_recorded(change: Any, expected: Expected) -> None:
-    """A row of ``change`` is the expected one, and its bounds are those of the reads."""
+def assert_recorded(change: Any, expected: Expected, *, since: int = 0, right: bool = True) -> None:
+    """A row of ``change`` is the expected one, and its bounds are those of the reads.
+
+    ``since``: the log's number at which the clock last jumped; ``right``: whether it is right now.
+    """
     old, new = expected.old or (None, None), expected.new or (None, None)
     assert (change.slot, change.old_name, change.new_name) == (expected.slot, old[0], new[0])
     assert (change.old_type, change.new_type) == (old[1], new[1])
     assert change.is_baseline == expected.is_baseline
-    assert change.not_before == expected.not_before
+    if expected.not_before == UNKNOWN:
+        # Or when it was first polled, where that time can be trusted.
+        assert change.not_before is not None
+    else:
+        assert change.not_before == expected.not_before
     departed = expected.new_read.entry.departed_at
     assert departed is not None
-    assert departed <= change.seen_at, (change, expected)
+    if not right:
+        return
+    if expected.new_read.entry.seq > since:
+        assert departed <= change.seen_at, (change, expected)
     if expected.old_read is not None and change.not_before is not None:
         assert change.not_before <= expected.old_read.entry.arrived_at, (change, expected)
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,12 +30,15 @@ from im_attr_audit.errors import Misconfigured
 from im_attr_audit.record.runs import retire_apps
 from im_attr_audit.record.store import Recorded
 from im_attr_audit.tencent.target import Target, Unresolved
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from launch.postgres import EmbeddedPostgres
 from simulator.control import Simulator
 from simulator.records import LogEntry
 from simulator.world import SimulatorError
-from tests.conftest import fresh_audit_db
+from tests.clocks import jump
+from tests.conftest import AuditDb, fresh_audit_db
 from tests.counts import count, counted
 from tests.oracle import AppOracle, Expected, assert_recorded, assert_true_time, reads_of
 from tests.rig import Record, Rig, app_of, assert_chains_hold
@@ -90,6 +94,24 @@ _FAULTS: list[str | dict[str, Any]] = [
 _faults: st.SearchStrategy[list[Any]] = st.lists(st.sampled_from(_FAULTS), max_size=3)
 
 
+#: What a writer that lies could say of an app that has been seen; the database refuses each.
+_LIES = (
+    "update attr_audit.app set last_ok_at = '2099-01-01Z'",
+    "update attr_audit.app set last_ok_at = 'infinity'",
+    "update attr_audit.app set last_ok_at = last_ok_at - interval '1 day'",
+    "update attr_audit.app set last_poll_ended_at = '-infinity'",
+    "update attr_audit.app set last_poll_ended_at = now() + interval '999 days'",
+    "update attr_audit.app set first_ok_at = '0044-03-15 BC'",
+    "update attr_audit.app set emptied_seen_at = now(), emptied_dag_run_id = 'forged'",
+    "update attr_audit.app set last_ok_at = null, first_ok_at = null, ok_api = null",
+    "delete from attr_audit.app",
+    "update attr_audit.poll set outcome = 'ok'",
+    "with one as (select * from attr_audit.poll where sdk_app_id = :app order by poll_id desc "
+    "limit 1) insert into attr_audit.change (region, sdk_app_id, slot, new_name, is_baseline, "
+    "seen_at, poll_id) select region, sdk_app_id, 900, 'forged', true, now(), poll_id from one",
+)
+
+
 @dataclass
 class _Actor:
     """One call of sync_apps: its run, and the requests that it made."""
@@ -122,6 +144,7 @@ class History(RuleBasedStateMachine):
     """One made-up history; `rig` is set before it runs."""
 
     rig: ClassVar[Rig]
+    db: ClassVar[AuditDb]
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,6 +160,10 @@ class History(RuleBasedStateMachine):
         self.expected: list[tuple[int, Any, Expected]] = []
         self.run = self.rig.new_run()
         self.sound = True
+        self.changes = 0
+        self.clock_is_off = timedelta(0)
+        self.jumped_after = 0
+        self.jumps = 0
 
     @initialize(given=st.lists(st.tuples(st.sampled_from(REGIONS), _names), min_size=3, max_size=3))
     def begin(self, given: list[tuple[str, dict[int, str]]]) -> None:
@@ -185,6 +212,38 @@ class History(RuleBasedStateMachine):
             if app in ours:
                 assert retired == (ours[app] not in listed)
                 count(_HELD, "apps retired" if retired else "apps returned")
+
+    @precondition(lambda self: not self.held)
+    @rule(days=st.sampled_from([-2, -1, 1, 2, None]))
+    def the_databases_clock_jumps(self, days: int | None) -> None:
+        """By so many days, or back to the right time."""
+        self._judge()
+        self._jump(-self.clock_is_off if days is None else timedelta(days=days))
+
+    def _jump(self, by: timedelta) -> None:
+        jump(self.db, by, [app_of(target) for target in self.targets])
+        for oracle in self.oracles:
+            oracle.jump(by)
+        self.clock_is_off += by
+        self.jumped_after = self._mark()
+        self.jumps += 1
+        count(_HELD, "jumps of the database's clock")
+
+    @precondition(lambda self: not self.held)
+    @rule(app=_apps, lie=st.sampled_from(_LIES))
+    def the_writer_lies(self, app: int, lie: str) -> None:
+        if not self.oracles[app].first_seen:
+            return
+        before = self._record()
+        region, number = app_of(self.targets[app])
+        of_app = "" if lie.startswith("with") else " where region = :region and sdk_app_id = :app"
+        with pytest.raises(DBAPIError), self.rig.engine.begin() as connection:
+            connection.execute(text(lie + of_app), {"region": region, "app": number})
+        assert self._record() == before
+        count(_HELD, "lies of the writer refused")
+
+    def _record(self) -> Record:
+        return Record.read(self.rig.engine, [app_of(target) for target in self.targets])
 
     def _mend_key(self, app: int) -> None:
         key = self.simulator.key(*app_of(self.targets[app]))
@@ -342,7 +401,7 @@ class History(RuleBasedStateMachine):
 
     def _judge(self) -> None:
         """Every poll that was recorded since, against the oracle."""
-        record = Record.read(self.rig.engine, [app_of(target) for target in self.targets])
+        record = self._record()
         log = self.simulator.log()
         places = {app_of(target): number for number, target in enumerate(self.targets)}
         for poll in record.polls:
@@ -363,13 +422,16 @@ class History(RuleBasedStateMachine):
             changes = [c for c in record.changes if c.poll_id == poll.poll_id]
             assert len(changes) == len(expected), (changes, expected)
             for change, wanted in zip(changes, expected, strict=True):
-                assert_recorded(change, wanted)
-                self.expected.append((app, change, wanted))
+                right = self.clock_is_off == timedelta(0)
+                assert_recorded(change, wanted, since=self.jumped_after, right=right)
+                if right and wanted.new_read.entry.seq > self.jumped_after:
+                    self.expected.append((app, change, wanted))
+                self.changes += 1
                 count("histories: changes by kind", change.kind)
             count(_TITLE, poll.outcome)
             if hung_up:
                 count(_HUNG_UP, hung_up)
-        assert len(record.changes) == len(self.expected)
+        assert len(record.changes) == self.changes
         for number, target in enumerate(self.targets):
             known = {slot: name for slot, (name, _) in self.oracles[number].names.items()}
             assert record.names_of(app_of(target)) == known
@@ -382,6 +444,8 @@ class History(RuleBasedStateMachine):
             return
         self.simulator.clear_faults()
         self._judge()
+        if self.clock_is_off:
+            self._jump(-self.clock_is_off)
         for app in range(len(self.targets)):
             self._mend_key(app)
         sufficing = 0
@@ -392,7 +456,11 @@ class History(RuleBasedStateMachine):
             sufficing += all(each.outcome in ("ok", "unstable") for each in recorded)
             if sufficing == 2:
                 break
-        record = self.rig.record(*self.targets)
+        record = self._record()
+        if self.jumps:  # its times need not be in order
+            record.check_names_and_chain()
+        else:
+            record.check()
         for target in self.current:
             truth = self.simulator.truth(*app_of(target), api=target.api)
             polls = record.polls_of(app_of(target))
@@ -427,7 +495,7 @@ def run_histories(
                     assert_chains_hold(History.rig.engine)
                 stack.pop_all().close()
                 db = stack.enter_context(fresh_audit_db(postgres, template))
-                History.rig = Rig(simulator, db.writer)
+                History.rig, History.db = Rig(simulator, db.writer), db
                 left = 100
             left -= 1
             return History()

@@ -107,6 +107,11 @@ def _list_apps(server: SimulatorServer, asked: _Asked) -> object:
     return server.world.describe()
 
 
+@_command("GET", "/signatures")
+def _list_signatures(server: SimulatorServer, asked: _Asked) -> object:
+    return sorted(server.world.signatures - {""})
+
+
 @_command("POST", "/apps")
 def _add_apps(server: SimulatorServer, asked: _Asked) -> object:
     wanted = asked["apps"]

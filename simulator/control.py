@@ -328,6 +328,10 @@ class Simulator:
 
     # What happened -------------------------------------------------------------------------------
 
+    def signatures(self) -> list[str]:
+        """Every UserSig that came with a request."""
+        return list(self._get("/signatures"))
+
     def log(self, after: int = 0) -> list[LogEntry]:
         """Every request after this ``seq``, in the order of arrival."""
         return log_entries(self._get("/log", after=after))

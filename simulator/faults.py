@@ -36,7 +36,7 @@ class Fault:
     """One way to misbehave. ``seconds`` delays any kind. Unused fields are ignored.
 
     ``%URL%`` and ``%USERSIG%`` in ``info`` or ``body`` become what the request carried: a vendor
-    that quotes a secret back at us.
+    that quotes a secret back at us. ``spelling`` is how it writes the secret (see ``spellings``).
     """
 
     kind: str
@@ -55,6 +55,7 @@ class Fault:
     reset: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
     types: Mapping[str, int] = field(default_factory=dict)
+    spelling: str = "as_it_is"
 
     @classmethod
     def from_json(cls, given: str | Mapping[str, Any]) -> Fault:

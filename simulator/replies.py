@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from simulator.faults import Fault
 from simulator.signature import Refusal
+from simulator.spellings import SPELLINGS
 from simulator.world import TIMPUSH, Judged
 
 _BAD_GATEWAY_PAGE = (
@@ -68,6 +69,7 @@ def good(
 def faulty(fault: Fault, target: str, judged: Judged, true_reply: Callable[[], Reply]) -> Reply:
     """What this fault makes of the answer to a request for ``target``."""
     kind = fault.kind
+    quoted = SPELLINGS[fault.spelling](judged.usersig)
     if kind == "answer_names" and not judged.refusal:
         return good(judged.api, fault.names, fault.types)
     if kind == "bad_gateway":
@@ -76,14 +78,14 @@ def faulty(fault: Fault, target: str, judged: Judged, true_reply: Callable[[], R
     if kind == "code":
         info = fault.info
         if isinstance(info, str):
-            info = info.replace("%URL%", target).replace("%USERSIG%", judged.usersig)
+            info = info.replace("%URL%", target).replace("%USERSIG%", quoted)
         body = {"ActionStatus": "FAIL", "ErrorCode": fault.code, "ErrorInfo": info}
         # The log gets the text as it was planned, not what the request put into it.
         logged = fault.info if isinstance(fault.info, str) else json.dumps(fault.info)
         return Reply(fault.status, _json(body), "code", code=fault.code, info=logged)
     if kind == "raw":
         raw = fault.body.replace(b"%URL%", target.encode("latin-1", "replace"))
-        raw = raw.replace(b"%USERSIG%", judged.usersig.encode("utf-8", "replace"))
+        raw = raw.replace(b"%USERSIG%", quoted.encode("utf-8", "replace"))
         return Reply(fault.status, raw, "other", fault.headers, fault.chunked)
     if kind == "redirect":
         return Reply(fault.status, b"", "other", {"Location": fault.location})

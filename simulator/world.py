@@ -114,6 +114,8 @@ class World:
         self.apps: dict[tuple[str, int], App] = {}
         self.failing: set[str] = set()
         self.ports: dict[str, int] = {}
+        #: Every UserSig that came: a test looks for traces of them elsewhere.
+        self.signatures: set[str] = set()
 
     def now(self) -> float:
         """The vendor's clock: expiry and lock-out go by it."""
@@ -246,6 +248,7 @@ class World:
         text = given.get("sdkappid", "")
         app_id = int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None
         usersig = given.get("usersig", "")
+        self.signatures.add(usersig)
 
         def judged(refusal: Refusal | None, app: App | None = None) -> Judged:
             return Judged(app_id, api, app, refusal, usersig)

@@ -19,6 +19,8 @@ from typing import Final
 from im_attr_audit.names import AttrName
 from im_attr_audit.tencent.answer import Reply, judge
 
+from simulator import spellings
+
 #: Under which the tests count what came of them.
 PARSED: Final = "hostile answers to the parser, by outcome"
 OK: Final = '"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0'
@@ -147,25 +149,14 @@ def _deflated(secret: str) -> bytes:
 
 # Name of the trick -> how an echo may spell a secret.
 SPELLINGS: Final[dict[str, Callable[[str], str]]] = {
-    "hex": lambda s: s.encode().hex(),
-    "hex_upper": lambda s: s.encode().hex().upper(),
-    "hex_spaced": lambda s: s.encode().hex(" "),
+    **{name: spell for name, spell in spellings.SPELLINGS.items() if name != "as_it_is"},
     "hex_escapes": lambda s: "".join(f"\\x{byte:02x}" for byte in s.encode()),
-    "base32": lambda s: base64.b32encode(s.encode()).decode(),
     "base64_within_a_text": lambda s: base64.b64encode(f"?usersig={s}&".encode()).decode(),
     "base64_twice": lambda s: base64.b64encode(base64.b64encode(s.encode())).decode(),
-    "reversed": lambda s: s[::-1],
-    "lower": str.lower,
-    "upper": str.upper,
-    "deflated_base64": lambda s: base64.b64encode(_deflated(s)).decode(),
     "deflated_base64_url": lambda s: base64.urlsafe_b64encode(_deflated(s)).decode(),
-    "deflated_hex": lambda s: _deflated(s).hex(),
     "deflated_bytes": lambda s: _deflated(s).decode("latin-1"),
-    "gzip_base64": lambda s: base64.b64encode(gzip.compress(s.encode(), mtime=0)).decode(),
-    "cut_by_spaces": lambda s: " ".join(s[at : at + 5] for at in range(0, len(s), 5)),
-    "cut_by_newlines": lambda s: "\n".join(s[at : at + 20] for at in range(0, len(s), 20)),
     "cut_by_commas": lambda s: ",".join(s),
-    "without_its_head": lambda s: s[14:],
+    "cut_by_line_ends": lambda s: "\n".join(s[at : at + 20] for at in range(0, len(s), 20)),
     "without_its_ends": lambda s: s[20:-20],
     "percent_then_reversed": lambda s: urllib.parse.quote(s, safe="")[::-1],
     "reversed_then_base64": lambda s: base64.b64encode(s[::-1].encode()).decode(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import io
 import json
 import re
@@ -23,6 +24,8 @@ from launch.postgres import EmbeddedPostgres
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/*_-]{24,}={0,2}_{0,2}")
 _JSON_ESCAPE = re.compile(rb"\\+u00([0-9a-fA-F]{2})")
+_HEX = re.compile(rb"(?:[0-9A-Fa-f]{2} ?){19,}[0-9A-Fa-f]{2}")
+_BASE32 = re.compile(rb"[A-Z2-7]{32,}")
 _WORD = re.compile(rb"[A-Za-z0-9+/=*_-]{16,}")
 #: So long a piece of a secret is a leak, too; it is cut at every second character.
 _PIECE = 20
@@ -33,6 +36,18 @@ class Secrets:
     """Keys and passwords, by what they are called."""
 
     by_name: dict[str, str] = field(repr=False)
+    #: UserSigs that were truly sent: traces of these are found in any spelling.
+    signatures: tuple[str, ...] = field(default=(), repr=False)
+
+    def traces(self) -> frozenset[bytes]:
+        """Every piece of a signature's letters and digits, in one case, in both directions."""
+        plain = [_letters(signature.encode()) for signature in self.signatures]
+        return frozenset(
+            text[at : at + _PIECE]
+            for letters in plain
+            for text in (letters, letters[::-1])
+            for at in range(len(text) - _PIECE + 1)
+        )
 
     def needles(self) -> Iterator[tuple[str, bytes]]:
         for name, secret in self.by_name.items():
@@ -51,6 +66,9 @@ def scan(blob: bytes, secrets: Secrets, where: str = "") -> list[str]:
     """What was found: the secret's name, how it was spelt, and where. Never the secret."""
     found = set()
     needles = list(secrets.needles())
+    traces = secrets.traces()
+    if traces and any(_has_trace(text, traces) for text in _decodings(blob)):
+        found.add(f"a trace of a UserSig {where}")
     seen: set[bytes] = set()
     for spelling, text in _readings(blob):
         # Logs repeat themselves: each word is looked at once.
@@ -73,6 +91,34 @@ def scan(blob: bytes, secrets: Secrets, where: str = "") -> list[str]:
         if b"TLS.sig" in text:
             found.add(f"an unpacked UserSig ({spelling}) {where}")
     return sorted(found)
+
+
+def _letters(text: bytes) -> bytes:
+    return re.sub(rb"[^0-9a-z]", b"", text.lower())
+
+
+def _has_trace(text: bytes, traces: frozenset[bytes]) -> bool:
+    letters = _letters(text)
+    return any(letters[at : at + _PIECE] in traces for at in range(len(letters) - _PIECE + 1))
+
+
+def _decodings(blob: bytes) -> Iterator[bytes]:
+    """The text, and what its long tokens are when they are decoded and unpacked."""
+    yield blob
+    for token in set(_HEX.findall(blob)):
+        yield from _with_unpacked(bytes.fromhex(re.sub(rb"[^0-9A-Fa-f]", b"", token).decode()))
+    for token in set(_BASE32.findall(blob)):
+        with contextlib.suppress(binascii.Error):
+            yield base64.b32decode(token + b"=" * (-len(token) % 8))
+    for token in set(_BASE64.findall(blob)):
+        for piece in _unpacked(token):
+            yield from _with_unpacked(piece)
+
+
+def _with_unpacked(piece: bytes) -> Iterator[bytes]:
+    yield piece
+    with contextlib.suppress(zlib.error):
+        yield zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(piece, 4096)  # zlib or gzip
 
 
 def _readings(blob: bytes) -> Iterator[tuple[str, bytes]]:

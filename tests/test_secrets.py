@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.parse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from im_attr_audit.tencent.usersig import user_sig
 
 from launch.processes import wait_until
 from simulator.control import Simulator
+from simulator.spellings import SPELLINGS
 from tests.conftest import WRITER, AuditDb
 from tests.counts import count
 from tests.leaks import Secrets, scan, scan_command_lines, scan_database, scan_files
@@ -59,6 +61,15 @@ FAULTS: list[dict[str, Any]] = [
     {"kind": "raw", "body": b'{"ActionStatus":"%URL%","ErrorCode":"%USERSIG%"}'},
     {"kind": "raw", "body": b"x" * 1990 + b"%USERSIG%"},
     {"kind": "raw", "body": b"\xff\xfe%USERSIG%\x00"},
+    *(
+        {**fault, "spelling": spelling}
+        for spelling in SPELLINGS
+        for fault in (
+            {"kind": "code", "code": 70003, "info": "bad signature %USERSIG%, check it"},
+            {"kind": "raw", "status": 502, "body": b"<p>no route to /?usersig=%USERSIG%</p>"},
+            {"kind": "raw", "body": b'{"ErrorCode":0,"Echo":"%USERSIG%"}'},
+        )
+    ),
 ]
 
 
@@ -134,6 +145,7 @@ def run_verbosely(
         while not wait_until(lambda: process.poll() is not None, seconds=0.2):
             found += scan_command_lines(secrets)
         assert process.returncode == 0, (written / "stderr").read_text()[-3000:]
+        secrets = replace(secrets, signatures=tuple(simulator.signatures()))
     assert found == []
     said = (written / "stdout").read_text(errors="replace")
     assert "outcomes: invalid misconfigured ok rejected unavailable" in said
@@ -215,6 +227,12 @@ def test_the_same_scan_finds_every_leak_that_is_planted(
 def test_the_scan_knows_a_secret_in_every_spelling(leak: str) -> None:
     blob = f"2026-11-22 DEBUG before {leak} after\n".encode("latin-1")
     assert scan(blob, Secrets({"the key": KEY}), "here")
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_the_scan_finds_a_trace_of_a_signature_in_every_spelling(spelling: str) -> None:
+    blob = f"DEBUG before {SPELLINGS[spelling](SIG)} after\n".encode()
+    assert scan(blob, Secrets({"the key": KEY}, (SIG,)), "here")
 
 
 def test_the_scan_is_not_alarmed_by_what_is_no_secret() -> None:

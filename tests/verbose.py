@@ -69,7 +69,7 @@ def _plant(targets: list[Target], engine: Any) -> None:
     print(base64.b64encode(target.secret_key.encode()).decode())
     with engine.begin() as connection:
         connection.execute(
-            text("update attr_audit.app set emptied_dag_run_id = :leak, emptied_seen_at = now()"),
+            text("update attr_audit.app set conn_id = :leak"),
             {"leak": f"run with {sig}"},
         )
 

@@ -291,5 +291,5 @@ def assert_changes_are_true(changes: Sequence[Any], history: Sequence[Truth]) ->
 
 
 def answered_names(entries: Iterable[LogEntry]) -> list[dict[int, str] | None]:
-    """What each of these requests was truly told."""
+    """What each of these requests was truly answered."""
     return [entry.names for entry in entries]

@@ -121,7 +121,7 @@ def test_what_a_status_and_a_body_lead_to(
     assert failure.error_info
 
 
-def test_a_failure_tells_the_vendors_words_and_ours() -> None:
+def test_a_failure_has_the_vendors_words_and_ours() -> None:
     failure = failure_of(body(ErrorCode=70009, ErrorInfo="sig\x1b[31m check\nfailed", X=1))
     assert failure.error_info == "sig\\x1b[31m check\nfailed"
     assert "70009" in failure.reason

@@ -43,13 +43,13 @@ def test_migrate_migrates_and_says_the_revision_and_again_changes_nothing(
 
 
 @pytest.mark.parametrize("name", ["migrate", "retention"])
-def test_a_missing_url_is_told_with_what_to_do(name: str) -> None:
+def test_a_missing_url_is_reported_with_what_to_do(name: str) -> None:
     done = command(name)
     assert done.returncode == 2
     assert "IM_ATTR_AUDIT_DATABASE_URL is not set. Set it to the owner's URL" in done.stderr
 
 
-def test_a_url_that_leads_nowhere_is_told_without_its_password() -> None:
+def test_an_unreachable_url_is_reported_without_its_password() -> None:
     url = "postgresql://owner:the-password@127.0.0.1:1/nowhere"
     done = command("migrate", IM_ATTR_AUDIT_DATABASE_URL=url)
     assert done.returncode == 2

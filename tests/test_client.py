@@ -544,7 +544,7 @@ def test_a_wrong_key_is_not_tried_twice_in_the_next_read_either(
     assert len(server.requests) == 2
 
 
-def test_a_gateways_error_with_a_code_in_it_is_not_signed_anew(
+def test_a_gateways_error_with_a_code_in_it_is_not_signed_again(
     serve: Callable[..., Server],
 ) -> None:
     server = serve(reply(b'{"ErrorCode":70001}', "502 Bad Gateway"))
@@ -555,7 +555,7 @@ def test_a_gateways_error_with_a_code_in_it_is_not_signed_anew(
 # --- dropped connections ---
 
 
-def test_a_kept_alive_connection_that_was_dropped_is_made_anew_once(
+def test_a_kept_alive_connection_that_was_dropped_is_made_again_once(
     serve: Callable[..., Server],
 ) -> None:
     server = serve(reply(), [None], reply())
@@ -567,7 +567,7 @@ def test_a_kept_alive_connection_that_was_dropped_is_made_anew_once(
     assert (len(server.requests), server.connections) == (3, 2)
 
 
-def test_a_kept_alive_connection_whose_tls_has_broken_is_made_anew_once(
+def test_a_kept_alive_connection_whose_tls_has_broken_is_made_again_once(
     serve: Callable[..., Server], authority: Authority
 ) -> None:
     server = serve(reply(), [Beneath(b"no record")], reply(), context=authority.server_context())

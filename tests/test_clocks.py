@@ -267,7 +267,7 @@ def test_the_writer_cannot_move_what_the_audit_goes_by(
 
 
 @pytest.mark.parametrize("region", ["", " ", " a", "a ", "a/b", "a\tb", "\x1b[0m", "x" * 65])
-def test_an_app_whose_region_is_no_label_is_refused(audit_db: AuditDb, region: str) -> None:
+def test_an_app_whose_region_is_not_a_label_is_refused(audit_db: AuditDb, region: str) -> None:
     assert "region_is_a_label" in refused(audit_db.writer, NEW_APP, region=region, number=1)
 
 

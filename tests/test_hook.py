@@ -84,20 +84,20 @@ def test_a_connection_written_as_a_uri_works_too(monkeypatch: pytest.MonkeyPatch
     assert target.base_url == "https://example.com:8443"
 
 
-def test_the_masker_is_told_of_a_key_unless_many_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_masker_gets_a_key_unless_many_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     # By Airflow itself, and by us: neither may cost a task of many apps its minutes.
-    told: list[object] = []
-    monkeypatch.setattr("airflow.sdk.execution_time.context.mask_secret", told.append)
-    monkeypatch.setattr("im_attr_audit.hook.mask_secret", told.append)
+    shown: list[object] = []
+    monkeypatch.setattr("airflow.sdk.execution_time.context.mask_secret", shown.append)
+    monkeypatch.setattr("im_attr_audit.hook.mask_secret", shown.append)
     define(monkeypatch)
     hook = TencentImHook("chat")
     masked = hook.get_target()
-    assert told.count(KEY) == 2
-    told.clear()
+    assert shown.count(KEY) == 2
+    shown.clear()
     assert hook.get_target(masked=False) == masked
-    assert told == []
+    assert shown == []
     hook.get_target()
-    assert told.count(KEY) == 2
+    assert shown.count(KEY) == 2
 
 
 def test_the_names_come_by_slot(
@@ -116,20 +116,20 @@ def test_the_test_button_says_what_is_wrong(
     define(monkeypatch, host=f"http://127.0.0.1:{vendor.server_port}")
     info = f"wrong: {KEY}"
     vendor.answer = {"ErrorCode": 70009, "ErrorInfo": info}  # type: ignore[attr-defined]
-    works, told = TencentImHook("chat").test_connection()
+    works, shown = TencentImHook("chat").test_connection()
     assert not works
-    assert "70009" in told
-    assert KEY not in told
+    assert "70009" in shown
+    assert KEY not in shown
     with pytest.raises(Rejected):
         TencentImHook("chat").get_attr_names()
     define(monkeypatch, login="")
-    works, told = TencentImHook("chat").test_connection()
+    works, shown = TencentImHook("chat").test_connection()
     assert not works
-    assert "login is empty" in told
+    assert "login is empty" in shown
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "shown"),
     [
         pytest.param(None, "is not defined", id="not_defined"),
         pytest.param(f'{{"password": "{KEY}"', "'chat'", id="broken_json"),
@@ -151,14 +151,14 @@ def test_the_test_button_says_what_is_wrong(
     ],
 )  # fmt: skip
 def test_a_connection_that_cannot_be_read_is_misconfigured_by_name(
-    monkeypatch: pytest.MonkeyPatch, value: str | None, told: str
+    monkeypatch: pytest.MonkeyPatch, value: str | None, shown: str
 ) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_CHAT", raising=False)
     if value is not None:
         monkeypatch.setenv("AIRFLOW_CONN_CHAT", value)
     with pytest.raises(Misconfigured) as caught:
         TencentImHook("chat").get_target()
-    assert told in str(caught.value)
+    assert shown in str(caught.value)
     assert "'chat'" in str(caught.value)
     assert KEY not in str(caught.value)
     assert caught.value.__cause__ is None

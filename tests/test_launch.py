@@ -152,7 +152,7 @@ def test_where_venv_is_missing_it_says_which_package_to_install(checkout: Checko
     assert f"python{sys.version_info[0]}.{sys.version_info[1]}-venv" in done.stderr
 
 
-def test_set_up_that_failed_half_way_goes_on_and_is_then_silent(checkout: Checkout) -> None:
+def test_set_up_that_failed_half_way_continues_and_is_then_silent(checkout: Checkout) -> None:
     checkout.with_venv()
     (checkout.folder / "broken").touch()
     done = checkout.set_up()
@@ -204,12 +204,12 @@ def databases_for_test() -> databases.Databases:
 
 
 def test_secrets_are_made_once_into_files_only_we_can_read(state: State) -> None:
-    told = environment.for_airflow(state, {}, databases_for_test())
-    assert told == environment.for_airflow(State(), {}, databases_for_test())
+    made = environment.for_airflow(state, {}, databases_for_test())
+    assert made == environment.for_airflow(State(), {}, databases_for_test())
     files = [path for path in (state.folder / "secrets").iterdir() if path.is_file()]
     assert len(files) >= 4
     assert all(path.stat().st_mode & 0o077 == 0 for path in [state.folder, *files])
-    assert len(told["AIRFLOW__CORE__FERNET_KEY"]) == 44
+    assert len(made["AIRFLOW__CORE__FERNET_KEY"]) == 44
 
 
 def test_the_owners_url_and_another_airflow_do_not_reach_a_task(state: State) -> None:
@@ -219,19 +219,19 @@ def test_the_owners_url_and_another_airflow_do_not_reach_a_task(state: State) ->
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://another",
         "AIRFLOW_CONN_MINE": "{}",
     }
-    told = environment.for_airflow(state, user, databases_for_test())
-    assert "IM_ATTR_AUDIT_DATABASE_URL" not in told
-    assert "hidden" not in json.dumps(told)
-    assert told["AIRFLOW_HOME"] == str(state.airflow)
-    assert "another" not in told["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
-    assert told["AIRFLOW_CONN_MINE"] == "{}"
+    made = environment.for_airflow(state, user, databases_for_test())
+    assert "IM_ATTR_AUDIT_DATABASE_URL" not in made
+    assert "hidden" not in json.dumps(made)
+    assert made["AIRFLOW_HOME"] == str(state.airflow)
+    assert "another" not in made["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+    assert made["AIRFLOW_CONN_MINE"] == "{}"
 
 
 def test_a_proxy_is_for_the_vendor_and_not_for_our_own_machine(state: State) -> None:
     user = {"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "intern"}
-    told = environment.for_airflow(state, user, databases_for_test())
-    assert told["NO_PROXY"] == told["no_proxy"] == "intern,localhost"
-    assert told["HTTPS_PROXY"] == "http://proxy:3128"
+    made = environment.for_airflow(state, user, databases_for_test())
+    assert made["NO_PROXY"] == made["no_proxy"] == "intern,localhost"
+    assert made["HTTPS_PROXY"] == "http://proxy:3128"
 
 
 def test_the_real_environment_wins_over_the_dot_env_file(
@@ -244,7 +244,7 @@ def test_the_real_environment_wins_over_the_dot_env_file(
     assert environment.given({"B": "real"}) == {"A": '{"key": "with $dollar"}', "B": "real"}
 
 
-def test_a_port_that_somebody_sits_on_is_told_apart() -> None:
+def test_a_port_that_is_in_use_has_a_sentence_of_its_own() -> None:
     import socket
 
     with socket.socket() as somebody:
@@ -258,7 +258,7 @@ def test_a_port_that_somebody_sits_on_is_told_apart() -> None:
 
 
 @pytest.mark.parametrize("listed", ["not json", "{}", "[]", "[1]", '"one"'])
-def test_an_illegible_list_of_targets_is_told_before_anything_is_asked(
+def test_an_unreadable_list_of_targets_is_reported_before_anything_is_asked(
     state: State, listed: str
 ) -> None:
     with (
@@ -324,17 +324,17 @@ def test_a_given_writers_connection_is_used_and_no_password_changed(
         pass
 
 
-def test_an_unreachable_or_unreadable_database_is_told_without_its_password(
+def test_an_unreachable_or_unreadable_database_is_reported_without_its_password(
     state: State, embedded: EmbeddedPostgres
 ) -> None:
     for url in (
         f"postgresql://owner:hidden-secret@127.0.0.1:{free_port()}/audit",
         "postgresql//owner:hidden-secret@nowhere",
     ):
-        with pytest.raises(LaunchError) as told:
+        with pytest.raises(LaunchError) as made:
             databases.prepare(state, embedded, {"IM_ATTR_AUDIT_DATABASE_URL": url})
-        assert "IM_ATTR_AUDIT_DATABASE_URL" in str(told.value)
-        assert "hidden-secret" not in str(told.value)
+        assert "IM_ATTR_AUDIT_DATABASE_URL" in str(made.value)
+        assert "hidden-secret" not in str(made.value)
 
 
 def test_a_server_that_is_too_old_is_refused(
@@ -394,7 +394,7 @@ def test_psql_prints_the_result_and_nothing_else(state: State) -> None:
     assert not list((state.folder / "secrets").glob("pgpass*"))
 
 
-def test_psql_is_the_reader_and_tells_of_an_error(state: State) -> None:
+def test_psql_is_the_reader_and_reports_an_error(state: State) -> None:
     for statement in ("delete from attr_audit.change;", "select nonsense;"):
         done = launch("psql", statement)
         assert done.returncode == 3
@@ -407,7 +407,7 @@ def test_psql_leaves_a_server_that_others_use(state: State, embedded: EmbeddedPo
 
 
 @pytest.mark.parametrize("answer", ["", "n\n", "what?\n"])
-def test_clean_asks_and_keeps_the_record_unless_told_so(
+def test_clean_asks_and_keeps_the_record_unless_answered_yes(
     state: State, embedded: EmbeddedPostgres, answer: str
 ) -> None:
     del embedded
@@ -419,7 +419,7 @@ def test_clean_asks_and_keeps_the_record_unless_told_so(
     assert (state.postgres().data / "PG_VERSION").exists()
 
 
-def test_clean_deletes_everything_when_told_so(state: State) -> None:
+def test_clean_deletes_everything_when_answered_yes(state: State) -> None:
     server = state.postgres()
     server.start()
     server.stop()

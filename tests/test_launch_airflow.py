@@ -247,7 +247,7 @@ def test_run_serves_beside_sync_and_psql_and_a_crash_of_one_part_leaves_nothing(
     assert launched.left() == []
 
 
-def test_after_sigterm_nothing_is_left_and_the_next_run_goes_on_with_the_data(
+def test_after_sigterm_nothing_is_left_and_the_next_run_continues_with_the_data(
     bench: Bench,
 ) -> None:
     launched = bench.run()

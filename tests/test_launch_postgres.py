@@ -206,7 +206,7 @@ def test_the_last_user_stops_it_and_no_other(tmp_path: Path) -> None:
         first.destroy()
 
 
-def test_an_initdb_that_was_torn_is_done_anew(tmp_path: Path) -> None:
+def test_an_initdb_that_was_torn_is_done_again(tmp_path: Path) -> None:
     server = made_in(tmp_path / "postgres")
     server.start()
     server.stop()

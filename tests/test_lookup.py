@@ -31,7 +31,7 @@ SECRET = "hvs.CAESIJ-a-token-of-the-backend"
 
 
 class Store(BaseSecretsBackend):
-    """A secrets backend of a deployment: it holds what a test puts in, and fails when told to."""
+    """A secrets backend of a deployment: it holds what a test puts in, and fails when asked to."""
 
     connections: ClassVar[dict[str, str]] = {}
     variables: ClassVar[dict[str, Any]] = {}
@@ -116,7 +116,7 @@ def test_a_backend_that_fails_is_named_and_its_text_is_not_quoted(store: type[St
         assert SECRET not in str(failed.value)
 
 
-def test_a_failure_that_has_passed_is_no_failure(store: type[Store]) -> None:
+def test_a_failure_that_has_passed_is_not_a_failure(store: type[Store]) -> None:
     store.connections["im_seoul"] = "tencent-im://a:b@example.com"
     store.failing = 1
     assert find_connection("im_seoul") is not None

@@ -1,4 +1,4 @@
-"""Messages: what is told, once each, to a real webhook; and what a messenger cannot spoil."""
+"""Alerts: what is sent, once each, to a real webhook; and what a failing messenger cannot break."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def hook() -> Iterator[Webhook]:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch, hook: Webhook) -> Webhook:
+def sent(monkeypatch: pytest.MonkeyPatch, hook: Webhook) -> Webhook:
     """The webhook, with the connection that leads to it."""
     monkeypatch.setenv(NOTIFY, hook.connection())
     return hook
@@ -80,13 +80,13 @@ def ago(**time: float) -> datetime:
     return datetime.now(UTC) - timedelta(**time)
 
 
-# What is told ------------------------------------------------------------------------------------
+# What is sent ------------------------------------------------------------------------------------
 
 
-def test_a_rename_is_told_with_all_that_matters(db: AuditDb, told: Webhook) -> None:
+def test_the_alert_of_a_rename_has_everything_that_matters(db: AuditDb, sent: Webhook) -> None:
     record(db, GENDER, run_id="run 1", at=900, app_group="shop")
     send_waiting(db.writer)
-    [(title, body)] = told.take()
+    [(title, body)] = sent.take()
     assert title == "Attribute names: 1 change in frankfurt"
     assert body.split("\n\n") == [
         'Group shop, app frankfurt/1400000001, slot 0: renamed "sex" → "gender", '
@@ -96,47 +96,47 @@ def test_a_rename_is_told_with_all_that_matters(db: AuditDb, told: Webhook) -> N
         "conditions goes to everybody.",
     ]
     send_waiting(db.writer)
-    assert told.take() == []
+    assert sent.take() == []
 
 
 def test_one_message_a_run_whatever_number_of_transactions_it_took(
-    db: AuditDb, told: Webhook
+    db: AuditDb, sent: Webhook
 ) -> None:
     record(db, SEX, run_id="run 0", at=0, region="seoul", sdk_app_id=2)
     record(db, GENDER, run_id="run 1", at=900)
     record(db, {0: "gender"}, run_id="run 1", at=900, region="seoul", sdk_app_id=2)
     record(db, SEX, run_id="run 2", at=1800)
     send_waiting(db.writer)
-    first, second = told.take()
+    first, second = sent.take()
     assert first[0] == "Attribute names: 3 changes in frankfurt, seoul"
     assert 'slot 1: removed "city"' in first[1]
     assert second[0] == "Attribute names: 1 change in frankfurt"
     assert 'renamed "gender" → "sex"' in second[1]
 
 
-def test_a_baseline_is_no_news(db: AuditDb, told: Webhook) -> None:
+def test_a_baseline_is_not_an_alert(db: AuditDb, sent: Webhook) -> None:
     record(db, {0: ("sex", 1), 1: "city"}, run_id="run 1", at=900)  # a type first learned
     record(db, GENDER, run_id="run 2", at=1800, api="timpush")  # another source
     assert read_waiting(db.writer, most=9) == []
     send_waiting(db.writer)
-    assert told.take() == []
+    assert sent.take() == []
 
 
-def test_what_endangers_nothing_does_not_say_that_it_does(db: AuditDb, told: Webhook) -> None:
+def test_what_endangers_nothing_does_not_say_that_it_does(db: AuditDb, sent: Webhook) -> None:
     record(db, {0: "sex", 1: "city", 2: "level"}, run_id="run 1", at=900)
     send_waiting(db.writer)
-    [(_, body)] = told.take()
+    [(_, body)] = sent.take()
     assert 'slot 2: added "level"' in body
     assert "In danger" not in body
 
 
-def test_an_app_not_seen_is_told_once_and_once_that_it_is_back(db: AuditDb, told: Webhook) -> None:
+def test_a_stale_app_is_one_alert_and_its_return_another(db: AuditDb, sent: Webhook) -> None:
     since = ago(minutes=61)
     record(db, SEX, run_id="run 0", at=since)
     for number in (1, 2, 3):
         record_gaps(db.writer, dag_run_id=f"run {number}", stale_after=HOUR)
         send_waiting(db.writer)
-    [(title, body)] = told.take()
+    [(title, body)] = sent.take()
     assert title == "Attribute names: 1 app stale in frankfurt"
     seen = since + timedelta(seconds=2)
     assert body.startswith(
@@ -148,17 +148,17 @@ def test_an_app_not_seen_is_told_once_and_once_that_it_is_back(db: AuditDb, told
     for number in (4, 5):
         record_gaps(db.writer, dag_run_id=f"run {number}", stale_after=HOUR)
         send_waiting(db.writer)
-    [(title, body)] = told.take()
+    [(title, body)] = sent.take()
     assert title == "Attribute names: 1 app no longer stale in frankfurt"
     until = again + timedelta(seconds=2)
     assert f"between {seen:%Y-%m-%d %H:%M:%S}Z and {until:%Y-%m-%d %H:%M:%S}Z" in body
     # The next gap is a new one.
     record_gaps(db.writer, dag_run_id="run 6", stale_after=timedelta(seconds=30))
     send_waiting(db.writer)
-    assert [title for title, _ in told.take()] == ["Attribute names: 1 app stale in frankfurt"]
+    assert [title for title, _ in sent.take()] == ["Attribute names: 1 app stale in frankfurt"]
 
 
-def test_an_app_never_seen_counts_from_the_first_attempt(db: AuditDb, told: Webhook) -> None:
+def test_an_app_without_a_good_poll_counts_from_its_first_poll(db: AuditDb, sent: Webhook) -> None:
     for at in (ago(minutes=90), ago(minutes=5)):
         attempt = polled(at=at, region="seoul", sdk_app_id=2, failure=Unavailable("no answer"))
         record_polls(db.writer, [attempt], dag_run_id="run 1", try_number=1)
@@ -167,64 +167,64 @@ def test_an_app_never_seen_counts_from_the_first_attempt(db: AuditDb, told: Webh
     assert read_waiting(db.writer, most=9) == []
     record_gaps(db.writer, dag_run_id="run 1", stale_after=HOUR)
     send_waiting(db.writer)
-    [(title, body)] = told.take()
+    [(title, body)] = sent.take()
     assert title == "Attribute names: 1 app stale in seoul"
     assert "no good poll since the first poll" in body
     assert f"Newest poll: unavailable. {OUTCOMES['unavailable'].advice}" in body
 
 
 def test_an_app_is_stale_by_its_good_polls_whatever_time_its_row_claims(
-    db: AuditDb, told: Webhook
+    db: AuditDb, sent: Webhook
 ) -> None:
     rewrite(db, "update attr_audit.app set last_ok_at = '2099-01-01Z'")
     record_gaps(db.writer, dag_run_id="run 1", stale_after=HOUR)
     send_waiting(db.writer)
-    [(title, body)] = told.take()
+    [(title, body)] = sent.take()
     assert title == "Attribute names: 1 app stale in frankfurt"
     assert "last good poll 2026-11-01 00:00:02Z. Not polled since: check that the DAG runs." in body
 
 
-def test_a_stale_app_s_alert_has_outcome_code_and_advice(db: AuditDb, told: Webhook) -> None:
+def test_a_stale_app_s_alert_has_outcome_code_and_advice(db: AuditDb, sent: Webhook) -> None:
     rejected = Rejected("no", http_status=200, error_code=70009, error_info="check failed")
     failed = polled(at=ago(minutes=1), failure=rejected)
     record_polls(db.writer, [failed], dag_run_id="run 1", try_number=1)
     record_gaps(db.writer, dag_run_id="run 1", stale_after=HOUR)
     send_waiting(db.writer)
-    [(_, body)] = told.take()
+    [(_, body)] = sent.take()
     assert "Newest poll: rejected 70009. " in body
     assert OUTCOMES["rejected"].advice in body
 
 
-def test_a_retired_app_is_silent(db: AuditDb, told: Webhook) -> None:
+def test_a_retired_app_is_silent(db: AuditDb, sent: Webhook) -> None:
     retire_apps(db.writer, listed=[], unresolved=[])
     record_gaps(db.writer, dag_run_id="run 1", stale_after=HOUR)
     assert run(db.reader, "select * from attr_audit.notification") == []
     retire_apps(db.writer, listed=[AppKey("frankfurt", 1400000001)], unresolved=[])
     record_gaps(db.writer, dag_run_id="run 2", stale_after=HOUR)
-    retire_apps(db.writer, listed=[], unresolved=[])  # before it could be told
+    retire_apps(db.writer, listed=[], unresolved=[])  # before it could be sent
     send_waiting(db.writer)
-    assert told.take() == []
+    assert sent.take() == []
 
 
 # Once each ---------------------------------------------------------------------------------------
 
 
 def test_while_the_messenger_is_down_messages_wait_and_then_come_once_each(
-    db: AuditDb, told: Webhook, caplog: pytest.LogCaptureFixture
+    db: AuditDb, sent: Webhook, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    told.status = 503
+    sent.status = 503
     for number, names in enumerate((GENDER, SEX, GENDER), 1):
         record(db, names, run_id=f"run {number}", at=900 * number)
         send_waiting(db.writer)
-    assert told.refused == 3  # one try a report, not one a message
+    assert sent.refused == 3  # one try a report, not one a message
     assert "It waits for the next run" in caplog.text
     assert "a-secret-token" not in caplog.text
-    told.status = 200
+    sent.status = 200
     send_waiting(db.writer)
-    assert ['→ "gender"' in body for _, body in told.take()] == [True, False, True]
+    assert ['→ "gender"' in body for _, body in sent.take()] == [True, False, True]
     send_waiting(db.writer)
-    assert told.take() == []
+    assert sent.take() == []
 
 
 def test_of_two_destinations_the_one_that_has_it_gets_it_no_second_time(
@@ -279,7 +279,7 @@ notify.send_waiting(create_audit_engine(make_url(sys.argv[1])))
 """
 
 
-def test_killed_between_sending_and_marking_it_is_sent_again(db: AuditDb, told: Webhook) -> None:
+def test_killed_between_sending_and_marking_it_is_sent_again(db: AuditDb, sent: Webhook) -> None:
     record(db, GENDER, run_id="run 1", at=900)
     killed = subprocess.run(
         [sys.executable, "-c", KILLED_BETWEEN, db.url("attr_audit_writer")],
@@ -287,15 +287,15 @@ def test_killed_between_sending_and_marking_it_is_sent_again(db: AuditDb, told: 
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL
-    assert len(told.take()) == 1
+    assert len(sent.take()) == 1
     send_waiting(db.writer)
-    assert len(told.take()) == 1
+    assert len(sent.take()) == 1
     send_waiting(db.writer)
-    assert told.take() == []
+    assert sent.take() == []
 
 
 def test_without_a_connection_nothing_is_sent_and_old_news_is_not_sent_later(
-    db: AuditDb, told: Webhook, monkeypatch: pytest.MonkeyPatch
+    db: AuditDb, sent: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = os.environ[NOTIFY]
     monkeypatch.delenv(NOTIFY)
@@ -309,7 +309,7 @@ def test_without_a_connection_nothing_is_sent_and_old_news_is_not_sent_later(
     record(db, SEX, run_id="run 2", at=1800)
     monkeypatch.setenv(NOTIFY, connection)
     send_waiting(db.writer)
-    [(_, body)] = told.take()
+    [(_, body)] = sent.take()
     assert 'renamed "gender" → "sex"' in body
     assert run(
         db.reader, "select dag_run_id from attr_audit.notification where sent_at is null"
@@ -317,7 +317,7 @@ def test_without_a_connection_nothing_is_sent_and_old_news_is_not_sent_later(
 
 
 def test_a_report_sends_no_more_than_a_messenger_takes_in_a_minute(
-    db: AuditDb, told: Webhook, monkeypatch: pytest.MonkeyPatch
+    db: AuditDb, sent: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notify, "MOST_MESSAGES", 2)
     for number, names in enumerate((GENDER, SEX, GENDER), 1):
@@ -325,7 +325,7 @@ def test_a_report_sends_no_more_than_a_messenger_takes_in_a_minute(
     counts = []
     for _ in range(3):
         send_waiting(db.writer)
-        counts.append(len(told.take()))
+        counts.append(len(sent.take()))
     assert counts == [2, 1, 0]
 
 
@@ -341,7 +341,7 @@ def test_a_report_sends_no_more_than_a_messenger_takes_in_a_minute(
         ({"config": {"path": "json://127.0.0.1:1/a-secret-token"}}, "did not take a message"),
     ],
 )
-def test_a_connection_that_is_no_good_is_a_warning_without_its_secrets(
+def test_a_bad_connection_is_a_warning_without_its_secrets(
     db: AuditDb,
     connection: dict[str, Any],
     said: str,
@@ -393,7 +393,7 @@ print(nothing_to_send, nobody_to_send_it_to, loads())
 """
 
 
-def test_apprise_is_loaded_only_where_something_is_to_be_sent(db: AuditDb, told: Webhook) -> None:
+def test_apprise_is_loaded_only_where_something_is_to_be_sent(db: AuditDb, sent: Webhook) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LOADED, db.url("attr_audit_writer")],
         env={**os.environ, "PYTHONPATH": str(ROOT / "plugins")},
@@ -402,7 +402,7 @@ def test_apprise_is_loaded_only_where_something_is_to_be_sent(db: AuditDb, told:
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "False False True"
-    assert len(told.take()) == 1
+    assert len(sent.take()) == 1
 
 
 # What a name cannot do ---------------------------------------------------------------------------
@@ -505,9 +505,9 @@ def test_a_message_fits_whatever_the_names_are(limit: int, number: int, base_url
     ]
     title, body = compose(alerts_, limit=limit, base_url=base_url)
     assert len(title.encode()) + len(body.encode()) <= limit
-    told = body.count("slot 2")
-    assert told >= 1
-    assert (f"… and {number - told} more" in body) == (told < number)
+    shown = body.count("slot 2")
+    assert shown >= 1
+    assert (f"… and {number - shown} more" in body) == (shown < number)
 
 
 # Who may what ------------------------------------------------------------------------------------
@@ -526,18 +526,18 @@ def test_a_message_fits_whatever_the_names_are(limit: int, number: int, base_url
         "truncate attr_audit.notification",
     ],
 )
-def test_the_writer_cannot_rewrite_what_is_to_be_told(db: AuditDb, statement: str) -> None:
+def test_the_writer_cannot_rewrite_an_alert(db: AuditDb, statement: str) -> None:
     record(db, GENDER, run_id="run 1", at=900)
     assert "permission denied" in refused(db.writer, statement)
 
 
-def test_what_was_sent_stays_sent(db: AuditDb, told: Webhook) -> None:
+def test_what_was_sent_stays_sent(db: AuditDb, sent: Webhook) -> None:
     record(db, GENDER, run_id="run 1", at=900)
     send_waiting(db.writer)
     assert "was sent at" in refused(db.writer, "update attr_audit.notification set sent_at = null")
 
 
-def test_the_reader_reads_what_is_to_be_told_and_marks_nothing(db: AuditDb) -> None:
+def test_the_reader_reads_the_alerts_and_marks_nothing(db: AuditDb) -> None:
     record(db, GENDER, run_id="run 1", at=900)
     assert run(db.reader, "select kind, sent_at from attr_audit.notification") == [("change", None)]
     mark = "update attr_audit.notification set sent_at = now()"
@@ -602,7 +602,7 @@ def audit(
     assert [line for line in log if "a-secret-token" in line and "MaskSecret(" not in line] == []
 
 
-def test_runs_of_the_dag_tell_changes_once_after_the_messenger_was_down(
+def test_runs_of_the_dag_alert_changes_once_after_the_messenger_was_down(
     audit: Audit, hook: Webhook
 ) -> None:
     audit.run()
@@ -623,7 +623,7 @@ def test_runs_of_the_dag_tell_changes_once_after_the_messenger_was_down(
     assert [f'→ "level {n}"' in body for n, body in enumerate(bodies, 2)] == [True] * 3
 
 
-def test_runs_of_the_dag_tell_that_an_app_is_not_seen_and_that_it_is_back(
+def test_runs_of_the_dag_alert_that_an_app_is_stale_and_that_it_is_back(
     audit: Audit, hook: Webhook
 ) -> None:
     audit.run()

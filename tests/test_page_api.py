@@ -85,9 +85,7 @@ def test_the_health_word_is_ok_while_every_app_was_seen(
     assert (answer.status_code, answer.text) == (200, "ok")
 
 
-def test_the_health_word_tells_of_an_app_not_seen_for_too_long(
-    audit_db: AuditDb, client: TestClient
-) -> None:
+def test_the_health_word_reports_a_stale_app(audit_db: AuditDb, client: TestClient) -> None:
     poll(audit_db, {0: "sex"}, 60)
     poll(audit_db, {0: "sex"}, 4000, sdk_app_id=2)
     answer = client.get("/healthz")
@@ -104,7 +102,7 @@ def test_an_app_that_was_never_seen_counts_too(audit_db: AuditDb, client: TestCl
     assert client.get("/healthz").text == "stale"
 
 
-def test_a_connection_that_never_told_its_app_counts_too(
+def test_a_connection_that_never_named_its_app_counts_too(
     audit_db: AuditDb, client: TestClient
 ) -> None:
     poll(audit_db, {0: "sex"}, 60)
@@ -337,7 +335,7 @@ def test_hostile_names_come_as_they_are(audit_db: AuditDb, client: TestClient) -
     assert {slot["slot"]: slot["cells"][0]["name"] for slot in group["slots"]} == HOSTILE
 
 
-def test_an_altered_row_is_told_when_the_chains_are_checked_again(
+def test_an_altered_row_is_reported_when_the_chains_are_checked_again(
     audit_db: AuditDb, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poll(audit_db, {0: "sex", 1: "city"}, 60)
@@ -372,7 +370,7 @@ def test_a_question_that_takes_too_long_is_given_up(audit_db: AuditDb) -> None:
     assert (answer.status_code, answer.json()["error"]) == (503, "timeout")
 
 
-def test_a_trouble_tells_neither_host_nor_user_nor_password(audit_db: AuditDb) -> None:
+def test_an_error_shows_neither_host_nor_user_nor_password(audit_db: AuditDb) -> None:
     connection = Connection(audit_db)
     connection.password = "not-the-password"
     answer = TestClient(application(connection)).get("/api/now")
@@ -381,7 +379,7 @@ def test_a_trouble_tells_neither_host_nor_user_nor_password(audit_db: AuditDb) -
         assert hidden not in answer.text.replace("role attr_audit_reader", "")
 
 
-def test_a_connection_that_was_mended_counts_at_once(audit_db: AuditDb) -> None:
+def test_a_connection_that_was_fixed_counts_at_once(audit_db: AuditDb) -> None:
     connection = Connection(audit_db)
     right, connection.password = connection.password, "wrong"
     client = TestClient(application(connection))

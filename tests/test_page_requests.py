@@ -190,7 +190,7 @@ def waiting_for_locks(db: AuditDb) -> int:
 # Times in the future ---------------------------------------------------------------------------
 
 
-def test_a_good_poll_in_the_future_is_no_recent_one(audit_db: AuditDb) -> None:
+def test_a_good_poll_in_the_future_is_not_a_recent_one(audit_db: AuditDb) -> None:
     poll(audit_db, {0: "sex"}, 60)
     with audit_db.server.connect(audit_db.name) as connection, connection.cursor() as cursor:
         cursor.execute("set session_replication_role = replica")

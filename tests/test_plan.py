@@ -36,7 +36,7 @@ def test_apps_that_may_hang_for_long_are_split_so_that_a_task_can_end(
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_airflows_masker_is_told_of_few_keys_and_not_of_many(
+def test_airflows_masker_gets_a_few_keys_and_not_many(
     audit_db: AuditDb, monkeypatch: pytest.MonkeyPatch, more: int
 ) -> None:
     keys = list_apps(audit_db, monkeypatch, tasks.MASKED_AT_MOST + more)

@@ -42,7 +42,7 @@ def change(kind: str, old: str | None, new: str | None) -> RunChange:
     )
 
 
-def test_a_run_is_told_app_by_app_and_change_by_change() -> None:
+def test_a_run_is_shown_app_by_app_and_change_by_change() -> None:
     run = Run(
         "manual__1",
         (

@@ -180,7 +180,7 @@ def test_a_query_that_holds_a_snapshot_delays_retention_and_nobody_else(
     assert everything_else(old)[0] == other[0]
 
 
-def test_while_retention_waits_the_sync_goes_on_and_then_it_drops(old: AuditDb) -> None:
+def test_while_retention_waits_the_sync_continues_and_then_it_drops(old: AuditDb) -> None:
     dropped: list[str] = []
     with a_long_query(old, "select count(*) from attr_audit.poll"):
         thread = threading.Thread(

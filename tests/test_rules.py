@@ -166,7 +166,7 @@ class TestARemovalOfEverything:
         ],
         ids=["names seen again", "one of two reads", "first of a failed poll", "another source"],
     )
-    def test_begins_anew_when_names_were_seen_in_between(self, between: Poll) -> None:
+    def test_begins_again_when_names_were_seen_in_between(self, between: Poll) -> None:
         known = advance(BASE, self.first, judge(BASE, self.first, "run 1"))
         known = advance(known, between, judge(known, between, "run 2"))
         again = polled({}, {}, at=2700)
@@ -183,7 +183,7 @@ class TestAnotherApi:
         verdict = judge(BASE, polled(other, other, at=900, api="timpush"), RUN)
         assert [(c.is_baseline, c.not_before) for c in verdict.changes] == [(True, None)] * 2
 
-    def test_counts_from_the_last_good_poll_not_from_the_last_attempt(self) -> None:
+    def test_counts_from_the_last_good_poll_not_from_the_last_poll(self) -> None:
         failed = polled(at=900, api="timpush", failure=Unavailable("502"))
         known = advance(BASE, failed, judge(BASE, failed, "run 1"))
         other = {0: "gender", 1: "city"}

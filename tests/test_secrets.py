@@ -235,7 +235,7 @@ def test_the_scan_finds_a_trace_of_a_signature_in_every_spelling(spelling: str) 
     assert scan(blob, Secrets({"the key": KEY}, (SIG,)), "here")
 
 
-def test_the_scan_is_not_alarmed_by_what_is_no_secret() -> None:
+def test_the_scan_is_not_alarmed_by_what_is_not_a_secret() -> None:
     noise = (
         b'{"usersig":"[redacted]","AttrNames":{"0":"eJxabcdefghijklmnopqrstuvwxyz0123456789ABCDE"}}'
     )

@@ -1,4 +1,4 @@
-"""The simulator refuses what the vendor refuses, breaks when told to, and logs the truth."""
+"""The simulator refuses what the vendor refuses, breaks when asked to, and logs the truth."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def user_sig(
 
 
 class Client:
-    """A caller who does everything right, unless told otherwise."""
+    """A caller who does everything right, unless asked otherwise."""
 
     def __init__(self, simulator: Simulator, region: str = "china") -> None:
         self.simulator, self.region = simulator, region
@@ -293,7 +293,7 @@ def test_a_usersig_expires_by_the_vendors_clock(client: Client) -> None:
     assert client.code() == 70001
 
 
-def test_the_date_header_tells_the_vendors_clock(client: Client) -> None:
+def test_the_date_header_is_the_vendors_clock(client: Client) -> None:
     client.simulator.set_clock(date_skew=-300)
     response = client.response()
     response.read()
@@ -409,7 +409,7 @@ def test_a_fault_meets_only_the_app_it_was_set_for(client: Client) -> None:
     assert client.simulator.planned_faults()[0]["lasting"] == "bad_gateway"
 
 
-def test_a_region_fails_for_as_long_as_it_is_told(client: Client) -> None:
+def test_a_region_fails_until_it_is_set_to_recover(client: Client) -> None:
     client.simulator.set_failing("china", True)
     response = client.response()
     assert response.status == 502
@@ -471,7 +471,7 @@ def test_a_client_that_gives_up_is_noted(client: Client) -> None:
 
 
 @pytest.mark.parametrize(("at", "city"), [("arrival", "city"), ("departure", "town")])
-def test_a_held_answer_tells_what_was_true_when_asked_for(
+def test_a_held_answer_has_what_was_true_when_it_was_asked_for(
     client: Client, beside: Callable[[Callable[[], Any]], Future[Any]], at: str, city: str
 ) -> None:
     simulator = client.simulator
@@ -491,7 +491,7 @@ def test_a_held_answer_tells_what_was_true_when_asked_for(
     assert (first.truth_since == second.truth_since) == (at == "departure")
 
 
-def test_a_delayed_answer_tells_what_was_true_on_arrival(client: Client) -> None:
+def test_a_delayed_answer_has_what_was_true_on_arrival(client: Client) -> None:
     client.simulator.set_latency(0.03, region="china")
     client.simulator.fault("delay", seconds=0.02)
     client.call()
@@ -596,7 +596,7 @@ def test_a_fault_that_does_not_exist_is_refused(
 # The log and the truth ---------------------------------------------------------------------------
 
 
-def test_the_log_tells_what_was_answered_and_when(client: Client) -> None:
+def test_the_log_has_what_was_answered_and_when(client: Client) -> None:
     client.call()
     changed = client.simulator.set_names("china", APP, {0: "gender"})
     client.call(path=NEW)
@@ -730,7 +730,7 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
         assert again.pid != int(done.stdout)
 
 
-def test_the_story_is_told_step_by_step_across_a_restart(tmp_path: Path) -> None:
+def test_the_story_continues_step_by_step_across_a_restart(tmp_path: Path) -> None:
     def names(simulator: Simulator) -> dict[str, dict[int, str]]:
         return {region: simulator.truth(region, app).names for region, app in APPS.items()}
 

@@ -287,7 +287,7 @@ def test_an_app_that_nobody_has_read_before_may_come_with_a_single_read(db: Audi
     assert row(db.reader, "select count(*) as polls from attr_audit.poll").polls == 4
 
 
-def test_an_app_that_the_database_refuses_stops_no_other_although_all_are_as_ever(
+def test_an_app_that_the_database_refuses_stops_no_other_although_all_are_unchanged(
     db: AuditDb,
 ) -> None:
     record(db.writer, crowd(3, at=0, reads=2))

@@ -109,7 +109,7 @@ def test_an_unchanged_answer_is_read_once_and_recorded_as_a_poll_alone(
     assert after.apps[0].last_ok_at == after.polls[-1].requested_at
 
 
-def test_names_are_told_apart_exactly_and_kept_as_sent(rig: Rig) -> None:
+def test_names_are_compared_exactly_and_kept_as_sent(rig: Rig) -> None:
     odd = {
         0: "é",
         1: "e\u0301",
@@ -426,7 +426,7 @@ def test_another_api_is_another_source_and_not_a_change(rig: Rig, app: Target) -
     assert (change.kind, change.old_type, change.new_type) == ("renamed", 0, 1)
 
 
-def test_a_retired_app_that_returns_goes_on_where_it_was(rig: Rig, app: Target) -> None:
+def test_a_retired_app_that_returns_continues_where_it_was(rig: Rig, app: Target) -> None:
     assert (app_of(app), True) in retire_apps(rig.engine, listed=[], unresolved=[])
     rig.set_names(app, {0: "gender", 1: "city"})
     assert (app_of(app), False) in retire_apps(rig.engine, listed=[app_of(app)], unresolved=[])

@@ -100,7 +100,7 @@ def test_host_and_port_override_the_regions(
 
 
 @pytest.mark.parametrize(
-    ("host", "port", "told"),
+    ("host", "port", "expected"),
     [
         pytest.param("http://example.com", None, "https://", id="plain_http"),
         pytest.param("http://128.0.0.1", None, "https://", id="plain_http_beside_loopback"),
@@ -123,17 +123,17 @@ def test_host_and_port_override_the_regions(
         pytest.param("example.com", 70000, "port", id="port_field_out_of_range"),
     ],
 )
-def test_a_host_that_cannot_be_used_is_told_without_quoting_it(
-    host: str, port: int | None, told: str
+def test_a_host_that_cannot_be_used_is_reported_without_quoting_it(
+    host: str, port: int | None, expected: str
 ) -> None:
     error = refusal(host=host, port=port)
-    assert told in str(error)
+    assert expected in str(error)
     assert "hidden" not in str(error)
     assert (error.region, error.sdk_app_id) == ("singapore", 1400000000)
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "expected"),
     [
         pytest.param({"login": None}, "login is empty", id="no_login"),
         pytest.param({"login": ""}, "login is empty", id="empty_login"),
@@ -158,12 +158,12 @@ def test_a_host_that_cannot_be_used_is_told_without_quoting_it(
         pytest.param({"password": KEY[:9] + "\x00"}, "printed", id="password_with_nul"),
     ],
 )
-def test_login_and_password_are_checked(changed: dict[str, Any], told: str) -> None:
-    assert told in str(refusal(**changed))
+def test_login_and_password_are_checked(changed: dict[str, Any], expected: str) -> None:
+    assert expected in str(refusal(**changed))
 
 
 @pytest.mark.parametrize(
-    ("extra", "told"),
+    ("extra", "expected"),
     [
         pytest.param({"region": None}, "'region' is missing", id="no_region"),
         pytest.param({"region": "Singapore"}, "not one we know the host of", id="capital"),
@@ -203,12 +203,12 @@ def test_login_and_password_are_checked(changed: dict[str, Any], told: str) -> N
         pytest.param({"usersig_ttl": 86400.0}, "'usersig_ttl'", id="ttl_float"),
     ],
 )
-def test_every_extra_field_is_checked(extra: dict[str, Any], told: str) -> None:
-    assert told in str(refusal(extra))
+def test_every_extra_field_is_checked(extra: dict[str, Any], expected: str) -> None:
+    assert expected in str(refusal(extra))
 
 
 @pytest.mark.parametrize("extra", ["{", "[]", "7", '"x"', "null", "[" * 100_000])
-def test_an_extra_that_is_no_json_object_is_told(extra: str) -> None:
+def test_an_extra_that_is_not_a_json_object_is_reported(extra: str) -> None:
     error = refusal(extra=extra)
     assert "extra is" in str(error)
     assert (error.region, error.sdk_app_id) == (None, None)
@@ -229,24 +229,24 @@ def test_a_label_of_ones_own_needs_a_host_and_nothing_else(label: str) -> None:
     assert (own.region, own.base_url) == (label, "https://im.example.com")
 
 
-def test_all_faults_are_told_at_once() -> None:
-    told = str(refusal({"region": None, "timeout": -1}, login="", password=""))
+def test_everything_that_is_wrong_is_reported_at_once() -> None:
+    expected = str(refusal({"region": None, "timeout": -1}, login="", password=""))
     for field in ("login", "password", "'region'", "'timeout'"):
-        assert field in told
+        assert field in expected
 
 
 @pytest.mark.parametrize("misspelt", ["sdkappid", "sdkAppId", "sdk_appid", "SDK_APP_ID"])
 def test_a_misspelt_field_is_pointed_at_when_the_right_one_is_missing(misspelt: str) -> None:
-    told = str(refusal({"sdk_app_id": None, misspelt: 7}))
-    assert repr(misspelt) in told
-    assert "is 'sdk_app_id' meant?" in told
+    expected = str(refusal({"sdk_app_id": None, misspelt: 7}))
+    assert repr(misspelt) in expected
+    assert "is 'sdk_app_id' meant?" in expected
 
 
 def test_unknown_fields_are_ignored_otherwise() -> None:
     assert target({"sdkappid": "x", "junk": [1]}) == target()
 
 
-def test_a_key_pasted_into_the_region_is_not_told() -> None:
+def test_a_key_pasted_into_the_region_is_not_shown() -> None:
     assert refusal({"region": KEY}).region is None
 
 

@@ -422,7 +422,7 @@ def test_names_as_of_knows_the_bounds(
         (JAKARTA, 0, [("coupon", None, at(28, second=0.1), at(2, 11), None)]),
     ],
 )
-def test_name_history_tells_the_bounds_of_every_span(
+def test_name_history_has_the_bounds_of_every_span(
     week: Engine, app: AppKey, slot: int, right: list[Any]
 ) -> None:
     rows = run(
@@ -531,7 +531,7 @@ def test_drift_and_freshness_are_right_all_week(audit_db: AuditDb) -> None:
     assert {r.region for r in named} == {"frankfurt", "singapore", "seoul", "china"}
 
 
-def test_freshness_of_an_app_never_seen_counts_from_its_first_attempt(week: Engine) -> None:
+def test_freshness_of_an_app_without_a_good_poll_counts_from_its_first_poll(week: Engine) -> None:
     [row] = run(
         week,
         "select now() - age as since, last_ok_at from attr_audit.freshness where region = 'mumbai'",

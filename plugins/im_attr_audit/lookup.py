@@ -1,4 +1,4 @@
-"""Airflow's connections and Variables, with "not defined" told apart from "could not be looked up".
+"""Airflow's connections and Variables, with "not defined" kept apart from "could not be looked up".
 
 Airflow asks its secrets backends one after another and treats a backend that fails as one that does
 not have the secret; it logs the failure at DEBUG (airflow.sdk.execution_time.context, 3.3.2). After

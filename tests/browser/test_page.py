@@ -259,7 +259,7 @@ def test_a_download_holds_exactly_what_is_filtered(story: Stage, open_page: Open
         assert {row["kind"] for row in rows} == {"baseline"}
 
 
-def test_as_of_tells_what_was_and_how_sure(story: Stage, open_page: OpenPage) -> None:
+def test_as_of_shows_what_was_and_how_certain(story: Stage, open_page: OpenPage) -> None:
     def at(event: str, minutes: int) -> str:
         from datetime import datetime, timedelta
 

@@ -3,7 +3,7 @@
 `make test-cluster`. A scheduler, an API server, a DAG processor and the workers as processes of
 their own, as on machines of their own: a worker has its own AIRFLOW_HOME and no way into Airflow's
 database. Redis is the machine's (`apt-get install redis-server`). What it prints is in
-docs/compose.md; times are told there and judged nowhere.
+docs/compose.md; times are reported there and judged nowhere.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ class Cluster:
             "AIRFLOW_VAR_IM_ATTR_AUDIT_CONN_IDS": json.dumps([f"app_{app}" for app in APPS]),
         }
         for app in APPS:
-            told = json.dumps(vendor.connection_json(REGION, app, timeout=60))
-            self.worker[f"AIRFLOW_CONN_APP_{app}"] = told
+            connection = json.dumps(vendor.connection_json(REGION, app, timeout=60))
+            self.worker[f"AIRFLOW_CONN_APP_{app}"] = connection
         self._spawn(
             "redis",
             ["redis-server", "--port", str(redis_port), "--bind", "127.0.0.1", "--save", ""],
@@ -369,7 +369,7 @@ def span(parts: list[Part]) -> float:
     return max(part.ended for part in parts) - min(part.began for part in parts)
 
 
-def told(parts: list[Part]) -> str:
+def timings(parts: list[Part]) -> str:
     return ", ".join(f"{p.label} on {p.host} in {p.ended - p.began:.1f} s" for p in parts)
 
 
@@ -386,7 +386,7 @@ def test_a_region_of_a_thousand_apps_is_split_over_the_workers(
     cluster.vendor.set_latency(LATENCY)
     assert cluster.ended(run) == "success", cluster.log("scheduler")
     parts = cluster.parts(run)
-    say(f"{len(APPS)} apps seen for the first time, in parts: {told(parts)}")
+    say(f"{len(APPS)} apps seen for the first time, in parts: {timings(parts)}")
     assert [part.label for part in parts] == [
         f"{REGION} ({n} of {PARTS})" for n in range(1, PARTS + 1)
     ]
@@ -441,7 +441,7 @@ def test_a_worker_killed_in_the_middle_of_a_region_loses_nothing_and_doubles_not
     cluster.vendor.set_latency(LATENCY)
     assert cluster.ended(run) == "success", cluster.log("scheduler")
     parts = cluster.parts(run)
-    say(f"the run was green all the same: {told(parts)}")
+    say(f"the run was green all the same: {timings(parts)}")
     [again] = [part for part in parts if part.number == hit.number]
     assert again.tries > 1
     assert again.host == "worker-1"
@@ -458,13 +458,13 @@ def test_a_worker_killed_in_the_middle_of_a_region_loses_nothing_and_doubles_not
     say(f"{len(APPS)} renames recorded, each once; {len(APPS)} chains without a gap")
 
     after = cluster.run()
-    say(f"the next run is green and finds nothing new: {told(after)}")
+    say(f"the next run is green and finds nothing new: {timings(after)}")
     assert cluster.record(f"select count(*) {renamed}") == [(len(APPS),)]
     cluster.must_be_right()
 
 
 def test_no_secret_is_in_any_log(cluster: Cluster, say: Callable[[str], None]) -> None:
-    # Of so many connections Airflow's masker is not told: what is silent is so by itself.
+    # Of so many connections Airflow's masker gets none: what is silent is so by itself.
     cluster.staff()
     cluster.start_worker("worker-4", level="DEBUG")
     cluster.run()

@@ -51,7 +51,7 @@ def airflow_app() -> FastAPI:
 
 
 def targets_listed_in_airflow() -> bool | None:
-    """Whether the Variable names any connection; None where that cannot be told."""
+    """Whether the Variable names any connection; None where that is unknown."""
     from airflow.models import Variable
 
     try:

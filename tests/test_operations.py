@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import configparser
+import importlib
 import json
 import os
 import pty
@@ -75,7 +77,17 @@ def test_a_block_that_is_not_run_says_why() -> None:
         if text.startswith(start)
     } == ELSEWHERE
     assert len(unrun) == len(ELSEWHERE)
-    assert {b.language for b in blocks()} == {"sh", "json", "dockerfile"}
+    assert {b.language for b in blocks()} == {"sh", "json", "dockerfile", "ini"}
+
+
+def test_the_guide_configures_a_secrets_backend_that_exists(tmp_path: Path) -> None:
+    [block] = [block for block in blocks() if block.language == "ini"]
+    configured = configparser.ConfigParser()
+    configured.read_string(block.text)
+    module, _, name = configured["secrets"]["backend"].rpartition(".")
+    given = {**json.loads(configured["secrets"]["backend_kwargs"]), "folder": str(tmp_path)}
+    backend = getattr(importlib.import_module(module), name)(**given)
+    assert backend.get_conn_value("not there") is None
 
 
 class Guide:
@@ -324,7 +336,7 @@ def test_every_command_of_the_guide_works_in_its_order(
 
     assert "(0 rows)" in guide.next("Freshness from outside")
     printed = guide.next("Licences")
-    assert re.search(r"^  im-attr-audit +\S+ +Apache-2.0$", printed, re.MULTILINE)
+    assert re.search(r"^ *im-attr-audit +\S+ +Apache-2.0 *$", printed, re.MULTILINE)
     assert guide.waiting == []
 
 

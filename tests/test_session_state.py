@@ -157,7 +157,7 @@ def test_a_database_that_cannot_hold_every_name_is_refused_with_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
     encoding: str,
 ) -> None:
-    name = f"in_{encoding.lower()}"
+    name = f"session_in_{encoding.lower()}"
     with postgres.connect() as connection, connection.cursor() as cursor:
         cursor.execute(
             f"create database {name} encoding '{encoding}' template template0 locale 'C'"

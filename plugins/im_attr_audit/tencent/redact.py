@@ -87,10 +87,12 @@ def redact(text: str, *, secrets: Iterable[str]) -> str:
     text = _USERSIG_VALUE.sub(rf"\1{REDACTED}", text)
     plain = _plain(text)
     for secret in secrets:
+        # Every form is more than half as long, and building them costs more than a poll's other
+        # texts: a name is shorter.
+        if not secret or len(text) <= len(secret) // 2:
+            continue
         # Building the pattern costs far more than this look, and hardly any text holds a secret.
-        if secret and (
-            _plain(secret) in plain or any(whole in text for whole in _other_forms(secret))
-        ):
+        if _plain(secret) in plain or any(whole in text for whole in _other_forms(secret)):
             text = _any_spelling(secret).sub(REDACTED, text)
     text = _UNPACKED_SIG.sub(rf"\1{REDACTED}", _without_usersigs(text))
     return REDACTED if _holds_a_piece(text, secrets) else text
@@ -174,7 +176,7 @@ def _other_forms(secret: str) -> tuple[str, ...]:
     encoded = base64.b64encode(secret.encode("utf-8", "surrogatepass")).decode("ascii")
     forms = [encoded.rstrip("="), encoded.rstrip("=").translate(str.maketrans("+/", "-_"))]
     raw = secret.encode("utf-8", "surrogatepass")
-    forms += [raw.hex(), raw.hex().upper(), base64.b32encode(raw).decode("ascii").rstrip("=")]
+    forms += [raw.hex(), raw.hex().upper(), _base32(secret)]
     if len(secret) >= 2 * _PIECE:  # a short one would be found in ordinary words
         forms += [secret[::-1], secret.lower(), secret.upper()]
     unpacked = _unpacked(secret)
@@ -205,7 +207,7 @@ def _holds_a_piece(text: str, secrets: tuple[str, ...]) -> bool:
 def _letters(secret: str) -> str:
     """The secret's letters and digits in every alphabet, forwards and backwards; one a line."""
     raw = secret.encode("utf-8", "surrogatepass")
-    forms = [secret, raw.hex(), base64.b32encode(raw).decode("ascii")]
+    forms = [secret, raw.hex(), _base32(secret)]
     # Base64 looks different at each of three places in what is encoded.
     forms += [base64.b64encode(bytes(at) + raw)[4:-4].decode("ascii") for at in range(3)]
     unpacked = _packed_in(secret)
@@ -287,6 +289,13 @@ def _unpacked(secret: str) -> str | None:
     return None if packed is None else packed.decode("utf-8", "backslashreplace")
 
 
+@lru_cache(maxsize=2048)
+def _base32(secret: str) -> str:
+    """Kept: it is the dearest of the forms, and both looks need it."""
+    return base64.b32encode(secret.encode("utf-8", "surrogatepass")).decode("ascii").rstrip("=")
+
+
+@lru_cache(maxsize=2048)
 def _packed_in(secret: str) -> bytes | None:
     """The compressed bytes that a UserSig is base64 of; None where it is not one."""
     if not secret.startswith("e"):

@@ -62,7 +62,9 @@ class World:
     def reads(self, app: App, sent: datetime) -> Read:
         """One read of an app as it is now."""
         names = {slot: AttrName(name) for slot, name in self.state[app].items()}
-        return Read(sent, sent + timedelta(milliseconds=80), Answer(names, "{…}", 200, sent))
+        return Read(
+            sent, sent + timedelta(milliseconds=80), Answer(names, lambda: "{…}", 200, sent)
+        )
 
     def attempts(self) -> list[Poll]:
         """One poll's first reads, as the network part of a task gives them."""

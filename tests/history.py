@@ -27,7 +27,10 @@ def names(given: NamesLike) -> dict[int, AttrName]:
 def answer(given: NamesLike) -> Answer:
     """The vendor's answer that says so."""
     return Answer(
-        names=names(given), text=f"answer {sorted(given)}", http_status=200, vendor_date=None
+        names=names(given),
+        evidence=lambda: f"answer {sorted(given)}",
+        http_status=200,
+        vendor_date=None,
     )
 
 

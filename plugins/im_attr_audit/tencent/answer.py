@@ -35,13 +35,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final, NoReturn
 
 from im_attr_audit.errors import Invalid, PollFailed, Rejected, Unavailable
 from im_attr_audit.names import AttrName
 from im_attr_audit.tencent.codes import lookup
-from im_attr_audit.tencent.redact import clip, redact, safe_text
+from im_attr_audit.tencent.redact import REDACTED, clip, redact, safe_text
 
 MAX_BODY: Final = 1024 * 1024
 MAX_NAME_BYTES: Final = 1024
@@ -70,14 +70,23 @@ class Reply:
     malformed: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answer:
-    """A valid answer: the names, and what is kept as evidence of it."""
+    """A valid answer: the names, and what is kept as evidence of it where they are a change."""
 
     names: dict[int, AttrName]
-    text: str = field(repr=False)
+    evidence: Callable[[], str] = field(repr=False, compare=False)
     http_status: int
     vendor_date: datetime | None
+
+    @cached_property
+    def text(self) -> str:
+        """The answer as it is kept, without secrets.
+
+        Made when it is asked for: nearly every poll finds the names on record and keeps no text,
+        and looking for a secret in every spelling costs more than the rest of judging.
+        """
+        return self.evidence()
 
 
 class _NotValidError(Exception):
@@ -113,14 +122,14 @@ def judge(reply: Reply, *, secrets: tuple[str, ...] = ()) -> Answer:
     ``secrets`` are removed from every text that is kept, and no name may hold one.
     """
     clean = partial(safe_text, secrets=secrets)
-    date, text = _date(reply.date), None
+    date, evidence = _date(reply.date), None
     try:
         body, fault = _unpacked(reply)
-        text = clean(body.decode("utf-8", "backslashreplace"))
+        evidence = partial(_evidence, body, clean)
         names = _names_in(reply, body, fault, clean)
         if any(redact(name.name, secrets=secrets) != name.name for name in names.values()):
             _refuse("an attribute name holds this app's secret key or a UserSig")
-        return Answer(names, text, reply.status, date)
+        return Answer(names, evidence, reply.status, date)
     except _NotValidError as raised:
         why = raised
     except Exception as error:
@@ -132,9 +141,17 @@ def judge(reply: Reply, *, secrets: tuple[str, ...] = ()) -> Answer:
         http_status=reply.status,
         error_code=why.code,
         error_info=why.info or why.reason,
-        answer=text,
+        answer=evidence() if evidence else None,
         vendor_date=date,
     )
+
+
+def _evidence(body: bytes, clean: Clean) -> str:
+    try:
+        return clean(body.decode("utf-8", "backslashreplace"))
+    except Exception as error:
+        # As in judging: what a reply can provoke must not stop the apps beside it.
+        return f"{REDACTED} ({type(error).__name__})"
 
 
 def _names_in(reply: Reply, body: bytes, fault: str | None, clean: Clean) -> dict[int, AttrName]:

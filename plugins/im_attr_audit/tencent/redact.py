@@ -58,6 +58,7 @@ _TO_BASE64: Final = str.maketrans("*-_", "+/=")
 # So many letters and digits are looked for at once: any 15 in a row of a secret hold 8 of them.
 _PIECE: Final = 8
 _NOT_ALNUM = re.compile("[^a-z0-9]+")
+_NOT_ALNUM_BYTES: Final = bytes(set(range(128)) - set(b"abcdefghijklmnopqrstuvwxyz0123456789"))
 _PACKED = re.compile(r"[A-Za-z0-9+/*_-]{24,}")
 # Runs that may be a secret: without a space in them, with spaces, and bytes that are no text.
 _RUN = re.compile(r"[A-Za-z0-9+/=_*%~-]{32,}")
@@ -213,7 +214,10 @@ def _letters(secret: str) -> str:
     unpacked = _packed_in(secret)
     if unpacked is not None:
         forms += [unpacked.hex()]
-    bare = [_NOT_ALNUM.sub("", form.lower()) for form in forms]
+    bare = [
+        form.lower().encode("ascii", "ignore").translate(None, _NOT_ALNUM_BYTES).decode()
+        for form in forms
+    ]
     return "\n".join(form for each in bare for form in (each, each[::-1]))
 
 

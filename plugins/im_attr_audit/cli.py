@@ -236,12 +236,12 @@ def _print_findings(findings: Sequence[Finding]) -> None:
 def _reader_engine() -> Engine:
     from airflow.configuration import ensure_secrets_loaded
 
-    from im_attr_audit.lookup import find_connection
+    from im_attr_audit.lookup import find_reading_connection
     from im_attr_audit.record.engine import engine_of_connection
 
-    for conn_id in (AUDIT_DB_READER, AUDIT_DB):
-        if connection := find_connection(conn_id, ensure_secrets_loaded()):
-            return engine_of_connection(connection)
+    connection = find_reading_connection(ensure_secrets_loaded())
+    if connection is not None:
+        return engine_of_connection(connection)
     raise CannotDo(
         "Airflow has neither the connection im_attr_audit_db_reader nor im_attr_audit_db. Set one, "
         "such as AIRFLOW_CONN_IM_ATTR_AUDIT_DB_READER in the environment, or check an --export."

@@ -16,7 +16,7 @@ from typing import Any
 from airflow.sdk import BaseHook
 
 from im_attr_audit.errors import SecretsUnavailable
-from im_attr_audit.settings import BadSetting
+from im_attr_audit.settings import AUDIT_DB, AUDIT_DB_READER, BadSetting
 
 Backends = Sequence[Any]
 
@@ -33,6 +33,14 @@ def find_connection(conn_id: str, backends: Backends | None = None) -> Any | Non
         except Exception:  # whatever it was: the backends are asked one by one
             backends = None
     return ask_for_connection(conn_id, backends)
+
+
+def find_reading_connection(backends: Backends | None = None) -> Any | None:
+    """The audit database's connection for reading: the reader's, or the writer's without one.
+
+    Raises as `find_connection`: a reader's connection that could not be looked up is not missing.
+    """
+    return find_connection(AUDIT_DB_READER, backends) or find_connection(AUDIT_DB, backends)
 
 
 def ask_for_connection(conn_id: str, backends: Backends | None = None) -> Any | None:

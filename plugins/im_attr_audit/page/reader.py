@@ -126,10 +126,10 @@ def connection_from_airflow() -> PostgresConnection | None:
 
     CannotRead where a secrets backend failed: the reader's is then not known to be missing.
     """
-    from im_attr_audit.lookup import find_connection
+    from im_attr_audit.lookup import find_reading_connection
 
     try:
-        return find_connection(READER) or find_connection(WRITER)
+        return find_reading_connection()
     except SecretsUnavailable as error:
         raise CannotRead(
             "secrets_unavailable", f"Not known how to connect: {error}.", "Check that backend."

@@ -28,7 +28,7 @@ A failed poll changes nothing: "we could not look" is never recorded as "nothing
 
 
 @dag(
-    dag_id="im_attr_name_audit",
+    dag_id=settings.DAG_ID,
     dag_display_name="Attribute name audit",
     description="Records every change of Tencent Cloud Chat's user-attribute names",
     doc_md=DOC,

@@ -19,6 +19,8 @@ from typing import Final
 
 from im_attr_audit.errors import AttrAuditError
 
+DAG_ID: Final = "im_attr_name_audit"
+
 # Connection ids and the Variable.
 AUDIT_DB: Final = "im_attr_audit_db"
 AUDIT_DB_READER: Final = "im_attr_audit_db_reader"

@@ -18,7 +18,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from im_attr_audit import settings
 from im_attr_audit.errors import LockTimeout, SecretsUnavailable, UnsuitableDatabase
-from im_attr_audit.settings import BadSetting
+from im_attr_audit.settings import DAG_ID, BadSetting
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DAG_ID = "im_attr_name_audit"
 CHANGES = Asset("im-attr-audit/changes")
 CHANGES_ALIAS = AssetAlias("im-attr-audit-changes")
 
@@ -130,12 +129,9 @@ def sync(
     first_try = ti.max_tries - (ti.task.retries or 0) + 1
     engine = audit_engine()
     try:
-        this_run: dict[str, Any] = {
-            "dag_run_id": dag_run_id,
-            "conn_ids": conn_ids,
-            "begun_at": begun_at,
-        }
-        finished = read_finished(engine, first_try=first_try, **this_run)
+        finished = read_finished(
+            engine, dag_run_id=dag_run_id, first_try=first_try, conn_ids=conn_ids, begun_at=begun_at
+        )
         done = {poll.conn_id for poll in finished}
         targets, unknown = _targets(
             engine,

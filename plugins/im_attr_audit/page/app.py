@@ -26,9 +26,7 @@ from im_attr_audit.page.reader import CannotRead, Reader, connection_from_airflo
 from im_attr_audit.page.routes import api
 from im_attr_audit.page.services import Services, ServicesOf
 from im_attr_audit.page.shell import VIEWS, shell, static_files, static_version
-from im_attr_audit.settings import CONN_IDS, BadSetting, parse_conn_ids
-
-DAG_ID = "im_attr_name_audit"
+from im_attr_audit.settings import CONN_IDS, DAG_ID, BadSetting, parse_conn_ids
 
 _HEADERS = {
     "Cache-Control": "no-store",

@@ -44,8 +44,8 @@ from tests.oracle import AppOracle, Expected, assert_recorded, assert_true_time,
 from tests.rig import Record, Rig, app_of, assert_chains_hold
 
 REGIONS = ("china", "frankfurt", "seoul")
-#: Hypothesis makes some more than it is asked for.
-HISTORIES = 260
+#: Hypothesis counts some that reach no app; those are not among the histories that held.
+HISTORIES = 300
 _HELD = "histories: what they held"
 _TITLE = "histories: polls by outcome"
 _HUNG_UP = "histories: polls whose connection failed by itself"

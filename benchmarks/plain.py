@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from launch.dag_runs import DAG_ID
+from im_attr_audit.settings import DAG_ID
+
 from launch.state import ROOT
 
 __all__ = ["DAG_ID", "SHAPES", "SHAPE_ID", "plain_environment"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from im_attr_audit.settings import DAG_ID
+
 from launch.databases import AIRFLOW
 from launch.postgres import EmbeddedPostgres
 
-DAG_ID = "im_attr_name_audit"
 FINISHED = ("success", "failed")
 
 # What `dag.test()` leaves behind when it is killed: runs that no scheduler knows how to end.

@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
+from im_attr_audit.settings import DAG_ID
+
 from launch import api, databases, environment, metadata, processes, table
-from launch.dag_runs import DAG_ID, DagRuns
+from launch.dag_runs import DagRuns
 from launch.postgres import EmbeddedPostgres
 from launch.state import LaunchError, State, say
 from launch.targets import targets

@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
+from im_attr_audit.settings import DAG_ID
+
 from launch import api, components, databases, environment, metadata, network, processes, table
 from launch.components import Component, Family
-from launch.dag_runs import DAG_ID, DagRuns
+from launch.dag_runs import DagRuns
 from launch.postgres import EmbeddedPostgres
 from launch.state import LaunchError, State, say, step
 from launch.targets import Targets, targets

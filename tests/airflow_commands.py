@@ -18,7 +18,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.airflow_process import DAG_ID, ROOT
+from im_attr_audit.settings import DAG_ID
+
+from tests.airflow_process import ROOT
 
 _CLIENT = """#!{python} -IS
 import json, os, socket, sys

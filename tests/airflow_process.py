@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from im_attr_audit.settings import DAG_ID
+
 ROOT = Path(__file__).resolve().parents[1]
-DAG_ID = "im_attr_name_audit"
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ from tests.oracle import AppOracle, Expected, assert_recorded, assert_true_time,
 from tests.rig import Record, Rig, app_of, assert_chains_hold
 
 REGIONS = ("china", "frankfurt", "seoul")
-#: Hypothesis counts some that reach no app; those are not among the histories that held.
+#: Those without an app are not counted among what they held. Hypothesis makes more than it is asked
+#: for, by a number that differs by machine.
 HISTORIES = 300
 _HELD = "histories: what they held"
 _TITLE = "histories: polls by outcome"

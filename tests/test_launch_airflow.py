@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from im_attr_audit.settings import DAG_ID
 
 from launch import api, environment, processes
-from launch.dag_runs import DAG_ID, DagRuns
+from launch.dag_runs import DagRuns
 from launch.state import STATE_VARIABLE, State
 from simulator.control import Simulator
 

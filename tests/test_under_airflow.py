@@ -19,11 +19,12 @@ from typing import Any
 
 import pytest
 from im_attr_audit.record.engine import create_audit_engine
+from im_attr_audit.settings import DAG_ID
 from im_attr_audit.tencent.target import Target
 from sqlalchemy.engine import make_url
 
 from launch import api, databases, environment, network, processes
-from launch.dag_runs import DAG_ID, DagRun, DagRuns
+from launch.dag_runs import DagRun, DagRuns
 from launch.state import State
 from simulator.control import Simulator
 from tests.airflow_process import AirflowProcess

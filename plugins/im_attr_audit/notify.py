@@ -26,8 +26,8 @@ from im_attr_audit.lookup import find_connection
 from im_attr_audit.outcomes import OUTCOMES
 from im_attr_audit.record.notifications import Alert, Delivery, deliver, read_waiting
 from im_attr_audit.report import change_text, quoted, time_text
+from im_attr_audit.settings import DAG_ID, BadSetting
 from im_attr_audit.settings import NOTIFY as CONN_ID
-from im_attr_audit.settings import BadSetting
 from im_attr_audit.tencent.codes import explain
 from im_attr_audit.tencent.redact import clip
 
@@ -178,7 +178,7 @@ def compose(
     """
     title, line, ending = _FORMS[alerts[0].kind]
     title_text = title(alerts)
-    run = f"{base_url}/dags/im_attr_name_audit/runs/{quote(alerts[0].dag_run_id or '', safe='')}"
+    run = f"{base_url}/dags/{DAG_ID}/runs/{quote(alerts[0].dag_run_id or '', safe='')}"
     end = f"{ending(alerts)}\n{_link('Run', run)}".rstrip() if base_url else ending(alerts)
     left = limit - _size(title_text) - _size(end) - 80  # a line of how many are left out, and gaps
     lines: list[str] = []

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from im_attr_audit.settings import DAG_ID as DAG
 from sqlalchemy import text
 
 from launch import api, processes
@@ -35,7 +36,6 @@ from tests.conftest import AuditDb, fresh_audit_db
 from tests.leaks import Secrets, scan
 
 ROOT = Path(__file__).resolve().parents[2]
-DAG = "im_attr_name_audit"
 REGION = "china"
 APPS = range(1400000001, 1400001001)
 NAMES = {0: "sex", 1: "city", 2: "level", 3: "channel"}

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import Misconfigured, PollFailed, Rejected, Unavailable
@@ -23,6 +24,8 @@ from sqlalchemy.engine import make_url
 
 from launch.postgres import EmbeddedPostgres
 from tests.history import NamesLike, names, polled
+
+T = TypeVar("T")
 
 BEGIN = datetime(2026, 10, 28, tzinfo=UTC)
 END = datetime(2026, 11, 4, tzinfo=UTC)
@@ -117,37 +120,101 @@ class ScriptedRun:
     listed: tuple[AppKey, ...]
 
 
-def runs() -> Iterator[ScriptedRun]:
-    """The week's runs in order."""
-    answered_before: dict[AppKey, Mapping[int, AttrName]] = {}
-    time = BEGIN
-    while time < END:
-        listed = tuple(app for app in LISTED if _is_listed(app, time))
-        attempts = []
-        for app in listed:
-            failure = _failure(app, time)
-            answers: tuple[NamesLike, ...] = ()
-            if failure is None:
-                answer = _answer(app, time)
-                # A second read where the first says something new, as the sync does it.
-                differs = answered_before.get(app) != names(answer)
-                answers = (answer, answer) if differs else (answer,)
-                answered_before[app] = names(answer)
-            attempts.append(
-                polled(
-                    *answers,
-                    at=time,
-                    region=app[0],
-                    sdk_app_id=app[1],
-                    app_group=GROUPS[app],
-                    api="timpush" if app == LOYALTY and time >= at(30) else "all_member_push",
-                    failure=failure,
+Spans = tuple[tuple[datetime, datetime], ...]
+Failure = tuple[AppKey, datetime, datetime, PollFailed]
+
+
+@dataclass(frozen=True)
+class Story:
+    """A script of hourly runs, and what it says is true at a time.
+
+    ``listed``: from when on an app is polled, and from when on no longer. ``answers``: what it
+    answers, truly, whether or not a poll sees it. ``groups`` and ``apis``: the same.
+    """
+
+    begin: datetime
+    end: datetime
+    listed: Mapping[AppKey, Spans]
+    answers: Mapping[AppKey, tuple[tuple[datetime, NamesLike], ...]]
+    groups: Mapping[AppKey, tuple[tuple[datetime, str], ...]]
+    apis: Mapping[AppKey, tuple[tuple[datetime, str], ...]]
+    failures: tuple[Failure, ...] = ()
+    broken: Spans = ()
+
+    def times(self) -> Iterator[datetime]:
+        """When the runs are."""
+        time = self.begin
+        while time < self.end:
+            yield time
+            time += timedelta(hours=1)
+
+    def is_listed(self, app: AppKey, time: datetime) -> bool:
+        return any(begin <= time < end for begin, end in self.listed[app])
+
+    def failure(self, app: AppKey, time: datetime) -> PollFailed | None:
+        for failing, begin, end, failure in self.failures:
+            if failing == app and begin <= time < end:
+                return failure
+        return None
+
+    def answer(self, app: AppKey, time: datetime) -> NamesLike:
+        return _since(self.answers[app], time)
+
+    def group(self, app: AppKey, time: datetime) -> str:
+        return _since(self.groups[app], time)
+
+    def api(self, app: AppKey, time: datetime) -> str:
+        return _since(self.apis.get(app, ()), time, "all_member_push")
+
+    def runs(self) -> Iterator[ScriptedRun]:
+        """The runs in order."""
+        answered_before: dict[AppKey, Mapping[int, AttrName]] = {}
+        for time in self.times():
+            listed = tuple(app for app in self.listed if self.is_listed(app, time))
+            attempts = []
+            for app in listed:
+                failure = self.failure(app, time)
+                answers: tuple[NamesLike, ...] = ()
+                if failure is None:
+                    answer = self.answer(app, time)
+                    # A second read where the first says something new, as the sync does it.
+                    differs = answered_before.get(app) != names(answer)
+                    answers = (answer, answer) if differs else (answer,)
+                    answered_before[app] = names(answer)
+                attempts.append(
+                    polled(
+                        *answers,
+                        at=time,
+                        region=app[0],
+                        sdk_app_id=app[1],
+                        app_group=self.group(app, time),
+                        api=self.api(app, time),
+                        failure=failure,
+                    )
                 )
-            )
-        if at(3) <= time < at(3, 3):
-            attempts.append(_broken_connection(time))
-        yield ScriptedRun(f"scheduled__{time.isoformat()}", time, tuple(attempts), listed)
-        time += timedelta(hours=1)
+            if any(begin <= time < end for begin, end in self.broken):
+                attempts.append(_broken_connection(time))
+            yield ScriptedRun(f"scheduled__{time.isoformat()}", time, tuple(attempts), listed)
+
+
+def _since(dated: tuple[tuple[datetime, T], ...], time: datetime, default: T | None = None) -> T:
+    """The last of the dated values that has begun."""
+    begun = [value for since, value in dated if since <= time]
+    found = begun[-1] if begun else default
+    assert found is not None
+    return found
+
+
+WEEK = Story(
+    begin=BEGIN,
+    end=END,
+    listed=LISTED,
+    answers=ANSWERS,
+    groups={app: ((BEGIN, group),) for app, group in GROUPS.items()},
+    apis={LOYALTY: ((BEGIN, "all_member_push"), (at(30), "timpush"))},
+    failures=FAILURES,
+    broken=((at(3), at(3, 3)),),
+)
 
 
 def record(engine: Engine, run: ScriptedRun) -> None:
@@ -162,26 +229,31 @@ def week(server: EmbeddedPostgres, template: str) -> str:
     name = "scripted_week"
     with server.connect() as connection, connection.cursor() as cursor:
         cursor.execute(f"create database {name} template {template} strategy file_copy")
-    make_partitions(server, name)
+    make_partitions(server, name, BEGIN, END)
     writer = create_audit_engine(make_url(server.url(name, "attr_audit_writer")))
-    for run in runs():
+    for run in WEEK.runs():
         record(writer, run)
     writer.dispose()
+    date_rows(server, name)
+    return name
+
+
+def date_rows(server: EmbeddedPostgres, name: str) -> None:
+    """Date the rows as a real record's are, whenever the story is recorded."""
     owner = create_audit_engine(make_url(server.url(name)))
     with owner.begin() as transaction:
         transaction.execute(text(_AT_FIXED_TIMES))
         transaction.execute(text("analyze"))
     owner.dispose()
-    return name
 
 
-def make_partitions(server: EmbeddedPostgres, name: str) -> None:
-    """poll's partitions for the week, which lies in the past."""
+def make_partitions(server: EmbeddedPostgres, name: str, *days: datetime) -> None:
+    """poll's partitions for the months of these days, which lie in the past."""
     with server.connect(name) as connection, connection.cursor() as cursor:
         cursor.execute("set role attr_audit_owner")
         cursor.execute(
             "select attr_audit.create_poll_partition(m) from unnest(%s::date[]) m",
-            ([BEGIN.date(), END.date()],),
+            ([day.date() for day in days],),
         )
 
 
@@ -208,21 +280,6 @@ begin
 end $$;
 alter table attr_audit.change enable trigger all;
 """
-
-
-def _is_listed(app: AppKey, time: datetime) -> bool:
-    return any(begin <= time < end for begin, end in LISTED[app])
-
-
-def _failure(app: AppKey, time: datetime) -> PollFailed | None:
-    for failing, begin, end, failure in FAILURES:
-        if failing == app and begin <= time < end:
-            return failure
-    return None
-
-
-def _answer(app: AppKey, time: datetime) -> NamesLike:
-    return [answer for since, answer in ANSWERS[app] if since <= time][-1]
 
 
 def _broken_connection(time: datetime) -> Poll:

@@ -10,11 +10,13 @@ import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import psycopg2.errors
 
+from launch.files import write_private
 from launch.postgres import EmbeddedPostgres, set_password
 from launch.state import LaunchError, State, say
 
@@ -188,6 +190,30 @@ def url_of(connection: str) -> URL:
         fields.get("schema"),
         extra.get("sqlalchemy_query") or {},
     )
+
+
+def pgpass(url: URL) -> str:
+    """The line of a libpq password file for it."""
+    fields = (url.host, url.port or 5432, url.database, url.username, url.password)
+    return ":".join(str(field).replace("\\", "\\\\").replace(":", "\\:") for field in fields) + "\n"
+
+
+def without_password(url: URL) -> str:
+    """The address as every Postgres client takes it."""
+    return url._replace(drivername="postgresql", password=None).render_as_string()
+
+
+def show_reader(state: State, databases: Databases) -> tuple[str, Path] | None:
+    """The reader's address for BI tools, and the file that its password is written to.
+
+    None where there is no reader: a user gave the writer's connection alone.
+    """
+    if databases.reader == databases.writer:
+        return None
+    url = url_of(databases.reader)
+    path = state.secrets / "reader.pgpass"
+    write_private(path, pgpass(url))
+    return without_password(url), path
 
 
 def _connection(**fields: Any) -> str:

@@ -19,12 +19,9 @@ def main() -> int:
     with state.postgres().in_use() as server:
         url = databases.url_of(databases.reader(state, server, environment.given()))
         passwords = state.secrets / f"pgpass.{os.getpid()}"
-        fields = (url.host, url.port or 5432, url.database, url.username, url.password)
-        escaped = (str(field).replace("\\", "\\\\").replace(":", "\\:") for field in fields)
-        write_private(passwords, ":".join(escaped) + "\n")
+        write_private(passwords, databases.pgpass(url))
         try:
-            place = url._replace(drivername="postgresql", password=None)
-            return _psql(place.render_as_string(), str(passwords))
+            return _psql(databases.without_password(url), str(passwords))
         finally:
             passwords.unlink()
 

@@ -159,11 +159,13 @@ class _Run:
             },
         )
         self._unpause(address)
+        reader = databases.show_reader(state, ready)
         print(
             f"\n  The page     {address}/im-attr-audit/"
             f"\n  Airflow      {address}/dags/{DAG_ID}"
             f"\n  Login        {' / '.join(environment.login(state))}"
-            "\n  Ctrl-C stops everything; the data are kept.\n",
+            + (f"\n  BI tools     {reader[0]} (password in {reader[1]})" if reader else "")
+            + "\n  Ctrl-C stops everything; the data are kept.\n",
             flush=True,
         )
         self._watch(server, runs, seen, ready.reader, environment.conn_ids(variables), asked)

@@ -380,6 +380,23 @@ def test_a_connection_is_read_in_every_form_airflow_takes(connection: str) -> No
     assert url.drivername == "postgresql+psycopg2"
 
 
+def test_the_readers_address_is_shown_without_its_password_which_a_private_file_holds(
+    state: State,
+) -> None:
+    reader = {"conn_type": "postgres", "login": "attr_audit_reader", "password": "a:b\\c"}
+    given = json.dumps({**reader, "host": "db", "port": 6543, "schema": "audit"})
+    shown = databases.show_reader(state, databases.Databases("", "{}", given))
+    assert shown is not None
+    address, path = shown
+    assert address == "postgresql://attr_audit_reader@db:6543/audit"
+    assert path.read_text() == "db:6543:audit:attr_audit_reader:a\\:b\\\\c\n"
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_no_address_is_shown_where_only_the_writers_connection_is_given(state: State) -> None:
+    assert databases.show_reader(state, databases_for_test()) is None
+
+
 # -- psql and clean ------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from im_attr_audit.errors import AttrAuditError
+from im_attr_audit.frames import without_frames
 from im_attr_audit.settings import AUDIT_DB, AUDIT_DB_READER, DATABASE_URL
 
 if TYPE_CHECKING:
@@ -233,6 +234,7 @@ def _print_findings(findings: Sequence[Finding]) -> None:
             print(f"NOT AS RECORDED  {len(found) - SHOWN} more {CATEGORIES[category]}")
 
 
+@without_frames
 def _reader_engine() -> Engine:
     from airflow.configuration import ensure_secrets_loaded
 

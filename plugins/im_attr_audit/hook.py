@@ -11,7 +11,8 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
-from im_attr_audit.errors import AttrAuditError, Misconfigured, SecretsUnavailable
+from im_attr_audit.errors import AttrAuditError, Misconfigured
+from im_attr_audit.frames import without_frames
 from im_attr_audit.lookup import ask_for_connection
 from im_attr_audit.names import AttrName
 from im_attr_audit.settings import BadSetting
@@ -72,6 +73,7 @@ class TencentImHook(BaseHook):
         super().__init__()
         self.tencent_im_conn_id = tencent_im_conn_id
 
+    @without_frames
     def get_target(self, *, masked: bool = True) -> Target:
         """The connection, checked; Misconfigured names what is wrong with it and what to do.
 
@@ -80,13 +82,6 @@ class TencentImHook(BaseHook):
         ``masked=False``: for a caller that reads many. Their secrets are not added to Airflow's
         masker, which is a second line only: we redact what we log, record or raise.
         """
-        found = self._find_target(masked=masked)
-        if not isinstance(found, Target):
-            # Where it was made the frames hold the password, and some renderers show locals.
-            raise found.with_traceback(None)
-        return found
-
-    def _find_target(self, *, masked: bool) -> Target | Misconfigured | SecretsUnavailable:
         hide_secrets_in_debug_log()
         conn_id = self.tencent_im_conn_id
         connection = why_not = None
@@ -105,29 +100,26 @@ class TencentImHook(BaseHook):
             try:
                 with contextlib.nullcontext() if masked else without_masking():
                     connection = ask_for_connection(conn_id)
-            except SecretsUnavailable as error:
-                return error
             except BadSetting as error:
-                return Misconfigured(f"connection {inert(conn_id)!r} cannot be used: {error}")
+                raise Misconfigured(
+                    f"connection {inert(conn_id)!r} cannot be used: {error}"
+                ) from None
         if connection is None:
-            return Misconfigured(f"connection {inert(conn_id)!r} {why_not}")
+            raise Misconfigured(f"connection {inert(conn_id)!r} {why_not}")
         if masked and connection.password:
             mask_secret(connection.password)
         if connection.conn_type != self.conn_type:
-            return Misconfigured(
+            raise Misconfigured(
                 f"connection {inert(conn_id)!r} is not of type {self.conn_type}: change its type"
             )
-        try:
-            return target_from_connection(
-                conn_id,
-                login=connection.login,
-                password=connection.password,
-                host=connection.host,
-                port=connection.port,
-                extra=connection.extra,
-            )
-        except Misconfigured as fault:
-            return fault
+        return target_from_connection(
+            conn_id,
+            login=connection.login,
+            password=connection.password,
+            host=connection.host,
+            port=connection.port,
+            extra=connection.extra,
+        )
 
     def get_conn(self, pool: Pool | None = None) -> TencentImClient:
         """A client of the app. Redaction is the client's own; masking is a second line only."""

@@ -16,11 +16,13 @@ from typing import Any
 from airflow.sdk import BaseHook
 
 from im_attr_audit.errors import SecretsUnavailable
+from im_attr_audit.frames import without_frames
 from im_attr_audit.settings import AUDIT_DB, AUDIT_DB_READER, BadSetting
 
 Backends = Sequence[Any]
 
 
+@without_frames
 def find_connection(conn_id: str, backends: Backends | None = None) -> Any | None:
     """The connection, or None where every backend says that it is not defined.
 
@@ -35,6 +37,7 @@ def find_connection(conn_id: str, backends: Backends | None = None) -> Any | Non
     return ask_for_connection(conn_id, backends)
 
 
+@without_frames
 def find_reading_connection(backends: Backends | None = None) -> Any | None:
     """The audit database's connection for reading: the reader's, or the writer's without one.
 
@@ -43,6 +46,7 @@ def find_reading_connection(backends: Backends | None = None) -> Any | None:
     return find_connection(AUDIT_DB_READER, backends) or find_connection(AUDIT_DB, backends)
 
 
+@without_frames
 def ask_for_connection(conn_id: str, backends: Backends | None = None) -> Any | None:
     """As `find_connection`, for a caller to whom Airflow has said that it does not exist."""
     return _ask(
@@ -50,6 +54,7 @@ def ask_for_connection(conn_id: str, backends: Backends | None = None) -> Any | 
     )
 
 
+@without_frames
 def ask_for_variable(key: str) -> Any | None:
     """A Variable's value; None where it is not defined. Raises SecretsUnavailable as above."""
     return _ask(f"the Variable {key}", lambda backend: _variable(backend, key), None)

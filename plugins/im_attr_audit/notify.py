@@ -22,6 +22,7 @@ from airflow.sdk.configuration import conf
 
 from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import SecretsUnavailable
+from im_attr_audit.frames import without_frames
 from im_attr_audit.lookup import find_connection
 from im_attr_audit.outcomes import OUTCOMES
 from im_attr_audit.record.notifications import Alert, Delivery, deliver, read_waiting
@@ -310,6 +311,7 @@ def _size(text: str) -> int:
     return len(text.encode())
 
 
+@without_frames
 def _messenger(keep_muted: Callable[[], None]) -> Messenger | None:
     """What the connection describes; None, with a line in the log, where nothing can be sent."""
     try:

@@ -18,6 +18,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from im_attr_audit import settings
 from im_attr_audit.errors import LockTimeout, SecretsUnavailable, UnsuitableDatabase
+from im_attr_audit.frames import without_frames
 from im_attr_audit.settings import DAG_ID, BadSetting
 
 if TYPE_CHECKING:
@@ -325,6 +326,7 @@ def _send_alerts(engine: Engine, dag_run_id: str) -> list[str]:
     return []
 
 
+@without_frames
 def audit_engine() -> Engine:
     """The audit database as the writer."""
     from im_attr_audit.hook import hide_secrets_in_debug_log

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 
 from im_attr_audit.errors import LockTimeout, SecretsUnavailable, UnsuitableDatabase
+from im_attr_audit.frames import without_frames
 from im_attr_audit.record.engine import PostgresConnection, engine_of_connection
 from im_attr_audit.settings import AUDIT_DB as WRITER
 from im_attr_audit.settings import AUDIT_DB_READER as READER
@@ -80,6 +81,7 @@ class Reader:
             # The cause would put host and user into the caller's log.
             raise reason from None
 
+    @without_frames
     def _current_engine(self) -> Engine:
         with self._lock:
             if self._engine is not None and time.monotonic() - self._looked_up_at < _TRUSTED_FOR:
@@ -109,6 +111,7 @@ class Reader:
             self._looked_up_at = time.monotonic()
             return self._engine
 
+    @without_frames
     def _engine_without_pool(self) -> Engine:
         self._current_engine()
         assert self._connection is not None  # noqa: S101 - an engine was made of it

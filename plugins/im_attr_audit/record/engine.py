@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.pool import NullPool
 
 from im_attr_audit.errors import LockTimeout, UnsuitableDatabase
+from im_attr_audit.frames import without_frames
 
 #: Everything that could change a statement's meaning or its answer, and what bounds its time. It is
 #: set in each transaction: a connection pooler may ignore start-up options, and it hands a session
@@ -75,9 +76,11 @@ def create_audit_engine(
         "client_encoding": "UTF8",  # PGCLIENTENCODING would count otherwise
     }
     kept: dict[str, Any] = {"pool_size": 2} if pooled else {"poolclass": NullPool}
+    url = url.set(drivername="postgresql+psycopg2")
+    _, options = url.get_dialect()().create_connect_args(url)
     engine = create_engine(
-        url.set(drivername="postgresql+psycopg2"),
-        connect_args=given,
+        url.set(password=None),
+        creator=_Connector({**options, **given}),
         hide_parameters=True,
         pool_pre_ping=pooled,
         **kept,
@@ -97,6 +100,17 @@ def create_audit_engine(
 
     event.listen(engine, "begin", set_up_transaction)
     return engine
+
+
+class _Connector:
+    """Opens connections. The password is here alone: no engine and no error's frame shows it."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = options
+
+    @without_frames
+    def __call__(self) -> Any:
+        return psycopg2.connect(**self._options)
 
 
 def _check_session(connection: Any, _: object) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from urllib.parse import urlencode
 
 from im_attr_audit.errors import Misconfigured, PollFailed
+from im_attr_audit.frames import without_frames
 from im_attr_audit.tencent.answer import Answer, Reply, judge
 from im_attr_audit.tencent.codes import Action, lookup
 from im_attr_audit.tencent.target import Target
@@ -96,17 +97,13 @@ class TencentImClient:
         target = self.target
         return f"<TencentImClient of app {target.sdk_app_id} in {target.region}>"
 
+    @without_frames
     def get_attr_names(self) -> Answer:
         """The app's attribute names as they are now; the errors are :mod:`errors`'."""
-        try:
-            outcome: Answer | BaseException = self._read()
-        except BaseException as interrupt:  # Ctrl-C, and Airflow's time-out of a task
-            outcome = interrupt
-            outcome.__cause__ = outcome.__context__ = None
+        outcome = self._read()
         if isinstance(outcome, Answer):
             return outcome
-        # Where it was made the frames hold key and signature, and some renderers show locals.
-        raise outcome.with_traceback(None)
+        raise outcome
 
     def _read(self) -> Answer | PollFailed | Misconfigured:
         limits = Limits(time.monotonic() + self.target.timeout)

@@ -62,7 +62,7 @@ def _chain(quick: bool) -> Any:
 
 def _verify(quick: bool) -> Any:
     with postgres() as server:
-        return record.verifying(server, 1 if quick else 5)
+        return record.verifying(server, 1, 150_000) if quick else record.verifying(server, 5)
 
 
 def _calls(quick: bool) -> Any:

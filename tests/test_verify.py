@@ -341,6 +341,56 @@ def test_a_stored_kind_that_does_not_follow_from_its_row_is_found(recorded: Audi
     assert found_in(recorded) == ["seoul/7 seq 3: kind is added, not renamed"]
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "span_class = 6",
+        "span_class = 1",
+        "span_class = null",
+        "span_from = null",
+        "span_from = span_from - interval '1 microsecond'",
+        "span_from = 'infinity'",
+        "span_from = null, span_class = null",
+    ],
+)
+def test_a_derived_span_that_does_not_follow_from_its_row_is_found(
+    recorded: AuditDb, edit: str
+) -> None:
+    as_a_forger(
+        recorded,
+        "alter table attr_audit.change alter span_from drop expression, "
+        "alter span_class drop expression",
+        f"update attr_audit.change set {edit} where region = 'seoul' and seq in (3, 6)",
+    )
+    assert found_in(recorded) == [
+        "seoul/7 seq 3: span_from or span_class does not follow from its times; "
+        "the same holds for 1 more of its changes"
+    ]
+
+
+def test_a_span_of_any_length_is_in_the_class_that_the_database_derives(audit_db: AuditDb) -> None:
+    with audit_db.owner.begin() as connection:
+        connection.execute(
+            text(
+                "select attr_audit.create_poll_partition(m::date) "
+                "from generate_series(timestamp '2026-04-01', '2026-11-01', '1 month') m"
+            )
+        )
+    hours = [0.5, 1, 3.9, 4, 15, 16, 63, 64, 255, 256, 1023, 1024, 1025]
+    at = [-3600 * sum(hours[number:]) for number in range(len(hours) + 1)]
+    for number, seconds in enumerate(at):
+        names: NamesLike = {0: f"name {number}"}
+        poll = polled(names, names, at=seconds)
+        record_polls(audit_db.writer, [poll], dag_run_id=f"run {number}", try_number=1)
+    dated(audit_db, "responded_at")
+    with audit_db.reader.connect() as connection:
+        classes = connection.execute(
+            text("select span_class from attr_audit.change where seq > 1 order by seq")
+        ).scalars()
+        assert [*classes] == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+    assert found_in(audit_db) == []
+
+
 def test_an_export_whose_kind_was_edited_is_found(export: Path) -> None:
     export.write_text(export.read_text().replace("renamed", "retyped", 1))
     [found] = check_export(export).findings

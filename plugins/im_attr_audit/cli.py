@@ -32,6 +32,7 @@ SHOWN = 20
 CATEGORIES = {
     "chain": "breaks in a chain",
     "snapshot": "differences between the snapshot and the changes",
+    "span": "apps with changes that names_as_of does not find where they belong",
     "app": "apps hidden from the views",
     "poll": "polls that do not fit what they are of",
     "witness": "apps that are not as a witness saw them",

@@ -7,10 +7,11 @@ hash before as hex. A *token* is one such value as UTF-8. SHA-256 of the text is
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
+from itertools import compress, islice, pairwise
 from json import dumps, loads
+from operator import ne
 from typing import TypeAlias
 
 from im_attr_audit.apps import AppKey
@@ -27,18 +28,11 @@ QUOTE = b'"'
 
 #: A slot's state in tokens: name, type, not before and seen at (microseconds).
 State: TypeAlias = tuple[bytes, bytes, bytes, bytes]
-_SHORT = {8: rb"\b", 9: rb"\t", 10: rb"\n", 12: rb"\f", 13: rb"\r"}
-_CONTROL = re.compile(rb"[\x00-\x1f]")
 
 
 def token(value: str | int | bool | None) -> bytes:
     """One value as the canonical text writes it."""
     return dumps(value, ensure_ascii=False).encode()
-
-
-def escape_controls(quoted: bytes) -> bytes:
-    """A text that is quoted already, its control characters as JSON writes them."""
-    return _CONTROL.sub(lambda m: _SHORT.get(m[0][0]) or b"\\u%04x" % m[0][0], quoted)
 
 
 def kind_of(is_baseline: bytes, old_name: bytes, new_name: bytes) -> bytes:
@@ -50,6 +44,13 @@ def kind_of(is_baseline: bytes, old_name: bytes, new_name: bytes) -> bytes:
     if new_name == NULL:
         return b'"removed"'
     return b'"renamed"' if old_name != new_name else b'"retyped"'
+
+
+def runs(regions: Sequence[bytes], numbers: Sequence[bytes]) -> Iterable[tuple[int, int]]:
+    """Where in these rows each app's begin, and where they end."""
+    apps = list(zip(regions, numbers, strict=True))
+    begins = [0, *compress(range(1, len(apps)), map(ne, apps, islice(apps, 1, None))), len(apps)]
+    return pairwise(begins)
 
 
 class Chains:
@@ -104,6 +105,51 @@ class Chains:
                 self._slots[slot] = (new, new_type, row[10], row[11])
             self.rows += 1
 
+    def add_columns(self, columns: Sequence[Sequence[bytes]]) -> None:
+        """The same, the values of each column together: several times as fast.
+
+        What is not exactly as it must be goes to `add`, which alone knows what to find.
+        """
+        regions, numbers, seqs, prevs, hashes = (columns[at] for at in (1, 2, 3, 19, 20))
+        derived = list(map(kind_of, columns[9], columns[5], columns[6]))
+        values = zip(*(columns[at] for at in (6, 8, 10, 11)), strict=True)
+        states = list(zip(columns[4], values, strict=True))
+        sound = self._are_hashed(columns)
+        for begin, end in runs(regions, numbers):
+            rows = slice(begin, end)
+            if (regions[begin], numbers[begin]) != self._place:
+                self._begin(regions[begin], numbers[begin])
+            follows = (
+                sound
+                and prevs[rows] == [self._hash, *hashes[begin : end - 1]]
+                and [*map(int, seqs[rows])] == [*range(self._seq + 1, self._seq + 1 + end - begin)]
+                and derived[rows] == columns[21][rows]
+            )
+            if not follows:
+                self.add(zip(*(column[rows] for column in columns), strict=True))
+                continue
+            if self._seen is not None:
+                self._seen.note(self._seq + 1, hashes[rows])
+            self._seq += end - begin
+            self._hash = hashes[end - 1]
+            self._slots.update(states[rows])
+            if NULL in columns[6][rows]:
+                for slot in [slot for slot, state in self._slots.items() if state[0] == NULL]:
+                    del self._slots[slot]
+            self.rows += end - begin
+
+    @staticmethod
+    def _are_hashed(columns: Sequence[Sequence[bytes]]) -> bool:
+        """Whether each row's hash is that of the row with its own ``prev_hash``."""
+        prevs, hashes = columns[19], columns[20]
+        rows = map(b", ".join, zip(*columns[:19], strict=True))
+        digests = [
+            sha256(b'[%b, "%b"]' % (row, prev) if prev else b"[%b, null]" % row).digest()
+            for row, prev in zip(rows, prevs, strict=True)
+        ]
+        # Hashes of other lengths could give the same text together.
+        return {*map(len, hashes)} == {64} and b"".join(digests).hex().encode() == b"".join(hashes)
+
     def end(self) -> None:
         """Close the chain that is being read; also after the last row."""
         if self._app is not None:
@@ -136,6 +182,4 @@ class Chains:
     def _note(self, seen: Watched, seq: int, row_hash: bytes) -> None:
         if seq > self._seq + 1:
             seen.gaps.append((self._seq + 1, seq - 1))
-        if seq in seen.wanted:
-            seen.hashes[seq] = row_hash.decode(errors="replace")
-        seen.last = seq
+        seen.note(seq, [row_hash])

@@ -13,7 +13,7 @@ import psycopg2
 from psycopg2.errors import LockNotAvailable
 from psycopg2.extensions import make_dsn
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.engine import URL, ExceptionContext
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.pool import NullPool
 
 from im_attr_audit.errors import LockTimeout, UnsuitableDatabase
@@ -78,9 +78,11 @@ def create_audit_engine(
     kept: dict[str, Any] = {"pool_size": 2} if pooled else {"poolclass": NullPool}
     url = url.set(drivername="postgresql+psycopg2")
     _, options = url.get_dialect()().create_connect_args(url)
+    connector = Connector({**options, **given})
     engine = create_engine(
         url.set(password=None),
-        creator=_Connector({**options, **given}),
+        creator=connector,
+        execution_options={"connector": connector},
         hide_parameters=True,
         pool_pre_ping=pooled,
         **kept,
@@ -102,15 +104,26 @@ def create_audit_engine(
     return engine
 
 
-class _Connector:
+class Connector:
     """Opens connections. The password is here alone: no engine and no error's frame shows it."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self._options = options
+        self.options = options
 
     @without_frames
     def __call__(self) -> Any:
-        return psycopg2.connect(**self._options)
+        return psycopg2.connect(**self.options)
+
+
+def connector_of(engine: Engine) -> Connector:
+    """What opens the engine's connections; it can be sent to another process."""
+    connector: Connector = engine.get_execution_options()["connector"]
+    return connector
+
+
+def engine_of_connector(connector: Connector) -> Engine:
+    """An engine for the same database and role, without a pool."""
+    return create_audit_engine(make_url("postgresql://"), connector.options, pooled=False)
 
 
 def _check_session(connection: Any, _: object) -> None:

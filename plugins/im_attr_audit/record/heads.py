@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -61,6 +61,13 @@ class Watched:
     hashes: dict[int, str] = field(default_factory=dict)
     gaps: list[tuple[int, int]] = field(default_factory=list)
     last: int = 0
+
+    def note(self, first: int, hashes: Sequence[bytes]) -> None:
+        """The rows from ``first`` on, by their hashes in hex."""
+        for seq, row_hash in enumerate(hashes, first):
+            if seq in self.wanted:
+                self.hashes[seq] = row_hash.decode(errors="replace")
+        self.last = first + len(hashes) - 1
 
     def first_missing(self, since: int) -> int:
         """The first seq from ``since`` on that the chain lacks."""

@@ -1,0 +1,137 @@
+"""What the stored rows of some apps must be: their chains, their snapshot, its digests."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+
+from sqlalchemy import Connection
+
+from im_attr_audit.apps import AppKey
+from im_attr_audit.record.canonical import NULL, Chains, State, runs
+from im_attr_audit.record.heads import Finding, Head, Watched
+from im_attr_audit.record.tables import Range, read_rows
+
+Replayed = dict[AppKey, dict[bytes, State]]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What was found in the rows of some apps. ``watched``: those of them that have a witness."""
+
+    rows: int
+    heads: tuple[Head, ...]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    watched: dict[AppKey, Watched]
+
+
+def check_apps(connection: Connection, apps: Range, watched: Mapping[AppKey, Watched]) -> Part:
+    """Check these apps' changes, snapshot and digests, in the transaction that is open."""
+    chains = Chains("database", watched)
+    _read_changes(connection, apps, chains)
+    unlike, digests = _compare_snapshot(connection, apps, chains.replayed)
+    hidden, notes = _compare_apps(connection, apps, chains.replayed, digests)
+    return Part(
+        chains.rows,
+        tuple(chains.heads.values()),
+        (*chains.findings, *unlike, *hidden),
+        notes,
+        {app: watched[app] for app in chains.heads if app in watched},
+    )
+
+
+def _read_changes(connection: Connection, apps: Range, chains: Chains) -> None:
+    read_rows(connection, "change", apps, "c.region, c.sdk_app_id, c.seq", chains.add_columns)
+    chains.end()
+
+
+def _compare_snapshot(
+    connection: Connection, apps: Range, replayed: Replayed
+) -> tuple[list[Finding], dict[AppKey, bytes]]:
+    """The stored snapshot must be what replaying gives; also its digest for each app."""
+    findings: list[Finding] = []
+    digests: dict[AppKey, bytes] = {}
+    place: tuple[bytes, bytes] | None = None
+    stored: dict[bytes, State] = {}
+
+    def end_app() -> None:
+        if place is None:
+            return
+        app = AppKey(json.loads(place[0]), int(place[1]))
+        digests[app] = _digest(stored)
+        slots = replayed.get(app, {})
+        if slots != stored:
+            unlike = {slot for slot in slots.keys() | stored if slots.get(slot) != stored.get(slot)}
+            findings.extend(_unlike(app, slot) for slot in sorted(unlike, key=int))
+
+    def take(columns: list[list[bytes]]) -> None:
+        nonlocal place, stored
+        regions, numbers, slots, names, types, not_before, seen_at = columns
+        values = zip(names, types, not_before, seen_at, strict=True)
+        states = list(zip(slots, values, strict=True))
+        for begin, end in runs(regions, numbers):
+            if (regions[begin], numbers[begin]) != place:
+                end_app()
+                place, stored = (regions[begin], numbers[begin]), {}
+            stored.update(states[begin:end])
+
+    read_rows(connection, "snapshot", apps, "c.region, c.sdk_app_id, c.slot", take)
+    end_app()
+    for app in sorted(app for app, slots in replayed.items() if slots and app not in digests):
+        findings += [_unlike(app, slot) for slot in sorted(replayed[app], key=int)]
+    return findings, digests
+
+
+def _unlike(app: AppKey, slot: bytes) -> Finding:
+    what = f"snapshot slot {slot.decode()} is not what replaying its changes gives"
+    return Finding(*app, None, what, "snapshot")
+
+
+def _compare_apps(
+    connection: Connection,
+    apps: Range,
+    replayed: Replayed,
+    digests: Mapping[AppKey, bytes],
+) -> tuple[list[Finding], tuple[str, ...]]:
+    """An app's digest must be that of its snapshot, and no app with changes may be hidden."""
+    findings: list[Finding] = []
+    notes: list[str] = []
+    hidden = set(replayed)
+
+    def take(columns: list[list[bytes]]) -> None:
+        for region, number, first_ok_at, digest in zip(*columns, strict=True):
+            app = AppKey(json.loads(region), int(number))
+            if app not in replayed and (not _is_label(app.region) or app.sdk_app_id <= 0):
+                notes.append(
+                    f"attr_audit.app has a row for region {app.region!r}, SDKAppID "
+                    f"{app.sdk_app_id}, which cannot be an app and has no changes. It was added "
+                    "without polling; the owner can delete it."
+                )
+                continue
+            if first_ok_at == NULL:
+                continue
+            hidden.discard(app)
+            if digest != digests.get(app, _digest({})):
+                what = "app.snapshot_digest is not that of the snapshot"
+                findings.append(Finding(*app, None, what, "snapshot"))
+
+    read_rows(connection, "app", apps, "c.region, c.sdk_app_id", take)
+    findings += [
+        Finding(*app, None, "has changes, but no row in app that lets views show them", "app")
+        for app in sorted(hidden)
+    ]
+    return findings, tuple(notes)
+
+
+def _digest(slots: Mapping[bytes, State]) -> bytes:
+    items = sorted(slots.items(), key=lambda item: int(item[0]))
+    inner = b", ".join(b"[%b, %b, %b]" % (slot, s[0], s[1]) for slot, s in items)
+    return sha256(b"[" + inner + b"]").hexdigest().encode()
+
+
+def _is_label(region: str) -> bool:
+    return bool(re.fullmatch(r"[^/\x00-\x1f\s](?:[^/\x00-\x1f]*[^/\x00-\x1f\s])?", region))

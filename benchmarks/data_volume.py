@@ -125,7 +125,7 @@ def fill(server: EmbeddedPostgres, database: str, size: Size) -> None:
         # Its changes come from no polls of their own.
         cursor.execute("alter table attr_audit.change disable trigger refuse_unfounded_changes")
         cursor.execute(
-            "select attr_audit.create_poll_partition(m::date) from generate_series("
+            "select attr_audit_internal.create_poll_partition(m::date) from generate_series("
             "date %s, now(), '1 month') m",
             (FIRST,),
         )

@@ -170,7 +170,7 @@ def make_record(postgres: EmbeddedPostgres, database: str) -> datetime:
     with postgres.connect(database) as connection, connection.cursor() as cursor:
         for days in range(0, POLLED_DAYS + 31, 28):
             cursor.execute(
-                "select attr_audit.create_poll_partition(%s)",
+                "select attr_audit_internal.create_poll_partition(%s)",
                 ((now - timedelta(days=days)).date(),),
             )
         # Past the triggers, which would make the real chain row by row.

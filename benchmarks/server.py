@@ -42,7 +42,7 @@ def fresh(server: EmbeddedPostgres, name: str, *, ours: bool = True) -> None:
         with server.connect(name) as connection, connection.cursor() as cursor:
             # The polls of a comparison lie some hours back.
             cursor.execute(
-                "select attr_audit.create_poll_partition((now() - interval '1 day')::date)"
+                "select attr_audit_internal.create_poll_partition((now() - interval '1 day')::date)"
             )
 
 

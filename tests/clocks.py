@@ -39,7 +39,7 @@ begin
     for c in select * from attr_audit.change where {where} order by region, sdk_app_id, seq loop
         c.prev_hash := case when (last.region, last.sdk_app_id) = (c.region, c.sdk_app_id)
                             then last.row_hash end;
-        c.row_hash := sha256(convert_to(attr_audit.change_canonical(c), 'UTF8'));
+        c.row_hash := sha256(convert_to(attr_audit_internal.change_canonical(c), 'UTF8'));
         update attr_audit.change set prev_hash = c.prev_hash, row_hash = c.row_hash
          where change_id = c.change_id;
         last := c;
@@ -56,7 +56,7 @@ def jump(db: AuditDb, by: timedelta, apps: Collection[AppKey]) -> None:
         cursor.execute("begin")
         cursor.execute("set local session_replication_role = replica")
         cursor.execute(
-            "select attr_audit.create_poll_partition(m::date) from generate_series("
+            "select attr_audit_internal.create_poll_partition(m::date) from generate_series("
             "date_trunc('month', now() - interval '2 months'), now() + interval '2 months', "
             "interval '1 month') m"
         )

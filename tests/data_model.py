@@ -129,10 +129,12 @@ select conname, pg_get_constraintdef(oid)
  order by contype desc, conname
 """
 
+# The function itself, not its overload for text arguments, which is created after it.
 _FUNCTION = """
 select pg_get_function_arguments(oid), obj_description(oid, 'pg_proc')
   from pg_proc
  where proname = :'name' and pronamespace = 'attr_audit'::regnamespace
+ order by oid limit 1
 """
 
 _RESULT = """
@@ -140,7 +142,9 @@ select t.name, format_type(t.type, null)
   from pg_proc p
  cross join unnest(p.proargnames, p.proallargtypes, p.proargmodes) with ordinality
        as t (name, type, mode, number)
- where p.proname = :'name' and p.pronamespace = 'attr_audit'::regnamespace and t.mode = 't'
+ where p.oid = (select min(oid) from pg_proc
+                 where proname = :'name' and pronamespace = 'attr_audit'::regnamespace)
+   and t.mode = 't'
  order by t.number
 """
 

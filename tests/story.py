@@ -252,7 +252,7 @@ def make_partitions(server: EmbeddedPostgres, name: str, *days: datetime) -> Non
     with server.connect(name) as connection, connection.cursor() as cursor:
         cursor.execute("set role attr_audit_owner")
         cursor.execute(
-            "select attr_audit.create_poll_partition(m) from unnest(%s::date[]) m",
+            "select attr_audit_internal.create_poll_partition(m) from unnest(%s::date[]) m",
             ([day.date() for day in days],),
         )
 
@@ -261,7 +261,7 @@ def make_partitions(server: EmbeddedPostgres, name: str, *days: datetime) -> Non
 # week's rows are dated as they would have been, and the chain is formed again: what the owner
 # of the tables could do to a real record, and what witnessed heads are for.
 _AT_FIXED_TIMES = """
-alter table attr_audit.change disable trigger all;
+alter table attr_audit.change disable trigger user;
 update attr_audit.change set recorded_at = seen_at + interval '3 seconds';
 do $$
 declare
@@ -274,11 +274,11 @@ begin
         c.prev_hash := head.row_hash;
         update attr_audit.change
            set prev_hash = c.prev_hash,
-               row_hash = sha256(convert_to(attr_audit.change_canonical(c), 'UTF8'))
+               row_hash = sha256(convert_to(attr_audit_internal.change_canonical(c), 'UTF8'))
          where change_id = c.change_id;
     end loop;
 end $$;
-alter table attr_audit.change enable trigger all;
+alter table attr_audit.change enable trigger user;
 """
 
 

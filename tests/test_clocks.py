@@ -405,7 +405,7 @@ def test_a_database_of_every_released_revision_goes_to_the_newest_with_its_data(
         cursor.execute("select count(*) from attr_audit.freshness where age < interval '0'")
         assert cursor.fetchone() == (0,)
         cursor.execute(
-            "select region, is_corrected from attr_audit.correct_future_times("
+            "select region, is_corrected from attr_audit_internal.correct_future_times("
             "array['ahead', 'seoul'], array[3, 2], now())"
         )
         assert cursor.fetchall() == [("ahead", True)]

@@ -277,10 +277,10 @@ def test_verify_compares_the_record_with_the_asset_events(
     assert "`airflow db clean` removes older ones" in output
     with audit.db.owner.begin() as session:
         for statement in (
-            "alter table attr_audit.change disable trigger all",
+            "alter table attr_audit.change disable trigger user",
             "delete from attr_audit.change where region = 'seoul' and seq = 3",
             "update attr_audit.snapshot set name = 'city' where region = 'seoul' and slot = 1",
-            "alter table attr_audit.change enable trigger all",
+            "alter table attr_audit.change enable trigger user",
         ):
             session.execute(text(statement))
     code, output = audit.airflow.command(audit.environment, "verify")

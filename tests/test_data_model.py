@@ -108,7 +108,9 @@ HOSTILE = [
 def export(audit_db: AuditDb, tmp_path: Path) -> Path:
     """An export with every kind of change, and names that a careless reader of CSV mangles."""
     with audit_db.owner.begin() as connection:
-        connection.execute(text("select attr_audit.create_poll_partition(date '2026-11-01')"))
+        connection.execute(
+            text("select attr_audit_internal.create_poll_partition(date '2026-11-01')")
+        )
     hostile: NamesLike = dict(enumerate(HOSTILE))
     steps: list[tuple[str, NamesLike]] = [
         ("all_member_push", hostile),

@@ -42,7 +42,7 @@ def old(audit_db: AuditDb) -> AuditDb:
     """Polls of two old months, of the months just passed, and of now; and changes."""
     run(
         audit_db.owner,
-        "select attr_audit.create_poll_partition(m) from unnest(array[date '2023-01-01', "
+        "select attr_audit_internal.create_poll_partition(m) from unnest(array[date '2023-01-01', "
         "'2023-02-01', (now() at time zone 'UTC' - interval '1 month')::date]) m",
     )
     run(
@@ -107,14 +107,15 @@ def test_months_to_keep_are_whole_ones_beside_the_running_one(old: AuditDb) -> N
 def test_by_default_two_years_and_a_month_are_kept(old: AuditDb) -> None:
     [(kept, first_to_go)] = run(
         old.owner,
-        "select attr_audit.create_poll_partition((m - interval '25 months')::date)::text, "
+        "select attr_audit_internal.create_poll_partition((m - interval '25 months')::date)::text, "
         "to_char(m - interval '26 months', '\"poll_\"YYYY_MM') "
         "from (select now() at time zone 'UTC' as m) n",
     )
     assert kept == "true"
     run(
         old.owner,
-        f"select attr_audit.create_poll_partition(to_date('{first_to_go}', '\"poll_\"YYYY_MM'))",
+        "select attr_audit_internal.create_poll_partition("
+        f"to_date('{first_to_go}', '\"poll_\"YYYY_MM'))",
     )
     assert drop_old_polls(superuser(old)) == [OLD, NEWER, first_to_go]
 
@@ -148,7 +149,7 @@ def sync_once(db: AuditDb, *, region: str = "frankfurt") -> None:
     """What a run writes, its partitions made sure of; must not wait for anybody."""
     with db.writer.begin() as connection:
         connection.execute(text("set local lock_timeout = '3s'"))
-        connection.execute(text("select attr_audit.ensure_poll_partitions()"))
+        connection.execute(text("select attr_audit_internal.ensure_poll_partitions()"))
     at = run(db.reader, "select clock_timestamp() as at")[0].at
     attempt = polled({0: "sex"}, at=at, region=region, took=0.001)
     [recorded] = record_polls(db.writer, [attempt], dag_run_id="later", try_number=1)
@@ -206,7 +207,9 @@ def test_an_interrupted_retention_is_finished_by_the_next(old: AuditDb, stage: s
     with closing(psycopg2.connect(superuser(old).replace("+psycopg2", ""))) as owner:
         owner.autocommit = True
         cursor = owner.cursor()
-        detach = f"alter table attr_audit.poll detach partition attr_audit.{OLD} concurrently"
+        detach = (
+            f"alter table attr_audit.poll detach partition attr_audit_internal.{OLD} concurrently"
+        )
         if stage == "half detached":
             with a_long_query(old, "select count(*) from attr_audit.poll"):
                 cursor.execute("set lock_timeout = '100ms'")
@@ -214,7 +217,7 @@ def test_an_interrupted_retention_is_finished_by_the_next(old: AuditDb, stage: s
                     cursor.execute(detach)
             cursor.execute(
                 "select inhdetachpending from pg_inherits "
-                f"where inhrelid = 'attr_audit.{OLD}'::regclass"
+                f"where inhrelid = 'attr_audit_internal.{OLD}'::regclass"
             )
             assert cursor.fetchone() == (True,)
         else:

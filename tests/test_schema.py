@@ -51,7 +51,7 @@ def months_before(db: AuditDb) -> None:
     """Partitions for the time that hand-made histories lie in."""
     run(
         db.owner,
-        "select attr_audit.create_poll_partition(m::date) "
+        "select attr_audit_internal.create_poll_partition(m::date) "
         "from generate_series(timestamp '2026-09-01', now()::timestamp, '1 month') m",
     )
 
@@ -67,16 +67,20 @@ def refused(engine: Engine, sql: str, **values: Any) -> str:
 @pytest.mark.parametrize("table", ["change", "poll", "partition"])
 @pytest.mark.parametrize("how", ["update", "delete", "truncate"])
 def test_the_record_cannot_be_rewritten(seeded: AuditDb, role: str, table: str, how: str) -> None:
-    name = {"change": "change", "poll": "poll", "partition": "poll_2026_11"}[table]
-    before = run(seeded.owner, f"select * from attr_audit.{name} order by 1, 2")
+    name = {
+        "change": "attr_audit.change",
+        "poll": "attr_audit.poll",
+        "partition": "attr_audit_internal.poll_2026_11",
+    }[table]
+    before = run(seeded.owner, f"select * from {name} order by 1, 2")
     statement = {
-        "update": f"update attr_audit.{name} set dag_run_id = 'other'",
-        "delete": f"delete from attr_audit.{name}",
-        "truncate": f"truncate attr_audit.{name}",
+        "update": f"update {name} set dag_run_id = 'other'",
+        "delete": f"delete from {name}",
+        "truncate": f"truncate {name}",
     }[how]
     message = refused(getattr(seeded, role), statement)
     assert "append-only" in message if role == "owner" else "permission denied" in message
-    assert run(seeded.owner, f"select * from attr_audit.{name} order by 1, 2") == before
+    assert run(seeded.owner, f"select * from {name} order by 1, 2") == before
 
 
 @pytest.mark.parametrize(
@@ -108,15 +112,15 @@ def test_the_writer_has_no_way_around_the_record(seeded: AuditDb) -> None:
         "update attr_audit.snapshot set name = 'x'",
         "delete from attr_audit.snapshot",
         "delete from attr_audit.app",
-        "insert into attr_audit.poll_2026_11 (conn_id, requested_at, outcome) "
+        "insert into attr_audit_internal.poll_2026_11 (conn_id, requested_at, outcome) "
         "values ('c', now(), 'ok')",
-        "select attr_audit.create_poll_partition(date '2030-01-01')",
+        "select attr_audit_internal.create_poll_partition(date '2030-01-01')",
     ):
         assert "permission denied" in refused(seeded.writer, statement)
     for statement in (
         "alter table attr_audit.change disable trigger all",
         "drop table attr_audit.change",
-        "alter table attr_audit.poll detach partition attr_audit.poll_2026_11",
+        "alter table attr_audit.poll detach partition attr_audit_internal.poll_2026_11",
     ):
         assert "must be owner" in refused(seeded.writer, statement)
 
@@ -251,12 +255,15 @@ def test_the_chain_verifies_the_same_under_any_session(seeded: AuditDb) -> None:
 
 
 def as_a_forger(db: AuditDb, *statements: str) -> None:
-    """Statements as the owner with every trigger off: what only the hashes can then betray."""
+    """Statements as the owner without triggers and foreign key: what only the hashes betray."""
     with db.owner.begin() as connection:
-        connection.execute(text("alter table attr_audit.change disable trigger all"))
+        connection.execute(text("alter table attr_audit.change disable trigger user"))
+        connection.execute(
+            text("alter table attr_audit.change drop constraint if exists change_of_an_app")
+        )
         for statement in statements:
             connection.execute(text(statement))
-        connection.execute(text("alter table attr_audit.change enable trigger all"))
+        connection.execute(text("alter table attr_audit.change enable trigger user"))
 
 
 EDITABLE = {
@@ -348,8 +355,8 @@ def test_the_reader_reads_and_does_nothing_else(seeded: AuditDb) -> None:
     for statement in (
         "insert into attr_audit.poll (conn_id, requested_at, outcome) values ('c', now(), 'ok')",
         "update attr_audit.app set retired_at = now()",
-        "select attr_audit.ensure_poll_partitions()",
-        "select * from attr_audit.alembic_version",
+        "select attr_audit_internal.ensure_poll_partitions()",
+        "select * from attr_audit_internal.alembic_version",
         "create table attr_audit.mine (x int)",
     ):
         assert "permission denied" in refused(seeded.reader, statement)
@@ -394,7 +401,7 @@ def test_poll_has_its_partitions_three_months_ahead_each_guarded(audit_db: Audit
     )
     assert {r.relname for r in partitions} >= {name for (name,) in expected}
     assert {r.guards for r in partitions} == {1}
-    assert run(audit_db.writer, "select attr_audit.ensure_poll_partitions()") == [(0,)]
+    assert run(audit_db.writer, "select attr_audit_internal.ensure_poll_partitions()") == [(0,)]
 
 
 def test_a_month_can_begin_while_a_reader_holds_a_snapshot(seeded: AuditDb) -> None:
@@ -403,7 +410,8 @@ def test_a_month_can_begin_while_a_reader_holds_a_snapshot(seeded: AuditDb) -> N
         busy.execute(text("select count(*) from attr_audit.poll"))
         run(
             seeded.owner,
-            "set lock_timeout = '5s'; select attr_audit.create_poll_partition(date '2031-01-01')",
+            "set lock_timeout = '5s'; "
+            "select attr_audit_internal.create_poll_partition(date '2031-01-01')",
         )
 
 

@@ -50,7 +50,8 @@ def db(audit_db: AuditDb) -> AuditDb:
     """With a partition for the times that these polls are made of."""
     with audit_db.owner.begin() as connection:
         connection.execute(
-            text("select attr_audit.create_poll_partition(cast(:at as date))"), {"at": START}
+            text("select attr_audit_internal.create_poll_partition(cast(:at as date))"),
+            {"at": START},
         )
     return audit_db
 

@@ -85,7 +85,7 @@ def rehash(first: int, region: str = "frankfurt") -> str:
         r.prev_hash := before;
         update attr_audit.change
            set prev_hash = before,
-               row_hash = sha256(convert_to(attr_audit.change_canonical(r), 'UTF8'))
+               row_hash = sha256(convert_to(attr_audit_internal.change_canonical(r), 'UTF8'))
          where change_id = r.change_id;
       end loop; end $$"""
 
@@ -129,6 +129,9 @@ def test_a_bound_that_was_moved_in_the_snapshot_is_found(recorded: AuditDb) -> N
 @pytest.mark.parametrize(
     "hiding",
     [
+        "alter table attr_audit.change drop constraint change_of_an_app; "
+        "alter table attr_audit.snapshot drop constraint snapshot_of_an_app; "
+        "alter table attr_audit.membership drop constraint membership_of_an_app; "
         "delete from attr_audit.app where region = 'seoul'",
         "update attr_audit.app set first_ok_at = null, last_ok_at = null, ok_api = null"
         " where region = 'seoul'",
@@ -229,13 +232,13 @@ FOOLING = {
         'select region, sdk_app_id, 7::bigint, true, null::bigint, 7::bigint, null::bytea
            from attr_audit.app'""",
     "change_canonical": """
-        create or replace function attr_audit.change_canonical(c attr_audit.change) returns text
-            language sql stable as 'select null::text'""",
+        create or replace function attr_audit_internal.change_canonical(c attr_audit.change)
+            returns text language sql stable as 'select null::text'""",
     "epoch_us": """
-        create or replace function attr_audit.epoch_us(at timestamptz) returns bigint
+        create or replace function attr_audit_internal.epoch_us(at timestamptz) returns bigint
             language sql stable as 'select 0::bigint'""",
     "snapshot_digest_of": """
-        create or replace function attr_audit.snapshot_digest_of(a_region text, n bigint)
+        create or replace function attr_audit_internal.snapshot_digest_of(a_region text, n bigint)
             returns bytea language sql stable as
         'select snapshot_digest from attr_audit.app where region = $1 and sdk_app_id = $2'""",
     "sha256 in a schema before": """
@@ -257,7 +260,9 @@ def test_no_function_or_operator_in_the_database_hides_an_edit(
     recorded: AuditDb, replaced: str
 ) -> None:
     with recorded.server.connect(recorded.name) as connection, connection.cursor() as cursor:
-        cursor.execute("drop function if exists attr_audit.snapshot_digest_of(text, bigint)")
+        cursor.execute(
+            "drop function if exists attr_audit_internal.snapshot_digest_of(text, bigint)"
+        )
         cursor.execute(FOOLING[replaced])
     assert found_in(recorded) == []
     as_a_forger(
@@ -424,9 +429,11 @@ def test_a_change_that_does_not_come_from_a_poll_of_its_app_and_run_is_found(
 def test_a_change_whose_poll_was_dropped_with_its_month_is_fine(recorded: AuditDb) -> None:
     with recorded.owner.begin() as connection:
         connection.execute(
-            text("alter table attr_audit.poll detach partition attr_audit.poll_2026_11")
+            text("alter table attr_audit.poll detach partition attr_audit_internal.poll_2026_11")
         )
-        connection.execute(text("select attr_audit.create_poll_partition(date '2027-01-01')"))
+        connection.execute(
+            text("select attr_audit_internal.create_poll_partition(date '2027-01-01')")
+        )
         connection.execute(
             text(
                 "insert into attr_audit.poll "

@@ -179,7 +179,7 @@ def poll_time(number: float) -> datetime:
 def months_for_histories(db: AuditDb) -> None:
     run(
         db.owner,
-        "select attr_audit.create_poll_partition(m::date) "
+        "select attr_audit_internal.create_poll_partition(m::date) "
         "from generate_series(date '2025-11-01', '2026-11-01', interval '1 month') m",
     )
 

@@ -4,7 +4,7 @@ from alembic import context
 
 context.configure(
     connection=context.config.attributes["connection"],
-    version_table_schema="attr_audit",
+    version_table_schema="attr_audit_internal",
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -9,13 +9,13 @@ copy (
            old_name is not null as old_known, old_name,
            new_name is not null as new_known, new_name,
            old_type, new_type, is_baseline,
-           attr_audit.epoch_us(not_before) as not_before_us,
-           attr_audit.epoch_us(seen_at) as seen_at_us,
+           (extract(epoch from not_before) * 1000000)::bigint as not_before_us,
+           (extract(epoch from seen_at) * 1000000)::bigint as seen_at_us,
            answer, poll_id, dag_run_id,
-           attr_audit.epoch_us(recorded_at) as recorded_at_us,
-           attr_audit.epoch_us(prior_ok_at) as prior_ok_at_us,
-           attr_audit.epoch_us(old_not_before) as old_not_before_us,
-           attr_audit.epoch_us(old_seen_at) as old_seen_at_us,
+           (extract(epoch from recorded_at) * 1000000)::bigint as recorded_at_us,
+           (extract(epoch from prior_ok_at) * 1000000)::bigint as prior_ok_at_us,
+           (extract(epoch from old_not_before) * 1000000)::bigint as old_not_before_us,
+           (extract(epoch from old_seen_at) * 1000000)::bigint as old_seen_at_us,
            encode(prev_hash, 'hex') as prev_hash, encode(row_hash, 'hex') as row_hash
       from attr_audit.change
      order by region, sdk_app_id, seq

@@ -50,7 +50,7 @@ class Story:
         with owner.begin() as connection:
             for days in (0, 31, 62):
                 connection.execute(
-                    text("select attr_audit.create_poll_partition(cast(:day as date))"),
+                    text("select attr_audit_internal.create_poll_partition(cast(:day as date))"),
                     {"day": self.now - timedelta(days=days)},
                 )
 

@@ -35,7 +35,7 @@ _APPS = Rows("app", "region text, sdk_app_id bigint")
 _CORRECT = text(f"""
 select c.region, c.sdk_app_id, c.ahead, c.is_corrected
   from (select array_agg(region) as regions, array_agg(sdk_app_id) as ids from ({_APPS.sql}) r) r
- cross join attr_audit.correct_future_times(r.regions, r.ids, :caller_at) c
+ cross join attr_audit_internal.correct_future_times(r.regions, r.ids, :caller_at) c
 """)
 
 

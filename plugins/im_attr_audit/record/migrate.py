@@ -19,6 +19,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from im_attr_audit.errors import AttrAuditError, UnsuitableDatabase
 from im_attr_audit.record.owner import (
@@ -28,11 +29,25 @@ from im_attr_audit.record.owner import (
     owner_engine,
     retry_while_locked,
 )
+from im_attr_audit.record.reference import load_reference_data
 
 ROLES = (OWNER, WRITER, READER)
 
 #: Two migrations at once must not both create the first table.
 _LOCK = 0x696D5F61747472
+
+#: Where Alembic keeps the revision (migrations/env.py says the same).
+VERSION_SCHEMA = "attr_audit_internal"
+#: The revision that moved the partitions and functions there.
+_MOVED = "0006"
+
+_NOT_VALIDATED = """
+select 'attr_audit.' || relname, conname
+  from pg_constraint
+  join pg_class c on c.oid = conrelid
+ where contype = 'f' and not convalidated and connamespace = 'attr_audit'::regnamespace
+ order by 1
+"""
 
 
 class MigrationRefused(AttrAuditError):
@@ -53,6 +68,8 @@ def print_roles(database: str, migrator: str = "<the migrating login>") -> str:
 create role {OWNER} nologin;
 create role {WRITER} login;
 create role {READER} login;
+alter role {WRITER} set search_path = attr_audit;
+alter role {READER} set search_path = attr_audit;
 -- Passwords, in psql: \\password {WRITER} and \\password {READER}
 -- The login that runs `im-attr-audit migrate` acts as the owner:
 grant {OWNER} to {_quoted(migrator)};
@@ -71,11 +88,11 @@ def migrate(
 ) -> str:
     """Migrate the database at the owner's URL; gives the revision it is at now.
 
-    All of it is one transaction, the role and the lock included: a pooler's server connection is
-    left as it was. ``report`` gets a sentence when other sessions hold locks; after ``patience``
-    seconds LockTimeout is raised. Raises MigrationRefused where the server is older than
-    PostgreSQL 15, where the database is not in UTF8, or where roles are missing and the login may
-    not create them.
+    One transaction, the role and the lock included, and a second one that checks old rows against
+    new foreign keys: a pooler's server connection is left as it was. ``report`` gets a sentence
+    when other sessions hold locks; after ``patience`` seconds LockTimeout is raised. Raises
+    MigrationRefused where the server is older than PostgreSQL 15, where the database is not in
+    UTF8, or where roles are missing and the login may not create them.
     """
     engine = owner_engine(url, "im-attr-audit migrate")
 
@@ -84,21 +101,20 @@ def migrate(
             _check_version(connection)
             connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
             _ensure_roles(connection)
+            _set_search_path(connection, report)
             return _upgrade(connection, revision)
 
+    def validate() -> None:
+        with engine.begin() as connection:
+            _validate_foreign_keys(connection, report)
+
     try:
-        return retry_while_locked(engine, once, lock=_LOCK, patience=patience, report=report)
+        at = retry_while_locked(engine, once, lock=_LOCK, patience=patience, report=report)
+        retry_while_locked(engine, validate, lock=_LOCK, patience=patience, report=report)
+        return at
     except UnsuitableDatabase:
         _check_encoding(url)
         raise
-
-
-def is_current(connection: Connection) -> bool:
-    """Whether the schema is at the newest revision that this package carries."""
-    at = MigrationContext.configure(
-        connection, opts={"version_table_schema": "attr_audit"}
-    ).get_current_revision()
-    return at == ScriptDirectory.from_config(_config()).get_current_head()
 
 
 def revisions() -> list[str]:
@@ -118,13 +134,67 @@ def _config() -> Config:
 def _upgrade(connection: Connection, revision: str) -> str:
     connection.execute(text(f"set local role {OWNER}"))
     connection.execute(text("create schema if not exists attr_audit"))
+    connection.execute(text("create schema if not exists attr_audit_internal"))
+    _move_version_table(connection)
+    before = _revision(connection)
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
+    at = _revision(connection)
+    if at is None or at < _MOVED:
+        connection.execute(text("select attr_audit.ensure_poll_partitions()"))
+        return str(at)
     # Also on a run that changes nothing: the next months' partitions.
-    connection.execute(text("select attr_audit.ensure_poll_partitions()"))
-    context = MigrationContext.configure(connection, opts={"version_table_schema": "attr_audit"})
-    return str(context.get_current_revision())
+    connection.execute(text("select attr_audit_internal.ensure_poll_partitions()"))
+    load_reference_data(connection)
+    if before in (None, at):
+        # Workers of the release before _MOVED call them until they are replaced. By the second
+        # run they are.
+        connection.execute(text("drop function if exists attr_audit.ensure_poll_partitions()"))
+        connection.execute(
+            text("drop function if exists attr_audit.snapshot_digest_of(text, bigint)")
+        )
+    return at
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(
+        connection, opts={"version_table_schema": VERSION_SCHEMA}
+    ).get_current_revision()
+
+
+def _move_version_table(connection: Connection) -> None:
+    """Alembic's table was in attr_audit before _MOVED. A table left there counts if it has a row.
+
+    An older package that is run on a newer schema may leave an empty table there.
+    """
+    old, new = "attr_audit.alembic_version", f"{VERSION_SCHEMA}.alembic_version"
+    exists = text("select to_regclass(:name) is not null")
+    if not connection.execute(exists, {"name": old}).scalar_one():
+        return
+    if connection.execute(exists, {"name": new}).scalar_one():
+        rows = f"select count(*) from {new}"  # noqa: S608
+        keep = new if connection.execute(text(rows)).scalar_one() else old
+        connection.execute(text(f"drop table {old if keep == new else new}"))
+        if keep == new:
+            return
+    connection.execute(text(f"alter table {old} set schema {VERSION_SCHEMA}"))
+
+
+def _validate_foreign_keys(connection: Connection, report: Callable[[str], None]) -> None:
+    """Check the rows recorded before a foreign key was added; the sync continues meanwhile.
+
+    Rows without an app stay as they are: `verify` reports what is missing.
+    """
+    connection.execute(text(f"set local role {OWNER}"))
+    for table, name in connection.execute(text(_NOT_VALIDATED)).all():
+        try:
+            with connection.begin_nested():
+                connection.execute(text(f"alter table {table} validate constraint {name}"))
+        except IntegrityError:
+            report(
+                f"{table} has rows whose app is not in attr_audit.app; run `im-attr-audit verify`."
+            )
 
 
 def _check_version(connection: Connection) -> None:
@@ -192,6 +262,22 @@ def _ensure_roles(connection: Connection) -> None:
         has = text("select has_database_privilege(:role, current_database(), :privilege)")
         if not connection.execute(has, {"role": role, "privilege": privilege}).scalar_one():
             connection.execute(text(f"grant {privilege} on database {_quoted(database)} to {role}"))
+
+
+def _set_search_path(connection: Connection, report: Callable[[str], None]) -> None:
+    """Unqualified names mean attr_audit. Where the login may not say so, a DBA does."""
+    lacking = text(
+        "select rolname from pg_roles where rolname = any(:roles) and not coalesce("
+        "'search_path=attr_audit' = any(rolconfig), false)"
+    )
+    roles = [role for role in ROLES if role != OWNER]
+    for role in connection.execute(lacking, {"roles": roles}).scalars().all():
+        statement = f"alter role {role} set search_path = attr_audit"
+        try:
+            with connection.begin_nested():
+                connection.execute(text(statement))
+        except ProgrammingError:
+            report(f"Not permitted for this login, a DBA can run it: {statement};")
 
 
 def _quoted(identifier: str) -> str:

@@ -33,7 +33,7 @@ select distinct on (a.pid)
   left join pg_class c on c.oid = l.relation
  where l.granted and l.pid <> pg_backend_pid()
    and l.database = (select oid from pg_database where datname = current_database())
-   and (c.relnamespace = to_regnamespace('attr_audit')
+   and (c.relnamespace in (to_regnamespace('attr_audit'), to_regnamespace('attr_audit_internal'))
         or l.locktype = 'advisory' and l.objsubid = 1
            and (l.classid::bigint << 32 | l.objid::bigint) = :key)
  order by a.pid

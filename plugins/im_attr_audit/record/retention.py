@@ -120,7 +120,7 @@ select c.relname as "table",
         end as ends_at
   from pg_class c
   left join pg_inherits i on i.inhrelid = c.oid and i.inhparent = 'attr_audit.poll'::regclass
- where c.relnamespace = 'attr_audit'::regnamespace and c.relkind = 'r'
+ where c.relnamespace = 'attr_audit_internal'::regnamespace and c.relkind = 'r'
    and c.relname ~ '^poll_\d{4}_\d{2}$'
  order by c.relname
 """
@@ -138,10 +138,11 @@ def _take(
     drop: bool,
 ) -> None:
     """Detach the month, from wherever it stands, and drop it; gives way to other sessions."""
+    detach = f"alter table attr_audit.poll detach partition attr_audit_internal.{table}"
     steps = {
-        "attached": f"alter table attr_audit.poll detach partition attr_audit.{table} concurrently",
-        "detaching": f"alter table attr_audit.poll detach partition attr_audit.{table} finalize",
-        "detached": f"drop table attr_audit.{table}",
+        "attached": f"{detach} concurrently",
+        "detaching": f"{detach} finalize",
+        "detached": f"drop table attr_audit_internal.{table}",
     }
 
     def advance() -> None:
@@ -155,8 +156,8 @@ def _take(
         locked(advance)
     except LockTimeout as error:
         raise RetentionRefused(
-            f"attr_audit.{table} is in use. {error} Run this again later: what is half done is "
-            "finished then."
+            f"attr_audit_internal.{table} is in use. {error} Run this again later: what is half "
+            "done is finished then."
         ) from None
 
 

@@ -209,7 +209,7 @@ def advance(known: Known, poll: Poll, verdict: Verdict) -> Known:
 
 
 def snapshot_digest(names: Names) -> bytes:
-    """SHA-256 of the names as ``attr_audit.snapshot_digest_of`` forms them in the database.
+    """SHA-256 of the names, as the database's ``snapshot_digest_of`` forms it.
 
     The JSON is put together by hand: this is done for every app at every poll.
     """

@@ -221,7 +221,7 @@ def read_finished(
 def prepare_run(engine: Engine) -> None:
     """See to it that poll has its partitions, this month's and three more."""
     with engine.begin() as connection:
-        connection.execute(text("select attr_audit.ensure_poll_partitions()"))
+        connection.execute(text("select attr_audit_internal.ensure_poll_partitions()"))
 
 
 def retire_apps(

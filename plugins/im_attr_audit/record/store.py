@@ -154,7 +154,7 @@ update attr_audit.app a
        last_outcome = r.last_outcome, last_poll_ended_at = r.last_poll_ended_at,
        consecutive_failures = r.consecutive_failures,
        snapshot_digest = case when r.names_changed
-                              then attr_audit.snapshot_digest_of(a.region, a.sdk_app_id)
+                              then attr_audit_internal.snapshot_digest_of(a.region, a.sdk_app_id)
                               else a.snapshot_digest end
   from ({_AFTER.sql}) r
  where a.region = r.region and a.sdk_app_id = r.sdk_app_id

@@ -184,23 +184,51 @@ _ROWS: Final = (
 CODES: Final[Mapping[int, Code]] = MappingProxyType({row.code: row for row in _ROWS})
 
 
-def lookup(code: int) -> Code:
-    """The code's row; for a code that no page names, one made from its family.
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A range of codes, ends included, and what a code in it means that no page names."""
 
-    Unknown 70xxx (accounts and signatures) are never retried: that family has the lock-out.
-    Unknown 7xxxx, 8xxxx and 90xxx say no for good as their known siblings do. Unknown 60xxx
-    (gateway), 9099x and 91xxx (internal) and anything else are retried: the call is a pure read
-    and Airflow's retries are bounded, after which the run is failed all the same.
-    """
+    first: int
+    last: int
+    action: Action
+    meaning: str
+    advice: str
+    retriable: bool
+
+
+_UNKNOWN_RETRIED: Final = (
+    Action.RETRY,
+    "The vendor could not serve",
+    "It is retried a few times; if it persists, look the code up with the vendor",
+    True,
+)
+#: Every 32-bit integer is in one of them. 70xxx (accounts and signatures) are never retried: that
+#: family has the lock-out; 7xxxx, 8xxxx and 90xxx refuse for good as their known codes do. 60xxx
+#: (gateway), 9099x and 91xxx (internal) and anything else are retried: the call is a pure read
+#: and Airflow's retries are bounded, after which the run is failed all the same.
+FAMILIES: Final = (
+    Family(-(2**31), 69999, *_UNKNOWN_RETRIED),
+    Family(
+        70000,
+        90989,
+        Action.NEVER,
+        "The vendor refused",
+        "It is not retried: look the code up with the vendor, then fix the connection",
+        False,
+    ),
+    Family(90990, 2**31 - 1, *_UNKNOWN_RETRIED),
+)
+
+
+def lookup(code: int) -> Code:
+    """The code's row; for a code that no page names, one made from its family."""
     known = CODES.get(code)
     if known is not None:
         return known
-    final = 70000 <= code <= 89999 or 90000 <= code <= 90989
-    if final:
-        advice = "It is not retried: look the code up with the vendor, then fix the connection"
-        return Code(code, Action.NEVER, "The vendor refused", advice, _FAMILY, retriable=False)
-    advice = "It is retried a few times; if it persists, look the code up with the vendor"
-    return Code(code, Action.RETRY, "The vendor could not serve", advice, _FAMILY, retriable=True)
+    family = next((f for f in FAMILIES if f.first <= code <= f.last), FAMILIES[-1])
+    return Code(
+        code, family.action, family.meaning, family.advice, _FAMILY, retriable=family.retriable
+    )
 
 
 def explain(code: int) -> str:

@@ -348,8 +348,8 @@ def measure_sizes(server: EmbeddedPostgres, database: str) -> list[tuple[str, in
         cursor.execute(
             "select regexp_replace(relname, '_\\d{4}_\\d{2}$', ''), sum(reltuples)::bigint, "
             "sum(pg_table_size(oid))::bigint, sum(pg_total_relation_size(oid))::bigint "
-            "from pg_class where relnamespace = 'attr_audit'::regnamespace and relkind = 'r' "
-            "and relname ~ '^(app|change|snapshot|poll)' group by 1 order by 1"
+            "from pg_class where relnamespace::regnamespace::text like 'attr_audit%' "
+            "and relkind = 'r' and relname ~ '^(app|change|snapshot|poll)' group by 1 order by 1"
         )
         return cursor.fetchall()
 

@@ -301,6 +301,9 @@ def test_every_command_of_the_guide_works_in_its_order(
     printed = guide.run(restore)
     assert "database: 4 changes of 2 apps checked" in printed
     assert "The record is as it was recorded." in printed
+    polls = "select count(*) from attr_audit.poll"
+    assert ask(polls, "restored") == ask(polls)  # the partitions of another schema
+    assert int(ask(polls)) > 0
 
     # The same again for a move, after the record has grown.
     vendor.set_name("frankfurt", 20000001, 0, "gender")

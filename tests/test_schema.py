@@ -370,16 +370,16 @@ def test_everything_an_analyst_meets_is_commented(audit_db: AuditDb) -> None:
           from pg_class c
           join pg_namespace n on n.oid = c.relnamespace
           left join pg_attribute a on a.attrelid = c.oid and a.attnum >= 0 and not a.attisdropped
-         where n.nspname = 'attr_audit' and c.relkind in ('r', 'v', 'p')
+         where n.nspname like 'attr_audit%' and c.relkind in ('r', 'v', 'p')
            and c.relname not in ('alembic_version') and not c.relispartition
            and col_description(c.oid, a.attnum) is null and a.attnum is not null
         union all
         select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
-         where n.nspname = 'attr_audit' and c.relkind in ('r', 'v', 'p')
+         where n.nspname like 'attr_audit%' and c.relkind in ('r', 'v', 'p')
            and c.relname not in ('alembic_version') and obj_description(c.oid, 'pg_class') is null
         union all
         select p.proname from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-         where n.nspname = 'attr_audit' and obj_description(p.oid, 'pg_proc') is null
+         where n.nspname like 'attr_audit%' and obj_description(p.oid, 'pg_proc') is null
         """,
     )
     assert without == []
@@ -445,7 +445,7 @@ def test_every_step_of_the_migrations_keeps_what_was_recorded(postgres: Embedded
         assert row == seen
     schema = (
         "select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace "
-        "where nspname = 'attr_audit'"
+        "where nspname like 'attr_audit%'"
     )
     with postgres.connect(name) as connection, connection.cursor() as cursor:
         cursor.execute(schema)

@@ -40,6 +40,15 @@ _LOCK = 0x696D5F61747472
 VERSION_SCHEMA = "attr_audit_internal"
 #: The revision that moved the partitions and functions there.
 _MOVED = "0006"
+_FOR_PREVIOUS_PACKAGE = ", ".join(
+    f"attr_audit.{function}"
+    for function in (
+        "ensure_poll_partitions()",
+        "correct_future_times(text[], bigint[], timestamptz)",
+        "snapshot_digest_of(text, bigint)",
+        "epoch_us(timestamptz)",
+    )
+)
 
 _NOT_VALIDATED = """
 select 'attr_audit.' || relname, conname
@@ -88,11 +97,12 @@ def migrate(
 ) -> str:
     """Migrate the database at the owner's URL; gives the revision it is at now.
 
-    One transaction, the role and the lock included, and a second one that checks old rows against
-    new foreign keys: a pooler's server connection is left as it was. ``report`` gets a sentence
-    when other sessions hold locks; after ``patience`` seconds LockTimeout is raised. Raises
-    MigrationRefused where the server is older than PostgreSQL 15, where the database is not in
-    UTF8, or where roles are missing and the login may not create them.
+    One transaction for the steps, the role and the lock included. A second one for what does not
+    stop the sync: reference data, and old rows checked against new foreign keys. A pooler's server
+    connection is left unchanged. ``report`` gets a sentence when other sessions hold locks; after
+    ``patience`` seconds LockTimeout is raised. Raises MigrationRefused where the server is older
+    than PostgreSQL 15, where the database is not in UTF8, or where roles are missing and the login
+    may not create them.
     """
     engine = owner_engine(url, "im-attr-audit migrate")
 
@@ -104,13 +114,17 @@ def migrate(
             _set_search_path(connection, report)
             return _upgrade(connection, revision)
 
-    def validate() -> None:
+    def complete() -> None:
         with engine.begin() as connection:
+            connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            connection.execute(text(f"set local role {OWNER}"))
+            load_reference_data(connection)
             _validate_foreign_keys(connection, report)
 
     try:
         at = retry_while_locked(engine, once, lock=_LOCK, patience=patience, report=report)
-        retry_while_locked(engine, validate, lock=_LOCK, patience=patience, report=report)
+        if at >= _MOVED:
+            retry_while_locked(engine, complete, lock=_LOCK, patience=patience, report=report)
         return at
     except UnsuitableDatabase:
         _check_encoding(url)
@@ -140,20 +154,15 @@ def _upgrade(connection: Connection, revision: str) -> str:
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
-    at = _revision(connection)
-    if at is None or at < _MOVED:
+    at = _revision(connection) or ""
+    if at < _MOVED:
         connection.execute(text("select attr_audit.ensure_poll_partitions()"))
-        return str(at)
+        return at
     # Also on a run that changes nothing: the next months' partitions.
     connection.execute(text("select attr_audit_internal.ensure_poll_partitions()"))
-    load_reference_data(connection)
     if before in (None, at):
-        # Workers of the release before _MOVED call them until they are replaced. By the second
-        # run they are.
-        connection.execute(text("drop function if exists attr_audit.ensure_poll_partitions()"))
-        connection.execute(
-            text("drop function if exists attr_audit.snapshot_digest_of(text, bigint)")
-        )
+        # The package before _MOVED calls them until it is replaced. By the second run it is.
+        connection.execute(text(f"drop function if exists {_FOR_PREVIOUS_PACKAGE}"))
     return at
 
 
@@ -186,7 +195,6 @@ def _validate_foreign_keys(connection: Connection, report: Callable[[str], None]
 
     Rows without an app stay as they are: `verify` reports what is missing.
     """
-    connection.execute(text(f"set local role {OWNER}"))
     for table, name in connection.execute(text(_NOT_VALIDATED)).all():
         try:
             with connection.begin_nested():

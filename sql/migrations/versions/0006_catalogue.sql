@@ -233,25 +233,49 @@ create or replace function attr_audit_internal.ensure_poll_partitions() returns 
                            interval '1 month') m;
 $$;
 
--- What workers of the release before this one call until they are replaced. `migrate` removes these two
--- the next time it runs, and on a new database at once.
+-- What workers, pages and queries of the package before this step call until they are replaced. `migrate`
+-- removes these the next time it runs, and on a new database at once.
 create function attr_audit.ensure_poll_partitions() returns integer
     language sql security definer set search_path = pg_catalog, pg_temp
 begin atomic
     select attr_audit_internal.ensure_poll_partitions();
 end;
+create function attr_audit.correct_future_times(regions text[], sdk_app_ids bigint[],
+                                                caller_at timestamptz)
+    returns table (region text, sdk_app_id bigint, ahead interval, is_corrected boolean)
+    language sql
+begin atomic
+    select c.region, c.sdk_app_id, c.ahead, c.is_corrected
+      from attr_audit_internal.correct_future_times(regions, sdk_app_ids, caller_at) c;
+end;
 create function attr_audit.snapshot_digest_of(a_region text, an_sdk_app_id bigint) returns bytea
     language sql stable parallel safe
     return attr_audit_internal.snapshot_digest_of(a_region, an_sdk_app_id);
+create function attr_audit.epoch_us(at timestamptz) returns bigint
+    language sql stable parallel safe
+    return attr_audit_internal.epoch_us(at);
 comment on function attr_audit.ensure_poll_partitions() is
-    'For workers of the previous release. The next `im-attr-audit migrate` removes it.';
+    'For the previous package. The next `im-attr-audit migrate` removes it.';
+comment on function attr_audit.correct_future_times(text[], bigint[], timestamptz) is
+    'For the previous package. The next `im-attr-audit migrate` removes it.';
 comment on function attr_audit.snapshot_digest_of(text, bigint) is
-    'For workers of the previous release. The next `im-attr-audit migrate` removes it.';
-revoke all on function attr_audit.ensure_poll_partitions(), attr_audit.snapshot_digest_of(text, bigint)
+    'For the previous package. The next `im-attr-audit migrate` removes it.';
+comment on function attr_audit.epoch_us(timestamptz) is
+    'For the previous package. The next `im-attr-audit migrate` removes it.';
+revoke all on function
+    attr_audit.ensure_poll_partitions(),
+    attr_audit.correct_future_times(text[], bigint[], timestamptz),
+    attr_audit.snapshot_digest_of(text, bigint),
+    attr_audit.epoch_us(timestamptz)
     from public;
 grant execute on function
-    attr_audit.ensure_poll_partitions(), attr_audit.snapshot_digest_of(text, bigint)
+    attr_audit.ensure_poll_partitions(),
+    attr_audit.correct_future_times(text[], bigint[], timestamptz)
     to attr_audit_writer;
+grant execute on function
+    attr_audit.snapshot_digest_of(text, bigint),
+    attr_audit.epoch_us(timestamptz)
+    to attr_audit_writer, attr_audit_reader;
 
 comment on column attr_audit.change.row_hash is
     'SHA-256 of the row as a JSON array, in UTF-8: every column with prev_hash, without row_hash and the derived kind, span_from and span_class.';
@@ -295,7 +319,7 @@ create table attr_audit.membership (
     constraint membership_of_an_app foreign key (region, sdk_app_id) references attr_audit.app
 );
 comment on table attr_audit.membership is
-    'The app group of every app over time. Append-only; the database adds a row when an app is new or its group changes. Views of the past use the group of that time; before the first row they use the first row''s group.';
+    'The app group of every app over time. Append-only; the database adds a row when an app is new or its group changes. Views of the past use the group of that time; before the first row they use the first row''s group. An app that is older than this table begins with the group it had when the table was created.';
 comment on column attr_audit.membership.region is 'The app''s region.';
 comment on column attr_audit.membership.sdk_app_id is 'The app''s SDKAppID.';
 comment on column attr_audit.membership.app_group is 'Apps that are meant to have the same names.';

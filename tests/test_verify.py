@@ -377,7 +377,7 @@ def test_a_span_of_any_length_is_in_the_class_that_the_database_derives(audit_db
     with audit_db.owner.begin() as connection:
         connection.execute(
             text(
-                "select attr_audit.create_poll_partition(m::date) "
+                "select attr_audit_internal.create_poll_partition(m::date) "
                 "from generate_series(timestamp '2026-04-01', '2026-11-01', '1 month') m"
             )
         )

@@ -6,7 +6,8 @@ ifdef PYTHON
 export PYTHON
 endif
 
-.PHONY: help setup run sync psql test soak test-cluster lint screenshots bench lock licences clean
+.PHONY: help setup run sync psql test soak test-cluster test-pgbouncer lint screenshots
+.PHONY: bench lock licences clean
 
 help:
 	@echo 'make run          everything, from installation to the page; Ctrl-C stops it'
@@ -15,6 +16,7 @@ help:
 	@echo 'make test         all tests'
 	@echo 'make soak         the random tests for hours: SOAK_MINUTES=60 make soak'
 	@echo 'make test-cluster a region of 1,000 apps on Celery workers (needs redis-server)'
+	@echo 'make test-pgbouncer  the audit behind a real PgBouncer (needs pgbouncer)'
 	@echo 'make bench        measure every figure of docs/performance.md; some: PARTS=record'
 	@echo 'make lint         ruff and mypy'
 	@echo 'make lock         write requirements.lock again from pyproject.toml'
@@ -50,6 +52,10 @@ screenshots: setup
 # Minutes of a whole cluster's work.
 test-cluster: setup
 	@exec .venv/bin/python -m pytest --numprocesses=0 tests/cluster/scale_out.py
+
+# Seconds; PgBouncer itself has to be there.
+test-pgbouncer: setup
+	@exec .venv/bin/python -m pytest --numprocesses=0 tests/cluster/pgbouncer.py
 
 lint: setup
 	@.venv/bin/ruff check .

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg2
 import pytest
-from im_attr_audit.errors import LockTimeout
+from im_attr_audit.errors import LockTimeout, UnsuitableDatabase
 from im_attr_audit.record import migrate as migrate_module
 from im_attr_audit.record import retention
 from im_attr_audit.record.migrate import migrate, revisions
@@ -137,6 +137,18 @@ def test_migrate_through_a_pooler_leaves_the_session_as_it_was(
     before = left_behind(audit_db, pooler)
     assert migrate(pooler.url(audit_db.name)) == revisions()[-1]
     assert left_behind(audit_db, pooler) == before == ("postgres", "0", '"$user", public', 0)
+
+
+@pytest.mark.parametrize("command", [migrate, drop_old_polls])
+def test_refused_start_up_options_are_named_by_the_owners_commands(
+    audit_db: AuditDb,
+    pooler: TransactionPooler,
+    monkeypatch: pytest.MonkeyPatch,
+    command: Callable[[str], object],
+) -> None:
+    monkeypatch.setenv("PGOPTIONS", "-c work_mem=8MB")
+    with pytest.raises(UnsuitableDatabase, match="PGOPTIONS from the environment"):
+        command(pooler.url(audit_db.name))
 
 
 def test_retention_through_a_pooler_is_refused_and_leaves_the_session_as_it_was(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -236,3 +238,39 @@ def test_behind_a_transaction_pooler_names_are_recorded_and_refused_options_are_
         engines.append(create_audit_engine(url, {"options": "-c work_mem=8MB"}, pooled=False))
         with pytest.raises(UnsuitableDatabase, match="refuses start-up options: remove `options`"):
             engines[1].connect()
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (None, "pooler of the audit database refuses start-up options: remove `options`"),
+        (
+            "-c no_such_setting=1",
+            'options (unrecognized configuration parameter "no_such_setting")',
+        ),
+        ("-c work_mem=much", 'options (invalid value for parameter "work_mem": "much")'),
+        ("-c log_statement=all", 'options (permission denied to set parameter "log_statement")'),
+        ("-Z", "options (invalid command-line argument for server process: -Z)"),
+        ("--no-such", "options (--no-such requires a value)"),
+    ],
+)
+def test_the_page_and_the_tasks_name_the_one_cause_where_start_up_options_are_refused(
+    audit_db: AuditDb, monkeypatch: pytest.MonkeyPatch, options: str | None, what: str
+) -> None:
+    connection = Connection(audit_db)
+    connection.extra_dejson = {"options": options or "-c work_mem=8MB"}
+    with TransactionPooler(audit_db.server) as pooler:
+        if options is None:
+            connection.port = pooler.port
+        with TestClient(application(connection)) as client:
+            for address in ("now", "changes/download"):
+                answer = client.get(f"/api/{address}")
+                assert (answer.status_code, answer.json()["error"]) == (503, "unsuitable")
+                assert what in answer.json()["what"]
+                assert "cannot be reached" not in answer.text
+            assert client.get("/healthz").status_code == 503
+        as_json = {**json.loads(audit_db.writer_connection), "extra": connection.extra_dejson}
+        as_json["port"] = connection.port
+        monkeypatch.setenv("AIRFLOW_CONN_IM_ATTR_AUDIT_DB", json.dumps(as_json))
+        with pytest.raises(AirflowFailException, match=re.escape(what)):
+            tasks.publish({}, {})

@@ -6,6 +6,7 @@ the engine; it also costs every task process a third of a second.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -37,6 +38,14 @@ _MEMORY = "set local work_mem = '32MB';"
 
 #: How long a statement waits for a lock, in seconds.
 LOCK_SECONDS: float = 20
+
+#: How the server refuses an option while a session starts. The driver gives only the text then.
+_REFUSED_OPTION = re.compile(
+    r"FATAL:\s+((?:unrecognized configuration parameter|invalid value for parameter"
+    r"|permission denied to set parameter|parameter \".*\" cannot be changed"
+    r"|invalid command-line argument for server process|-.* requires a value$).*)",
+    re.MULTILINE,
+)
 
 _HOLDERS = text("""
 select distinct on (held.pid)
@@ -159,6 +168,13 @@ def _explain(context: ExceptionContext) -> None:
         raise UnsuitableDatabase(
             "The connection pooler of the audit database refuses start-up options: remove "
             "`options` from the connection's extra, and PGOPTIONS from the environment."
+        ) from None
+    refused = _REFUSED_OPTION.search(str(error)) if context.connection is None else None
+    if refused is not None:
+        raise UnsuitableDatabase(
+            "The audit database's server refuses the connection's start-up options "
+            f"({refused[1]}): correct or remove `options` in the connection's extra, and "
+            "PGOPTIONS in the environment."
         ) from None
     if isinstance(error, LockNotAvailable) and context.engine is not None:
         raise LockTimeout(_lock_sentence(context.engine)) from None

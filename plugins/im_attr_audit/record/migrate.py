@@ -220,7 +220,11 @@ def _check_encoding(url: str) -> None:
     The engine refuses to connect to such a database; this says how to make another one.
     """
     plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    with contextlib.closing(psycopg2.connect(plain)) as connection, connection.cursor() as cursor:
+    try:
+        plainly = psycopg2.connect(plain)
+    except psycopg2.OperationalError:
+        return  # the engine has said why
+    with contextlib.closing(plainly) as connection, connection.cursor() as cursor:
         cursor.execute("select current_setting('server_encoding'), current_database()")
         [(encoding, name)] = cursor.fetchall()
     if encoding != "UTF8":

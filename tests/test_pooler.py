@@ -174,7 +174,10 @@ def test_a_wait_for_the_commands_lock_ends_and_names_the_holder(
     with closing(psycopg2.connect(plain, application_name="the holder")) as holder:
         ask(holder, f"select pg_advisory_lock({key})")
         pid = holder.info.backend_pid
-        wanted = rf"It is held by process {pid} \(application \"the holder\", role \w+, since 20"
+        wanted = (
+            rf"Locks are held by process {pid} \(role \w+, application \"the holder\", "
+            r"ExclusiveLock on the command's lock, since 20"
+        )
         with pytest.raises(LockTimeout, match=wanted):
             run(url, patience=8, report=reported.append)
     assert re.match("Waiting for a lock. " + wanted, reported[0])

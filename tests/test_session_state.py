@@ -180,7 +180,7 @@ def test_a_lock_that_is_not_released_is_reported_with_its_holder(
     with pytest.raises(LockTimeout) as waited, engines[0].connect() as connection:
         connection.execute(text("select * from attr_audit.app"))
     assert (
-        f'process {pid} (role {OWNER}, application "im-attr-audit", AccessExclusiveLock on app)'
+        f'process {pid} (role {OWNER}, application "im-attr-audit", AccessExclusiveLock on app, '
         in str(waited.value)
     )
     holder.close()

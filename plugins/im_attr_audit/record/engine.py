@@ -6,6 +6,7 @@ the engine; it also costs every task process a third of a second.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -49,18 +50,22 @@ _REFUSED_OPTION = re.compile(
 
 _HOLDERS = text("""
 select distinct on (held.pid)
-       format('process %s (role %s, application "%s", %s on %s)',
-              held.pid, seen.usename, seen.application_name, held.mode, class.relname)
+       format('process %s (role %s, application "%s", %s on %s, since %s)',
+              held.pid, seen.usename, seen.application_name, held.mode,
+              coalesce(class.relname, 'the command''s lock'),
+              coalesce(date_trunc('second', seen.xact_start, 'UTC')::text, 'an unknown time'))
   from pg_locks as held
-  join pg_class as class on class.oid = held.relation
   join pg_stat_activity as seen on seen.pid = held.pid
- where held.granted and held.database = (select oid from pg_database
-                                          where datname = current_database())
-   and class.relnamespace in (select oid from pg_namespace
-                               where nspname in ('attr_audit', 'attr_audit_internal'))
-   and class.relkind in ('r', 'p')
-   and held.mode <> 'AccessShareLock' and held.pid <> pg_backend_pid()
- order by held.pid, held.mode = 'AccessExclusiveLock' desc, class.relname limit 3
+  left join pg_class as class on class.oid = held.relation
+ where held.granted and held.pid <> pg_backend_pid()
+   and held.database = (select oid from pg_database where datname = current_database())
+   and (class.relkind in ('r', 'p')
+        and class.relnamespace in (select oid from pg_namespace
+                                    where nspname in ('attr_audit', 'attr_audit_internal'))
+        and (held.mode <> 'AccessShareLock' or :command_lock is not null)
+        or held.locktype = 'advisory' and held.objsubid = 1
+        and (held.classid::bigint << 32 | held.objid::bigint) = :command_lock)
+ order by held.pid, held.mode = 'AccessExclusiveLock' desc, class.relname limit 5
 """)
 
 
@@ -181,13 +186,21 @@ def _explain(context: ExceptionContext) -> None:
 
 
 def _lock_sentence(engine: Engine) -> str:
-    try:
-        with engine.connect() as connection:
-            holders = connection.execute(_HOLDERS).scalars().all()
-    except Exception:  # it only adds to the sentence
-        holders = []
-    held_by = f"Locks are held by {'; '.join(holders)}" if holders else "It is free by now"
-    return f"A lock in the audit database was not released in time. {held_by}."
+    sentence = "A lock in the audit database was not released in time."
+    with contextlib.suppress(Exception):  # it only adds to the sentence
+        sentence += f" {lock_holders(engine)}"
+    return sentence
+
+
+def lock_holders(engine: Engine, *, command_lock: int | None = None) -> str:
+    """A sentence that names the sessions that hold locks in the audit database.
+
+    ``command_lock``: the key of the advisory lock of a command of the owner. Such a command also
+    waits for sessions that only read.
+    """
+    with engine.connect() as connection:
+        holders = connection.execute(_HOLDERS, {"command_lock": command_lock}).scalars().all()
+    return f"Locks are held by {'; '.join(holders)}." if holders else "It has been released since."
 
 
 class PostgresConnection(Protocol):

@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from im_attr_audit.errors import AttrAuditError, LockTimeout
-from im_attr_audit.record.engine import create_audit_engine
+from im_attr_audit.record.engine import create_audit_engine, lock_holders
 
 OWNER, WRITER, READER = "attr_audit_owner", "attr_audit_writer", "attr_audit_reader"
 
@@ -23,22 +23,6 @@ OWNER, WRITER, READER = "attr_audit_owner", "attr_audit_writer", "attr_audit_rea
 LOCK_SECONDS = 2.0
 
 T = TypeVar("T")
-
-_HOLDERS = text("""
-select distinct on (a.pid)
-       format('process %s (application "%s", role %s, since %s)', a.pid, a.application_name,
-              a.usename, coalesce(date_trunc('second', a.xact_start, 'UTC')::text, 'unknown'))
-  from pg_locks l
-  join pg_stat_activity a on a.pid = l.pid
-  left join pg_class c on c.oid = l.relation
- where l.granted and l.pid <> pg_backend_pid()
-   and l.database = (select oid from pg_database where datname = current_database())
-   and (c.relnamespace in (to_regnamespace('attr_audit'), to_regnamespace('attr_audit_internal'))
-        or l.locktype = 'advisory' and l.objsubid = 1
-           and (l.classid::bigint << 32 | l.objid::bigint) = :key)
- order by a.pid
- limit 5
-""")
 
 
 class BadDatabaseUrl(AttrAuditError):
@@ -77,7 +61,7 @@ def retry_while_locked(
         try:
             return action()
         except LockTimeout:
-            holders = _holders(engine, lock)
+            holders = lock_holders(engine, command_lock=lock)
             if time.monotonic() + pause > until:
                 raise LockTimeout(
                     f"A lock was not released within {patience:.0f} s. {holders}"
@@ -93,9 +77,3 @@ def is_pooled(connection: Connection) -> bool:
     """Whether a pooler stands between: the server's process is not the one that logged us in."""
     process = connection.execute(text("select pg_backend_pid()")).scalar_one()
     return bool(process != connection.connection.dbapi_connection.info.backend_pid)  # type: ignore[union-attr]
-
-
-def _holders(engine: Engine, lock: int) -> str:
-    with engine.connect() as connection:
-        holders = connection.execute(_HOLDERS, {"key": lock}).scalars().all()
-    return f"It is held by {'; '.join(holders)}." if holders else "It has been released since."

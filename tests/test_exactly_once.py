@@ -46,7 +46,7 @@ class Task:
         fields = self.rig.simulator.connection_json(*app_of(target)) | changed
         self.monkeypatch.setenv(f"AIRFLOW_CONN_{target.conn_id.upper()}", json.dumps(fields))
 
-    def attempt(self, problems: dict[str, str] | None = None) -> dict[str, int]:
+    def try_once(self, misconfigured: dict[str, str] | None = None) -> dict[str, int]:
         """The next try."""
         self.tries += 1
         ti = SimpleNamespace(
@@ -56,7 +56,7 @@ class Task:
         )
         conn_ids = [target.conn_id for target in self.targets]
         return tasks.sync(
-            conn_ids, problems or {}, dag_run_id=self.run, begun_at=self.begun_at, ti=ti
+            conn_ids, misconfigured or {}, dag_run_id=self.run, begun_at=self.begun_at, ti=ti
         )
 
     def clear(self) -> None:
@@ -91,19 +91,19 @@ def task(simulator: Simulator, audit_db: AuditDb, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_retry_of_a_task_whose_commit_had_happened_asks_nobody_again(task: Task) -> None:
-    assert task.attempt() == {"ok": 3}
+    assert task.try_once() == {"ok": 3}
     asked = len(task.rig.simulator.log())
-    assert task.attempt() == {"ok": 3}
+    assert task.try_once() == {"ok": 3}
     assert len(task.rig.simulator.log()) == asked
     assert task.polls() == [[(1, "ok")]] * 3
     assert task.changes_are_true()
 
 
 def test_a_run_that_was_deleted_and_made_again_under_its_id_asks_everybody(task: Task) -> None:
-    assert task.attempt() == {"ok": 3}
+    assert task.try_once() == {"ok": 3}
     task.tries = 0
     task.begun_at += timedelta(hours=1)
-    assert task.attempt() == {"ok": 3}
+    assert task.try_once() == {"ok": 3}
     assert task.polls() == [[(1, "ok")] * 2] * 3
 
 
@@ -129,10 +129,10 @@ def test_a_commit_whose_answer_was_lost_is_neither_lost_nor_made_twice(
 
     monkeypatch.setattr(tasks, "audit_engine", engine_that_loses_the_answer)
     with pytest.raises(OperationalError):
-        task.attempt()
+        task.try_once()
     monkeypatch.setattr(tasks, "audit_engine", make)
     asked = len(task.rig.simulator.log())
-    assert task.attempt() == {"ok": 3}
+    assert task.try_once() == {"ok": 3}
     assert len(task.rig.simulator.log()) == asked
     assert task.polls() == [[(1, "ok")]] * 3
     assert task.changes_are_true()
@@ -155,10 +155,10 @@ def test_a_commit_that_did_not_happen_is_made_by_the_retry(
 
     monkeypatch.setattr(tasks, "audit_engine", engine_that_loses_its_server)
     with pytest.raises(Exception, match="closed"):
-        task.attempt()
+        task.try_once()
     monkeypatch.setattr(tasks, "audit_engine", make)
     assert task.polls() == [[], [], []]
-    assert task.attempt() == {"ok": 3}
+    assert task.try_once() == {"ok": 3}
     assert task.polls() == [[(2, "ok")]] * 3
     assert task.changes_are_true()
 
@@ -168,12 +168,12 @@ def test_a_retry_asks_only_apps_without_a_final_outcome(task: Task) -> None:
     task.rig.fault(china, "bad_gateway", {"kind": "answer_names", "names": {"0": "glitch"}})
     task.connect(frankfurt, password="a wrong key")
     with pytest.raises(AirflowException, match="will be tried again") as first:
-        task.attempt()
+        task.try_once()
     assert not isinstance(first.value, AirflowFailException)
     with pytest.raises(AirflowException, match="will be tried again"):
-        task.attempt()
+        task.try_once()
     with pytest.raises(AirflowFailException, match=f"{frankfurt.conn_id} rejected"):
-        task.attempt()
+        task.try_once()
     assert task.polls() == [
         [(1, "unavailable"), (2, "unstable"), (3, "ok")],
         [(1, "rejected")],
@@ -185,10 +185,10 @@ def test_clearing_a_task_asks_them_all_again(task: Task) -> None:
     frankfurt = task.targets[1]
     task.connect(frankfurt, password="a wrong key")
     with pytest.raises(AirflowFailException):
-        task.attempt()
+        task.try_once()
     task.connect(frankfurt)
     task.clear()
-    assert task.attempt() == {"ok": 3}
+    assert task.try_once() == {"ok": 3}
     assert task.polls() == [
         [(1, "ok"), (2, "ok")],
         [(1, "rejected"), (2, "ok")],
@@ -197,27 +197,27 @@ def test_clearing_a_task_asks_them_all_again(task: Task) -> None:
     task.rig.fault(task.targets[0], "drop")
     task.clear()
     with pytest.raises(AirflowException):
-        task.attempt()
-    assert task.attempt() == {"ok": 3}
+        task.try_once()
+    assert task.try_once() == {"ok": 3}
     assert [len(polls) for polls in task.polls()] == [4, 3, 3]
     assert task.changes_are_true()
 
 
 def test_a_late_poll_is_final_and_fails_nobody(task: Task) -> None:
-    task.attempt()
+    task.try_once()
     china = task.targets[0]
     # A run that began before that one had ended, and is recorded after it.
     task.rig.fault(china, "hold")
     task.clear()
     came: list[dict[str, int]] = []
-    thread = threading.Thread(target=lambda: came.append(task.attempt()))
+    thread = threading.Thread(target=lambda: came.append(task.try_once()))
     thread.start()
     task.rig.simulator.wait_held(1)
     assert task.rig.outcomes(china) == ["ok"]
     task.rig.simulator.release()
     thread.join(30)
     assert came == [{"late": 1, "ok": 2}]
-    assert task.attempt() == {"late": 1, "ok": 2}
+    assert task.try_once() == {"late": 1, "ok": 2}
     assert task.changes_are_true()
 
 
@@ -226,7 +226,7 @@ def late_poll(task: Task) -> None:
     china = task.targets[0]
     task.rig.fault(china, "hold")
     with ThreadPoolExecutor(1) as executor:
-        polled = executor.submit(task.attempt)
+        polled = executor.submit(task.try_once)
         task.rig.simulator.wait_held(1)
         assert task.rig.outcomes(china) == ["ok"]
         task.rig.simulator.release()
@@ -256,7 +256,7 @@ def test_a_late_poll_fails_the_run_where_the_app_has_no_good_poll_since_it_began
         )
     # The retry does not poll it again, for late is final.
     with pytest.raises(AirflowFailException, match=f"^not recorded: {late}$"):
-        task.attempt()
+        task.try_once()
     with pytest.raises(AirflowFailException, match=f"^this run failed: {late}$"):
         report(task)
 
@@ -268,7 +268,7 @@ def test_many_failures_of_one_cause_are_a_few_lines_and_a_count(
     for target in task.targets:
         task.connect(target, host="ftp://nowhere")
     with pytest.raises(AirflowFailException):
-        task.attempt()
+        task.try_once()
     lines = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert sum("misconfigured: " in line and line.startswith("im_") for line in lines) == 2
     assert lines[2].startswith("1 more with the same cause: misconfigured: ")
@@ -279,7 +279,7 @@ def test_a_doubly_listed_app_is_asked_by_neither_and_says_why(task: Task) -> Non
     china = task.targets[0]
     asked = len(task.rig.simulator.log())
     with pytest.raises(AirflowFailException, match="misconfigured"):
-        task.attempt({china.conn_id: "is listed more than once"})
+        task.try_once({china.conn_id: "is listed more than once"})
     entries = task.rig.simulator.log()[asked:]
     assert china.sdk_app_id not in {entry.app_id for entry in entries}
     assert task.polls() == [[(1, "misconfigured")], [(1, "ok")], [(1, "ok")]]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sqlalchemy import Engine
 
+from im_attr_audit import settings
+from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import Misconfigured, SecretsUnavailable, Unavailable
 from im_attr_audit.hook import TencentImHook
 from im_attr_audit.record.runs import read_known_apps
@@ -56,3 +59,53 @@ def with_known_apps(
     return targets | {
         conn_id: replace(nameless[conn_id], **app._asdict()) for conn_id, app in known.items()
     }
+
+
+def doubly_listed(
+    listed: Sequence[str], targets: Mapping[str, Target | Unresolved]
+) -> dict[str, str]:
+    """Connections that name the same app, or are listed twice, and why neither is polled."""
+    by_app: dict[AppKey, list[str]] = defaultdict(list)
+    for conn_id in listed:
+        if app := targets[conn_id].app:
+            by_app[app].append(conn_id)
+    return {
+        conn_id: f"app {app.address} is listed more than once in {settings.CONN_IDS}: by "
+        f"{', '.join(conn_ids)}. Keep one of them."
+        for app, conn_ids in by_app.items()
+        if len(conn_ids) > 1
+        for conn_id in conn_ids
+    }
+
+
+def targets_to_poll(
+    engine: Engine,
+    conn_ids: Sequence[str],
+    misconfigured: Mapping[str, str],
+    *,
+    masked: bool,
+    is_last_try: bool,
+) -> tuple[list[Target | Unresolved], dict[str, str]]:
+    """What to poll, and why the other connections cannot be polled in this try.
+
+    ``misconfigured``: connections that must not be polled, with the reason.
+    """
+    targets = resolve(conn_ids, masked=masked)
+    for conn_id in misconfigured.keys() & targets.keys():
+        app = targets[conn_id].app or (None, None)
+        targets[conn_id] = Unresolved(conn_id, Misconfigured(misconfigured[conn_id]), *app)
+    targets = with_known_apps(engine, targets)
+    # A poll needs an app unless it is misconfigured, and that outcome is final: a connection that
+    # never polled waits for the last try.
+    unknown = {
+        conn_id: str(target.failure)
+        for conn_id, target in targets.items()
+        if isinstance(target, Unresolved)
+        and target.app is None
+        and isinstance(target.failure, Unavailable)
+    }
+    for conn_id, why in unknown.items():
+        del targets[conn_id]
+        if is_last_try:
+            targets[conn_id] = Unresolved(conn_id, Misconfigured(why))
+    return [*targets.values()], unknown

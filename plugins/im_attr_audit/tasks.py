@@ -38,8 +38,8 @@ APPS_PER_TASK = 250
 #: What the first reads of one task may take where every app hangs, in seconds: a second round of
 #: them fits into the task's half hour too.
 READS_AT_MOST = 600
-#: Connections that one task reads with Airflow's masker being told of each. What that costs grows
-#: with their square: half a second for these, minutes for a thousand.
+#: Connections that one task reads and adds to Airflow's masker. The cost grows with their
+#: square: half a second for these, minutes for a thousand.
 MASKED_AT_MOST = 50
 
 
@@ -56,15 +56,16 @@ def _as_airflow_errors() -> Iterator[None]:
 
 @_as_airflow_errors()
 def plan(conn_ids: Sequence[str] | None) -> list[dict[str, Any]]:
-    """The mapped `sync` instances: ``{"label", "conn_ids", "problems"}`` each, one region's apps.
+    """The mapped `sync` instances: ``{"label", "conn_ids", "misconfigured"}`` each.
 
-    ``conn_ids``: the DAG param, to limit one run. ``problems`` are the connections that are listed
-    in a way that forbids polling them, with the reason. An unrestricted run also retires apps that
-    are no longer listed. Raises AirflowFailException where the Variable or the param is no list of
-    connection ids.
+    ``conn_ids``: the DAG param, to limit one run. Each instance polls apps of one region.
+    ``misconfigured``: the connections that must not be polled as they are listed, with the reason.
+    An unrestricted run also retires apps that
+    are no longer listed. Raises AirflowFailException where the Variable or the param is not a
+    list of connection ids.
     """
     from im_attr_audit.record.runs import prepare_run, retire_apps
-    from im_attr_audit.targets import resolve, with_known_apps
+    from im_attr_audit.targets import doubly_listed, resolve, with_known_apps
 
     listed = _listed_conn_ids()
     wanted = set(listed if conn_ids is None else conn_ids)
@@ -76,7 +77,7 @@ def plan(conn_ids: Sequence[str] | None) -> list[dict[str, Any]]:
 
     masked = len(listed) <= MASKED_AT_MOST
     targets = resolve(listed, masked=masked)
-    problems = _doubly_listed(listed, targets)
+    misconfigured = doubly_listed(listed, targets)
     engine = audit_engine()
     try:
         prepare_run(engine)
@@ -100,14 +101,14 @@ def plan(conn_ids: Sequence[str] | None) -> list[dict[str, Any]]:
     return [
         instance
         for region, ids in sorted(by_region.items())
-        for instance in _split(region, ids, _size([targets[i] for i in ids]), problems)
+        for instance in _split(region, ids, _size([targets[i] for i in ids]), misconfigured)
     ]
 
 
 @_as_airflow_errors()
 def sync(
     conn_ids: Sequence[str],
-    problems: Mapping[str, str],
+    misconfigured: Mapping[str, str],
     *,
     dag_run_id: str,
     begun_at: datetime | None,
@@ -124,6 +125,7 @@ def sync(
     from im_attr_audit.outcomes import FAILED
     from im_attr_audit.record.runs import FinishedPoll, read_finished
     from im_attr_audit.sync import sync_apps
+    from im_attr_audit.targets import targets_to_poll
 
     confirm_seconds = settings.CONFIRM_SECONDS.read()
     # Clearing sets max_tries to the tries there were plus the retries that are granted again.
@@ -134,10 +136,10 @@ def sync(
             engine, dag_run_id=dag_run_id, first_try=first_try, conn_ids=conn_ids, begun_at=begun_at
         )
         done = {poll.conn_id for poll in finished}
-        targets, unknown = _targets(
+        targets, unknown = targets_to_poll(
             engine,
             [conn_id for conn_id in conn_ids if conn_id not in done],
-            problems,
+            misconfigured,
             masked=len(conn_ids) <= MASKED_AT_MOST,
             is_last_try=ti.try_number > ti.max_tries,
         )
@@ -177,40 +179,6 @@ def _raise_for(failed: Sequence[Failure]) -> None:
         if FINAL.issuperset(poll.outcome for poll in failed):
             raise AirflowFailException(f"not recorded: {text}")
         raise AirflowException(f"not recorded, will be tried again: {text}")
-
-
-def _targets(
-    engine: Engine,
-    conn_ids: Sequence[str],
-    problems: Mapping[str, str],
-    *,
-    masked: bool,
-    is_last_try: bool,
-) -> tuple[list[Target | Unresolved], dict[str, str]]:
-    """What to poll, and why the other connections cannot be polled in this try."""
-    from im_attr_audit.errors import Misconfigured, Unavailable
-    from im_attr_audit.targets import resolve, with_known_apps
-    from im_attr_audit.tencent.target import Unresolved
-
-    targets = resolve(conn_ids, masked=masked)
-    for conn_id in problems.keys() & targets.keys():
-        app = targets[conn_id].app or (None, None)
-        targets[conn_id] = Unresolved(conn_id, Misconfigured(problems[conn_id]), *app)
-    targets = with_known_apps(engine, targets)
-    # A poll needs an app unless it is misconfigured, and that outcome is final: a connection that
-    # never polled waits for the last try.
-    unknown = {
-        conn_id: str(target.failure)
-        for conn_id, target in targets.items()
-        if isinstance(target, Unresolved)
-        and target.app is None
-        and isinstance(target.failure, Unavailable)
-    }
-    for conn_id, why in unknown.items():
-        del targets[conn_id]
-        if is_last_try:
-            targets[conn_id] = Unresolved(conn_id, Misconfigured(why))
-    return [*targets.values()], unknown
 
 
 def _late_without_good(engine: Engine, dag_run_id: str, polls: Sequence[Failure]) -> set[str]:
@@ -353,23 +321,6 @@ def _listed_conn_ids() -> list[str]:
     return settings.parse_conn_ids(given)
 
 
-def _doubly_listed(
-    listed: Sequence[str], targets: Mapping[str, Target | Unresolved]
-) -> dict[str, str]:
-    """Connections that name the same app, or are listed twice: neither is polled."""
-    by_app: dict[AppKey, list[str]] = defaultdict(list)
-    for conn_id in listed:
-        if app := targets[conn_id].app:
-            by_app[app].append(conn_id)
-    return {
-        conn_id: f"app {app.address} is listed more than once in {settings.CONN_IDS}: by "
-        f"{', '.join(conn_ids)}. Keep one of them."
-        for app, conn_ids in by_app.items()
-        if len(conn_ids) > 1
-        for conn_id in conn_ids
-    }
-
-
 def _size(targets: Sequence[Target | Unresolved]) -> int:
     """How many of these apps one task may have: all of them may hang for their whole time-out."""
     from im_attr_audit.sync import THREADS
@@ -379,7 +330,7 @@ def _size(targets: Sequence[Target | Unresolved]) -> int:
 
 
 def _split(
-    region: str, ids: list[str], size: int, problems: Mapping[str, str]
+    region: str, ids: list[str], size: int, misconfigured: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     parts = -(-len(ids) // size)
     size = -(-len(ids) // parts)
@@ -390,7 +341,7 @@ def _split(
             {
                 "label": region if parts == 1 else f"{region} ({part + 1} of {parts})",
                 "conn_ids": mine,
-                "problems": {conn_id: problems[conn_id] for conn_id in mine if conn_id in problems},
+                "misconfigured": {i: misconfigured[i] for i in mine if i in misconfigured},
             }
         )
     return instances

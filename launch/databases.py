@@ -91,50 +91,24 @@ def _embedded(server: EmbeddedPostgres, role: str) -> str:
 
 def _prepare_own(state: State, url: str, user: Mapping[str, str]) -> tuple[str, str]:
     from im_attr_audit.record.migrate import migrate
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
 
-    try:
-        parsed = make_url(url)
-    except ArgumentError:  # its text would hold the URL, and that a password
-        raise LaunchError(
-            "IM_ATTR_AUDIT_DATABASE_URL is not a valid URL. It has the form "
-            "postgresql://user:password@host:port/database"
-        ) from None
-    place: dict[str, Any] = {
+    parsed = _parsed(url)
+    query = {name: value for name, value in parsed.query.items() if isinstance(value, str)}
+    place = {
         "host": parsed.host,
         "port": parsed.port or 5432,
         "dbname": parsed.database,
-        **{name: value for name, value in parsed.query.items() if isinstance(value, str)},
+        **query,
     }
-    try:
-        owner = psycopg2.connect(
-            user=parsed.username, password=parsed.password, connect_timeout=15, **place
-        )
-    except (psycopg2.OperationalError, psycopg2.ProgrammingError) as error:
-        raise LaunchError(
-            f"The database of IM_ATTR_AUDIT_DATABASE_URL ({parsed.host}) cannot be reached: "
-            f"{str(error).strip()}"
-        ) from None
-    try:
-        owner.autocommit = True
-        version = owner.server_version // 10000
-        if version < OLDEST:
-            raise LaunchError(
-                f"The database of IM_ATTR_AUDIT_DATABASE_URL is PostgreSQL {version}; "
-                f"{OLDEST} to {NEWEST} are supported."
-            )
-        if version > NEWEST:
-            say(f"Note: PostgreSQL {version} is newer than what this was tested with ({NEWEST}).")
+    given_writer = user.get("AIRFLOW_CONN_IM_ATTR_AUDIT_DB", "")
+    with contextlib.closing(_connect_as_owner(parsed, place)) as owner:
         migrate(url)
-        passwords = {WRITER: "", READER: ""}
-        if not user.get("AIRFLOW_CONN_IM_ATTR_AUDIT_DB"):
-            for role in passwords:
-                passwords[role] = state.secret(role)
-                _let_in(owner, role, passwords[role], place)
-    finally:
-        owner.close()
-    query = {name: value for name, value in place.items() if name not in ("host", "port", "dbname")}
+        if given_writer:
+            # A user who gave only the writer's connection reads with that one.
+            return given_writer, given_writer
+        passwords = {role: state.secret(role) for role in (WRITER, READER)}
+        for role, password in passwords.items():
+            _let_in(owner, role, password, place)
     shared = {
         "host": parsed.host,
         "port": place["port"],
@@ -143,11 +117,44 @@ def _prepare_own(state: State, url: str, user: Mapping[str, str]) -> tuple[str, 
     }
     return (
         _connection(login=WRITER, password=passwords[WRITER], **shared),
-        # A user who gave only the writer's connection reads with that one.
-        _connection(login=READER, password=passwords[READER], **shared)
-        if passwords[READER]
-        else user.get("AIRFLOW_CONN_IM_ATTR_AUDIT_DB", ""),
+        _connection(login=READER, password=passwords[READER], **shared),
     )
+
+
+def _parsed(url: str) -> URL:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url)
+    except ArgumentError:  # its text would hold the URL, and that a password
+        raise LaunchError(
+            "IM_ATTR_AUDIT_DATABASE_URL is not a valid URL. It has the form "
+            "postgresql://user:password@host:port/database"
+        ) from None
+
+
+def _connect_as_owner(url: URL, place: Mapping[str, Any]) -> psycopg2.extensions.connection:
+    try:
+        owner: psycopg2.extensions.connection = psycopg2.connect(
+            user=url.username, password=url.password, connect_timeout=15, **place
+        )
+    except (psycopg2.OperationalError, psycopg2.ProgrammingError) as error:
+        raise LaunchError(
+            f"The database of IM_ATTR_AUDIT_DATABASE_URL ({url.host}) cannot be reached: "
+            f"{str(error).strip()}"
+        ) from None
+    owner.autocommit = True
+    version = owner.server_version // 10000
+    if version < OLDEST:
+        owner.close()
+        raise LaunchError(
+            f"The database of IM_ATTR_AUDIT_DATABASE_URL is PostgreSQL {version}; "
+            f"{OLDEST} to {NEWEST} are supported."
+        )
+    if version > NEWEST:
+        say(f"Note: PostgreSQL {version} is newer than what this was tested with ({NEWEST}).")
+    return owner
 
 
 def _let_in(

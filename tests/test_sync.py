@@ -11,12 +11,10 @@ from typing import Any
 
 import pytest
 from im_attr_audit.errors import Misconfigured
-from im_attr_audit.names import AttrName
 from im_attr_audit.record.clock import Clock
 from im_attr_audit.record.database_clock import read_clock
 from im_attr_audit.record.runs import retire_apps
 from im_attr_audit.tencent import answer
-from im_attr_audit.tencent.answer import Reply
 from im_attr_audit.tencent.target import Target, Unresolved
 from sqlalchemy import Engine, text
 
@@ -269,10 +267,10 @@ def test_a_name_that_changes_between_the_reads_is_recorded_by_the_next_run(
 ) -> None:
     rig.set_names(app, {0: "gender", 1: "city"})
 
-    def meanwhile(_: float) -> None:
+    def rename_again(_: float) -> None:
         rig.set_names(app, {0: "geschlecht", 1: "city"})
 
-    assert rig.outcomes(app, confirm_seconds=100, sleep=meanwhile) == ["unstable"]
+    assert rig.outcomes(app, confirm_seconds=100, sleep=rename_again) == ["unstable"]
     assert rig.outcomes(app) == ["ok"]
     assert brief(rig.record(app).changes[2:]) == [(0, "renamed", "sex", "geschlecht")]
 
@@ -351,15 +349,15 @@ def test_an_answer_that_nobody_foresaw_is_invalid_and_stops_no_other(
 ) -> None:
     other = rig.add_app("china", NAMES)
 
-    names_in = answer._names_in
+    decode = answer._decode
 
-    def fails(reply: Reply, *given: Any) -> dict[int, AttrName]:
-        if b"gender" in reply.body:
+    def fails(body: bytes) -> tuple[Any, str | None]:
+        if b"gender" in body:
             raise ZeroDivisionError(app.secret_key)
-        return names_in(reply, *given)
+        return decode(body)
 
     rig.set_names(app, {0: "gender"})
-    monkeypatch.setattr(answer, "_names_in", fails)
+    monkeypatch.setattr(answer, "_decode", fails)
     assert rig.outcomes(app, other) == ["invalid", "ok"]
     assert rig.record(app).polls[-1].error_info == (
         "the answer could not be understood (ZeroDivisionError)"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -57,28 +57,16 @@ def sync_apps(
     differing = record_unchanged(engine, polls.values(), clock=clock, **run)
     unchanged = [poll for poll in polls.values() if poll.reads and poll.app not in differing]
     polls = {t: poll for t, poll in polls.items() if not poll.reads or poll.app in differing}
-    to_confirm = [
-        t
+    to_confirm = {
+        t: poll
         for t, poll in polls.items()
         if poll.reads and needs_confirmation(differing[t.app], poll.reads[0].answer.names)
-    ]
+    }
     if to_confirm:
-        # One wait for all of them, counted from the last first answer: its request was surely sent
-        # before, and connecting may have taken long after `requested_at` was noted.
-        answered = max(polls[t].reads[0].responded_at for t in to_confirm)
-        confirm_at = answered + timedelta(seconds=confirm_seconds)
-        wait = (confirm_at - clock.earliest()).total_seconds()
-        if wait > 0:
-            sleep(wait)
-        for target, second in zip(to_confirm, _read_all(to_confirm, clock), strict=True):
-            polls[target] = _join(polls[target], second)
+        polls |= _confirm(to_confirm, clock, confirm_seconds, sleep)
 
     _warn_of_vendors_clock([*unchanged, *polls.values()])
-    rest = [*not_sent, *polls.values()]
-    if rest:
-        later = read_clock(engine)
-        if off := clock.differs_from(later):
-            rest = [_without_times(poll, off, later) for poll in rest]
+    rest = _with_certain_times(engine, [*not_sent, *polls.values()], clock)
     recorded = record_polls(engine, rest, as_read=differing, **run)
     return [*(recorded_as(poll, "ok") for poll in unchanged), *recorded]
 
@@ -148,6 +136,20 @@ def _read_one(target: Target, pool: Pool, clock: Clock) -> Poll:
     )
 
 
+def _confirm(
+    polls: Mapping[Target, Poll], clock: Clock, seconds: float, sleep: Callable[[float], None]
+) -> dict[Target, Poll]:
+    """The polls with a second read, ``seconds`` after the first or later."""
+    # One wait for all of them, counted from the last first answer: its request was surely sent
+    # before, and connecting may have taken long after `requested_at` was noted.
+    answered = max(poll.reads[0].responded_at for poll in polls.values())
+    wait = (answered + timedelta(seconds=seconds) - clock.earliest()).total_seconds()
+    if wait > 0:
+        sleep(wait)
+    second = _read_all([*polls], clock)
+    return {t: _join(polls[t], read) for t, read in zip(polls, second, strict=True)}
+
+
 def _join(first: Poll, second: Poll) -> Poll:
     return replace(
         first,
@@ -157,6 +159,15 @@ def _join(first: Poll, second: Poll) -> Poll:
         reads=first.reads + second.reads,
         failure=second.failure,
     )
+
+
+def _with_certain_times(engine: Engine, polls: list[Poll], clock: Clock) -> list[Poll]:
+    """The polls; without their times where a clock was changed since ``clock`` was read."""
+    if not polls:
+        return polls
+    later = read_clock(engine)
+    off = clock.differs_from(later)
+    return [_without_times(poll, off, later) for poll in polls] if off else polls
 
 
 def _without_times(poll: Poll, off: timedelta, clock: Clock) -> Poll:

@@ -31,7 +31,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -124,9 +124,13 @@ def judge(reply: Reply, *, secrets: tuple[str, ...] = ()) -> Answer:
     clean = partial(safe_text, secrets=secrets)
     date, evidence = _date(reply.date), None
     try:
-        body, fault = _unpacked(reply)
+        body, defect = _unpacked(reply)
         evidence = partial(_evidence, body, clean)
-        names = _names_in(reply, body, fault, clean)
+        document, not_json = _decode(body)
+        _check_status(reply.status, document, clean)
+        if reason := defect or not_json:
+            _refuse(reason)
+        names = _names(_checked(document, clean), clean)
         if any(redact(name.name, secrets=secrets) != name.name for name in names.values()):
             _refuse("an attribute name holds this app's secret key or a UserSig")
         return Answer(names, evidence, reply.status, date)
@@ -154,10 +158,8 @@ def _evidence(body: bytes, clean: Clean) -> str:
         return f"{REDACTED} ({type(error).__name__})"
 
 
-def _names_in(reply: Reply, body: bytes, fault: str | None, clean: Clean) -> dict[int, AttrName]:
-    """``fault`` is what is wrong with the body as a whole; a status other than 200 goes first."""
-    status = reply.status
-    document, not_json = _decode(body)
+def _check_status(status: int, document: object, clean: Clean) -> None:
+    """A status other than 200 is judged before what is wrong with the body."""
     if status >= 500 or status in _TRY_LATER:
         raise _gateway(status, document, clean)
     if 300 <= status < 400:
@@ -169,8 +171,10 @@ def _names_in(reply: Reply, body: bytes, fault: str | None, clean: Clean) -> dic
         raise _vendor_error(code, document, clean)
     if status != 200:
         _refuse(f"HTTP {status} where only 200 carries names")
-    if fault or not_json:
-        _refuse(fault or not_json or "")
+
+
+def _checked(document: object, clean: Clean) -> dict[str, Any]:
+    """The document, if it says that the call succeeded."""
     if not isinstance(document, dict):
         _refuse("the answer is not a JSON object")
     if isinstance(document, _Repeated):
@@ -184,7 +188,7 @@ def _names_in(reply: Reply, body: bytes, fault: str | None, clean: Clean) -> dic
         raise _vendor_error(code, document, clean)
     if document.get("ActionStatus") != "OK":
         _refuse('ErrorCode is 0 and ActionStatus is not "OK"')
-    return _names(document, clean)
+    return document
 
 
 def _unpacked(reply: Reply) -> tuple[bytes, str | None]:
@@ -192,18 +196,18 @@ def _unpacked(reply: Reply) -> tuple[bytes, str | None]:
 
     Nobody asked for an encoding, but a proxy on the way may add one.
     """
-    encoding, body, fault = reply.encoding.strip().lower(), reply.body, None
+    encoding, body, defect = reply.encoding.strip().lower(), reply.body, None
     if reply.malformed:
-        fault = f"the answer's head has {reply.malformed}"
+        defect = f"the answer's head has {reply.malformed}"
     elif encoding in ("gzip", "x-gzip", "deflate"):
         unpacked, wrong = _decompressed(body)
         # What cannot be unpacked is kept as it came.
-        body, fault = unpacked or body, wrong and f"the answer's {encoding} encoding {wrong}"
+        body, defect = unpacked or body, wrong and f"the answer's {encoding} encoding {wrong}"
     elif encoding not in ("", "identity"):
-        fault = "the answer has a content encoding that was not asked for"
+        defect = "the answer has a content encoding that was not asked for"
     if len(body) > MAX_BODY or len(reply.body) > MAX_BODY:
-        fault = f"the answer is longer than {MAX_BODY} bytes"
-    return body[:MAX_BODY], fault
+        defect = f"the answer is longer than {MAX_BODY} bytes"
+    return body[:MAX_BODY], defect
 
 
 def _decompressed(packed: bytes) -> tuple[bytes, str | None]:
@@ -250,23 +254,27 @@ def _names(document: dict[str, Any], clean: Clean) -> dict[int, AttrName]:
         _refuse("AttrNames has a slot twice")
     if len(sent) > MAX_SLOT + 1:
         _refuse(f"AttrNames has {len(sent)} slots; at most {MAX_SLOT + 1} are possible")
+    for key, name in sent.items():
+        if _SLOT.fullmatch(key) is None:
+            _refuse(f"slot {_quoted(key, clean)} is not a canonical integer from 0 to {MAX_SLOT}")
+        _check_name(key, name)
+    types = _types(document, sent.keys(), clean)
+    return {int(key): AttrName(name, types.get(key)) for key, name in sent.items()}
+
+
+def _types(document: dict[str, Any], slots: Collection[str], clean: Clean) -> dict[str, int]:
+    """``slots``: those of the names, which are checked already: a reason quotes them."""
     types = document.get("AttrTypes", {})
     if not isinstance(types, dict):
         _refuse("AttrTypes is not an object")
     if isinstance(types, _Repeated):
         _refuse("AttrTypes has a slot twice")
-    names = {}
-    for key, name in sent.items():
-        if _SLOT.fullmatch(key) is None:
-            _refuse(f"slot {_quoted(key, clean)} is not a canonical integer from 0 to {MAX_SLOT}")
-        _check_name(key, name)
-        names[int(key)] = AttrName(name, types.get(key))
-    for key, kind in types.items():
-        if key not in sent:
+    for key, number in types.items():
+        if key not in slots:
             _refuse(f"AttrTypes has slot {_quoted(key, clean)}, which AttrNames has not")
-        if type(kind) is not int or kind not in _SMALLINT:
+        if type(number) is not int or number not in _SMALLINT:
             _refuse(f"the type of slot {key} is not a small integer")
-    return names
+    return types
 
 
 def _check_name(slot: str, name: object) -> None:
@@ -283,7 +291,7 @@ def _check_name(slot: str, name: object) -> None:
 
 
 def _decode(body: bytes) -> tuple[Any, str | None]:
-    """The decoded body, or None and the reason why it is no JSON of the vendor's kind."""
+    """The decoded body, or None and the reason why it is not JSON of the vendor's kind."""
     if not body:
         return None, "the answer is empty"
     if body.startswith(b"\xef\xbb\xbf"):

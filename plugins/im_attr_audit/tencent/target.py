@@ -311,36 +311,43 @@ def _api(fields: Mapping[str, object]) -> str:
 
 
 def _base_url(host: str | None, port: int | None, region: str) -> str:
+    _check_port(port)
     written = (host or "").strip()
-    # Airflow's form sends port 0 where none was written.
-    if port is not None and (type(port) is not int or not 0 <= port <= 65535):
-        raise _BadField("port is not a number from 1 to 65535")
-    if not written:
-        if not region:
-            return ""  # reported already
-        known = default_host(region)
-        if known is None:
-            raise _BadField(
-                f"region {region!r} is not one we know the host of: write its host into the "
-                f"connection, or use one of {', '.join(REGION_HOSTS)}"
-            )
-        written = known
+    if not written and not region:
+        return ""  # reported already
+    written = written or _known_host(region)
     if "://" not in written:
         bare_ipv6 = written.count(":") > 1 and not written.startswith("[")
         written = f"https://[{written}]" if bare_ipv6 else f"https://{written}"
-    fault = None
+    reason = ""
     try:
         base_url = check_base_url(written)
     except ValueError as error:
-        fault = str(error)
-    if fault is not None:
-        raise _BadField(f"host {fault}")
+        reason = str(error)
+    if reason:
+        raise _BadField(f"host {reason}")
     parts = urlsplit(written)
     if not port or port == parts.port:
         return base_url
     if parts.port is not None:
         raise _BadField(f"host names port {parts.port} and the port field {port}: keep one of them")
     return check_base_url(f"{base_url}:{port}")
+
+
+def _check_port(port: int | None) -> None:
+    # Airflow's form sends port 0 where none was written.
+    if port is not None and (type(port) is not int or not 0 <= port <= 65535):
+        raise _BadField("port is not a number from 1 to 65535")
+
+
+def _known_host(region: str) -> str:
+    known = default_host(region)
+    if known is None:
+        raise _BadField(
+            f"region {region!r} is not one we know the host of: write its host into the "
+            f"connection, or use one of {', '.join(REGION_HOSTS)}"
+        )
+    return known
 
 
 def _ca_bundle(fields: Mapping[str, object]) -> str | None:

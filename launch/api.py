@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
 # Whatever proxy reaches the vendor: this is our own machine.
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_WITHOUT_REDIRECTS = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
 
 
 def ask(
@@ -30,12 +39,33 @@ def ask(
     request = urllib.request.Request(  # noqa: S310 - our own address
         url,
         data=None if body is None else json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"}
-        | ({"Authorization": f"Bearer {token}"} if token else {}),
+        headers={"Content-Type": "application/json", **_authorization(token)},
         method=method or ("GET" if body is None else "POST"),
     )
     with _DIRECTLY.open(request, timeout=timeout) as answer:
         return json.load(answer)
+
+
+def get(
+    url: str,
+    token: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    timeout: float = 60,
+) -> tuple[int, bytes, Mapping[str, str]]:
+    """Status, body and headers, those of a refusal or a redirect too. OSError without an answer."""
+    request = urllib.request.Request(  # noqa: S310 - our own address
+        url, headers={**(headers or {}), **_authorization(token)}
+    )
+    try:
+        with _WITHOUT_REDIRECTS.open(request, timeout=timeout) as answer:
+            return answer.status, answer.read(), dict(answer.headers)
+    except urllib.error.HTTPError as refusal:
+        return refusal.code, refusal.read(), dict(refusal.headers)
+
+
+def _authorization(token: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def log_in(address: str, login: str, password: str) -> str:

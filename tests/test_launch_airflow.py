@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -215,8 +214,8 @@ def test_run_serves_beside_sync_and_psql_and_a_crash_of_one_part_leaves_nothing(
     launched = bench.run()
     launched.until_up()
     address = bench.state.recall("running")["address"]
-    with urllib.request.urlopen(f"{address}/api/v2/monitor/health", timeout=10) as answer:
-        assert json.load(answer)["scheduler"]["status"] == "healthy"
+    health = api.ask(f"{address}/api/v2/monitor/health", timeout=10)
+    assert health["scheduler"]["status"] == "healthy"
 
     secrets = [
         environment.login(bench.state)[1],

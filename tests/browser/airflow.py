@@ -10,12 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from launch import api
 from launch.network import free_port
 from launch.postgres import EmbeddedPostgres
 
@@ -26,8 +25,6 @@ READER = "attr_audit_reader"
 
 #: The database that the page's connection names; which one it is can be changed.
 SHOWN = "page_shown"
-
-_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Airflow:
@@ -113,36 +110,14 @@ class Airflow:
         self, path: str, token: str | None = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, bytes, Mapping[str, str]]:
         """Status, body and headers of a GET, a refusal's and a redirect's too."""
-        request = urllib.request.Request(f"{self.address}{path}", headers=dict(headers or {}))
-        if token:
-            request.add_header("Authorization", f"Bearer {token}")
-        try:
-            with _OPENER.open(request, timeout=60) as answer:
-                return answer.status, answer.read(), dict(answer.headers)
-        except urllib.error.HTTPError as refusal:
-            return refusal.code, refusal.read(), dict(refusal.headers)
+        return api.get(f"{self.address}{path}", token, headers)
 
-    def post(self, path: str, body: Any, token: str | None = None) -> Any:
-        request = urllib.request.Request(
-            f"{self.address}{path}", data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"}
-            | ({"Authorization": f"Bearer {token}"} if token else {}),
-        )  # fmt: skip
-        with _DIRECTLY.open(request, timeout=60) as answer:
-            return json.load(answer)
+    def ask(self, path: str, body: Mapping[str, Any] | None, token: str) -> Any:
+        return api.ask(f"{self.address}{path}", body, token, timeout=60)
 
     def token(self, login: str) -> str:
         """A token; every test user's password is the login."""
-        answer = self.post("/auth/token", {"username": login, "password": login})
-        return str(answer["access_token"])
-
-
-class _Stay(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
-
-
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay())
+        return api.log_in(self.address, login, login)
 
 
 class ShownDatabase:

@@ -338,7 +338,7 @@ def test_it_is_under_browse_and_its_views_are_in_the_address(
 def test_it_is_a_tab_of_the_dag_and_of_a_run(story: Stage, open_page: OpenPage) -> None:
     run_id = story.runs["removed"]
     admin = token(story, "admin")
-    story.airflow.post(
+    story.airflow.ask(
         "/api/v2/dags/im_attr_name_audit/dagRuns",
         {"dag_run_id": run_id, "logical_date": None}, admin,
     )  # fmt: skip

@@ -89,7 +89,7 @@ def measure(
 ) -> dict[str, Any]:
     """Medians of the whole process and of the step, and the ratios to the floor, per side."""
     world = World(apps)
-    pickled, listed = folder / "attempts.pickle", folder / "state.jsonl"
+    pickled, listed = folder / "polls.pickle", folder / "state.jsonl"
     sides = []
     for name in ("ours", "floor"):
         fresh(server, f"peer_{name}")
@@ -115,7 +115,7 @@ def measure(
     for number in range(rounds + 2):
         if number:
             world.advance()
-        pickled.write_bytes(pickle.dumps(world.attempts()))
+        pickled.write_bytes(pickle.dumps(world.polls()))
         with listed.open("w") as file:
             for (region, app), names in world.state.items():
                 for slot, name in names.items():

@@ -132,7 +132,7 @@ def airflow(variables: Mapping[str, str]) -> Iterator[RealAirflow]:
         try:
             server.start()
             ready = databases.prepare(state, server, {})
-            family = Family()  # Postgres is no part of it
+            family = Family()  # Postgres is not part of it
             try:
                 yield _started(state, server, ready, family, dags, variables)
             finally:
@@ -307,7 +307,7 @@ def plan(rounds: int = 5, apps: int = 1_000, *, stored: bool = False) -> dict[st
 def _store(running: RealAirflow, found: Connections) -> None:
     """Connections, encrypted, and the Variable into Airflow's own database.
 
-    Airflow's own commands take minutes for that many: they tell its masker of each.
+    Airflow's own commands take minutes for that many: they add each to its masker.
     """
     fernet = Fernet(running.environment["AIRFLOW__CORE__FERNET_KEY"])
     with running.server.connect(AIRFLOW) as connection, connection.cursor() as cursor:

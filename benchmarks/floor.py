@@ -71,10 +71,10 @@ update attr_audit.app a
 """
 
 
-def record(connection: Connection, attempts: Sequence[Poll], run: str) -> None:
+def record(connection: Connection, polls: Sequence[Poll], run: str) -> None:
     """One poll of all the apps, in one transaction."""
     asked, answered = io.StringIO(), io.StringIO()
-    for a in attempts:
+    for a in polls:
         asked.write(
             f"{a.conn_id}\t{a.region}\t{a.sdk_app_id}\t{a.app_group}\t{a.api}\t{a.requested_at}\t"
             f"{a.responded_at}\n"

@@ -1,6 +1,6 @@
 """One poll in a process of its own, as ours or as the floor: what the peers are held against.
 
-python -m benchmarks.one_poll ours|floor URL STATE, where STATE is a pickled list of attempts.
+python -m benchmarks.one_poll ours|floor URL STATE, where STATE is a pickled list of polls.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 def main() -> None:
     """Prints the seconds of the step, once everything is imported and read."""
     side, url, state, run = sys.argv[1:]
-    attempts = pickle.loads(Path(state).read_bytes())  # our own file of a moment ago
+    polls = pickle.loads(Path(state).read_bytes())  # our own file of a moment ago
     if side == "ours":
         from im_attr_audit.record.engine import create_audit_engine
         from sqlalchemy.engine import make_url
@@ -24,7 +24,7 @@ def main() -> None:
 
         engine = create_audit_engine(make_url(url))
         began = time.perf_counter()
-        ours(engine, attempts, run)
+        ours(engine, polls, run)
     else:
         import psycopg2
 
@@ -32,7 +32,7 @@ def main() -> None:
 
         began = time.perf_counter()
         connection = psycopg2.connect(url)
-        record(connection, attempts, run)
+        record(connection, polls, run)
     sys.stdout.write(json.dumps({"step": time.perf_counter() - began}) + "\n")
 
 

@@ -31,27 +31,25 @@ from launch.postgres import EmbeddedPostgres
 OURS, FLOOR = "bench_ours", "bench_floor"
 
 
-def ours(engine: Engine, attempts: Sequence[Poll], run: str) -> None:
+def ours(engine: Engine, polls: Sequence[Poll], run: str) -> None:
     """What sync_apps does once the vendor has answered; the confirming read says the same."""
-    unlike = record_unchanged(engine, attempts, dag_run_id=run, try_number=1)
+    unlike = record_unchanged(engine, polls, dag_run_id=run, try_number=1)
     rest = []
-    for attempt in attempts:
-        app = attempt.app
+    for poll in polls:
+        app = poll.app
         if app is not None and app in unlike:
-            if needs_confirmation(unlike[app], attempt.reads[0].answer.names):
-                attempt = _read_again(attempt)
-            rest.append(attempt)
+            if needs_confirmation(unlike[app], poll.reads[0].answer.names):
+                poll = _read_again(poll)
+            rest.append(poll)
     record_polls(engine, rest, dag_run_id=run, try_number=1, as_read=unlike)
 
 
-def _read_again(attempt: Poll) -> Poll:
-    [first] = attempt.reads
-    sent = attempt.requested_at + timedelta(seconds=2)
+def _read_again(poll: Poll) -> Poll:
+    [first] = poll.reads
+    sent = poll.requested_at + timedelta(seconds=2)
     done = sent + timedelta(milliseconds=80)
     second = replace(first, requested_at=sent, responded_at=done)
-    return replace(
-        attempt, sent=2, reads=(first, second), last_requested_at=sent, responded_at=done
-    )
+    return replace(poll, sent=2, reads=(first, second), last_requested_at=sent, responded_at=done)
 
 
 def check(server: EmbeddedPostgres, name: str, world: World) -> None:
@@ -97,12 +95,12 @@ def measure(
     state: dict[str, Any] = {}
     with _both(server) as (engine, connection):
         sides = [
-            Side("ours", lambda: ours(engine, state["attempts"], state["run"])),
-            Side("floor", lambda: floor.record(connection, state["attempts"], state["run"])),
+            Side("ours", lambda: ours(engine, state["polls"], state["run"])),
+            Side("floor", lambda: floor.record(connection, state["polls"], state["run"])),
         ]
 
         def poll() -> None:
-            state["attempts"] = world.attempts()
+            state["polls"] = world.polls()
             state["run"] = f"scheduled__2026-11-01T00:00:00.{world.poll:06}+00:00"
 
         def polls(count: int, changes: int | None) -> dict[str, list[float]]:
@@ -204,10 +202,10 @@ def verifying(server: EmbeddedPostgres, rounds: int, changes: int = 1_000_000) -
     world = World(10_000, changes=10_000)
     # A poll that is recorded an hour after it was made is a finding.
     world.begin = datetime.now(UTC) - timedelta(minutes=45)
-    ours(engine, world.attempts(), "poll 0")
+    ours(engine, world.polls(), "poll 0")
     while len(world.apps) * SLOTS + world.changes_so_far < changes:
         world.advance()
-        ours(engine, world.attempts(), f"poll {world.poll}")
+        ours(engine, world.polls(), f"poll {world.poll}")
     settle(server, OURS)
     times: dict[str, list[float]] = {"verify_chain": [], "command": []}
     with server.connect(OURS) as connection, connection.cursor() as cursor:

@@ -66,14 +66,14 @@ class World:
             sent, sent + timedelta(milliseconds=80), Answer(names, lambda: "{…}", 200, sent)
         )
 
-    def attempts(self) -> list[Poll]:
+    def polls(self) -> list[Poll]:
         """One poll's first reads, as the network part of a task gives them."""
         at = self.begin + timedelta(seconds=APART * self.poll)
-        attempts = []
+        polls = []
         for i, app in enumerate(self.apps):
             sent = at + timedelta(microseconds=i)
             read = self.reads(app, sent)
-            attempts.append(
+            polls.append(
                 Poll(
                     conn_id=f"im_{app[0]}_{app[1]}",
                     region=app[0],
@@ -87,4 +87,4 @@ class World:
                     reads=(read,),
                 )
             )
-        return attempts
+        return polls

@@ -58,8 +58,8 @@ class State:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
 
-    def postgres(self, tell: Callable[[str], None] = lambda _: None) -> EmbeddedPostgres:
-        return EmbeddedPostgres(self.folder / "postgres", tell=tell)
+    def postgres(self, report: Callable[[str], None] = lambda _: None) -> EmbeddedPostgres:
+        return EmbeddedPostgres(self.folder / "postgres", report=report)
 
     def secret(self, name: str, make: Callable[[], str] = lambda: secrets.token_urlsafe(32)) -> str:
         """A generated secret in a file that only we can read; the same one every time."""

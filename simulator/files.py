@@ -47,7 +47,7 @@ class StateLock:
     def acquire(self, *, patience: float = 0.0) -> bool:
         """Take the lock; False if it stays taken for ``patience`` seconds: a simulator runs here.
 
-        Whoever only looks whether one runs, or changes what is stored, has it for an instant.
+        A command that looks whether one runs, or changes what is stored, holds it briefly.
         """
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + patience

@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
         raise NotImplementedError
 
     def unreadable(self) -> None:
-        """What came is no HTTP request."""
+        """What came is not an HTTP request."""
         self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

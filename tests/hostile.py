@@ -1,7 +1,7 @@
 """Hostile answers from a seed: what a vendor, a gateway or an attacker could send.
 
 ``bodies(seed)`` never ends; the same seed gives the same bodies. Some are valid: the reader of
-them must tell which. ``PIECES`` are the single tricks by name, for tables of tests.
+them must decide which. ``PIECES`` are the single tricks by name, for tables of tests.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _head(code: str, status: str = '"OK"') -> bytes:
     return f'{{"ActionStatus":{status},"ErrorCode":{code},"AttrNames":{{"0":"a"}}}}'.encode()
 
 
-# Name of the trick -> a body that is no valid answer.
+# Name of the trick -> a body that is not a valid answer.
 PIECES: Final[dict[str, bytes]] = {
     "empty": b"",
     "blank": b" \r\n\t",

@@ -127,7 +127,7 @@ class AppOracle:
     ) -> tuple[str, list[Expected]]:
         """The expected result of a poll, which becomes part of the expected state.
 
-        ``hung_up``: its last request never came to be, as no connection was to be had.
+        ``hung_up``: its last request was never sent, as no connection could be made.
         """
         if poll.api is not None:  # a connection that cannot be used is not looked up
             self._correct(poll.requested_at)

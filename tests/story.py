@@ -116,7 +116,7 @@ class ScriptedRun:
 
     dag_run_id: str
     time: datetime
-    attempts: tuple[Poll, ...]
+    polls: tuple[Poll, ...]
     listed: tuple[AppKey, ...]
 
 
@@ -171,7 +171,7 @@ class Story:
         answered_before: dict[AppKey, Mapping[int, AttrName]] = {}
         for time in self.times():
             listed = tuple(app for app in self.listed if self.is_listed(app, time))
-            attempts = []
+            polls = []
             for app in listed:
                 failure = self.failure(app, time)
                 answers: tuple[NamesLike, ...] = ()
@@ -181,7 +181,7 @@ class Story:
                     differs = answered_before.get(app) != names(answer)
                     answers = (answer, answer) if differs else (answer,)
                     answered_before[app] = names(answer)
-                attempts.append(
+                polls.append(
                     polled(
                         *answers,
                         at=time,
@@ -193,8 +193,8 @@ class Story:
                     )
                 )
             if any(begin <= time < end for begin, end in self.broken):
-                attempts.append(_broken_connection(time))
-            yield ScriptedRun(f"scheduled__{time.isoformat()}", time, tuple(attempts), listed)
+                polls.append(_broken_connection(time))
+            yield ScriptedRun(f"scheduled__{time.isoformat()}", time, tuple(polls), listed)
 
 
 def _since(dated: tuple[tuple[datetime, T], ...], time: datetime, default: T | None = None) -> T:
@@ -220,7 +220,7 @@ WEEK = Story(
 def record(engine: Engine, run: ScriptedRun) -> None:
     """What plan and sync do of one run, as the writer."""
     retire_apps(engine, listed=run.listed, unresolved=())
-    record_polls(engine, run.attempts, dag_run_id=run.dag_run_id, try_number=1)
+    record_polls(engine, run.polls, dag_run_id=run.dag_run_id, try_number=1)
 
 
 @functools.cache

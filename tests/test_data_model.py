@@ -121,11 +121,11 @@ def export(audit_db: AuditDb, tmp_path: Path) -> Path:
         ("timpush", {0: ("", 1), 1: ("", 1)}),
     ]
     for number, (api, names) in enumerate(steps):
-        attempts = [
+        polls = [
             polled(names, names, at=900 * number, api=api),
             polled(hostile, hostile, at=900 * number, region="seoul"),
         ]
-        record_polls(audit_db.writer, attempts, dag_run_id=f"run {number}", try_number=1)
+        record_polls(audit_db.writer, polls, dag_run_id=f"run {number}", try_number=1)
     path = tmp_path / "export.csv"
     path.write_bytes(psql(audit_db.server, audit_db.name, EXPORT).encode())
     return path

@@ -58,7 +58,7 @@ def test_extras_that_libpq_knows_reach_it_and_others_do_no_harm(audit_db: AuditD
 
 
 def test_a_demand_for_tls_is_not_dropped(audit_db: AuditDb) -> None:
-    # The test server has no TLS: whoever asks for it is refused, and not quietly served without.
+    # The test server has no TLS: a client that demands it is refused, not served without it.
     engine = engine_of_connection(connection(audit_db, sslmode="require"))
     with pytest.raises(OperationalError, match="SSL"):
         engine.connect()

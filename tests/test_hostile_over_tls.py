@@ -70,7 +70,7 @@ def _wrapped(chance: random.Random, body: bytes) -> tuple[dict[str, Any], str | 
 
 
 def _tricks() -> list[dict[str, Any]]:
-    """What is no matter of the body alone."""
+    """What the body alone does not decide."""
     return [
         {"kind": "raw", "body": hostile.a_million_slots()},
         {"kind": "raw", "body": b'{"AttrNames":{"0":"' + b"a" * 1_000_000 + b'"}}'},

@@ -181,7 +181,7 @@ def test_what_is_known_of_a_connection_stays_known_while_its_backend_fails(
     [instance] = tasks.plan(None)
     assert (instance["label"], instance["conn_ids"]) == ("seoul", [listed])
     with pytest.raises(AirflowException, match="im_seoul unavailable") as failed:
-        sync(listed, run="meanwhile")
+        sync(listed, run="while it fails")
     assert not isinstance(failed.value, AirflowFailException)  # so that it is tried again
     [_, poll] = polls(audit_db)
     assert poll[:4] == ("seoul", 7, "all_member_push", "unavailable")
@@ -190,7 +190,7 @@ def test_what_is_known_of_a_connection_stays_known_while_its_backend_fails(
         [app] = connection.execute(text("select last_outcome, retired_at from attr_audit.app"))
     assert tuple(app) == ("unavailable", None)
     store.failing = 0
-    assert sync(listed, run="meanwhile", try_number=2) == {"ok": 1}
+    assert sync(listed, run="while it fails", try_number=2) == {"ok": 1}
 
 
 def test_a_known_connection_that_was_deleted_is_misconfigured_with_its_app(

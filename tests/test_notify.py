@@ -160,8 +160,8 @@ def test_a_stale_app_is_one_alert_and_its_return_another(db: AuditDb, sent: Webh
 
 def test_an_app_without_a_good_poll_counts_from_its_first_poll(db: AuditDb, sent: Webhook) -> None:
     for at in (ago(minutes=90), ago(minutes=5)):
-        attempt = polled(at=at, region="seoul", sdk_app_id=2, failure=Unavailable("no answer"))
-        record_polls(db.writer, [attempt], dag_run_id="run 1", try_number=1)
+        poll = polled(at=at, region="seoul", sdk_app_id=2, failure=Unavailable("no answer"))
+        record_polls(db.writer, [poll], dag_run_id="run 1", try_number=1)
     record(db, SEX, run_id="run 1", at=ago(minutes=5))
     record_gaps(db.writer, dag_run_id="run 1", stale_after=timedelta(hours=2))
     assert read_waiting(db.writer, most=9) == []
@@ -615,7 +615,7 @@ def test_runs_of_the_dag_alert_changes_once_after_the_messenger_was_down(
     for number in (2, 3, 4):
         audit.vendor.set_name("frankfurt", APPS["frankfurt"], 0, f"level {number}")
         run = audit.run()
-        assert run.state == "success"  # the messenger is no part of the record
+        assert run.state == "success"  # the messenger is not part of the record
         assert "did not take a message" in run.log
     hook.status = 200
     audit.run()

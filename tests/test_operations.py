@@ -368,7 +368,7 @@ def test_the_sizes_that_the_capacity_is_computed_from_are_true(audit_db: AuditDb
     begin = datetime.now(UTC) - timedelta(hours=1)
 
     def poll(number: int, reads: int) -> None:
-        attempts = [
+        polls = [
             polled(
                 *[names] * reads,
                 at=begin + timedelta(seconds=60 * number),
@@ -378,7 +378,7 @@ def test_the_sizes_that_the_capacity_is_computed_from_are_true(audit_db: AuditDb
             for app in range(apps)
         ]
         run_id = f"scheduled__2026-11-22T{number:02d}:15:00+00:00"
-        record_polls(audit_db.writer, attempts, dag_run_id=run_id, try_number=1)
+        record_polls(audit_db.writer, polls, dag_run_id=run_id, try_number=1)
 
     def size() -> int:
         sql = (

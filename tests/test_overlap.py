@@ -106,7 +106,7 @@ def test_four_who_meet_the_same_new_app_never_lock_each_other_out(
         crowd = stack.enter_context(ThreadPoolExecutor(len(engines)))
         for number in range(FOUR_AT_ONCE):
             at = datetime.now(UTC) - timedelta(seconds=10)
-            attempts = [
+            polls = [
                 polled({0: "sex"}, {0: "sex"}, at=at, region="a", sdk_app_id=number + 1),
                 polled({0: "sex"}, {0: "sex"}, at=at, region="z", sdk_app_id=1),
             ]
@@ -115,12 +115,12 @@ def test_four_who_meet_the_same_new_app_never_lock_each_other_out(
             def record(
                 engine: Engine,
                 delay: float,
-                attempts: list[Poll] = attempts,
+                polls: list[Poll] = polls,
                 start: threading.Barrier = start,
             ) -> list[Recorded]:
                 start.wait()
                 time.sleep(delay)
-                return record_polls(engine, attempts, dag_run_id="run", try_number=1)
+                return record_polls(engine, polls, dag_run_id="run", try_number=1)
 
             delays = [chance.random() * 0.006 for _ in engines]
             came = [r.outcome for rs in crowd.map(record, engines, delays) for r in rs]

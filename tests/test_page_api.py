@@ -70,8 +70,8 @@ def now(db: AuditDb) -> datetime:
 
 def poll(db: AuditDb, names: NamesLike, ago: float, **more: object) -> None:
     at = now(db) - timedelta(seconds=ago)
-    attempt = polled(names, names, at=at, **more)  # type: ignore[arg-type]
-    record_polls(db.writer, [attempt], dag_run_id=f"run-{ago}", try_number=1)
+    made = polled(names, names, at=at, **more)  # type: ignore[arg-type]
+    record_polls(db.writer, [made], dag_run_id=f"run-{ago}", try_number=1)
 
 
 # The word for a monitor outside -----------------------------------------------------

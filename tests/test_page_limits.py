@@ -154,8 +154,8 @@ def long_record(audit_db: AuditDb) -> AuditDb:
     begin = now(audit_db) - timedelta(hours=1)
     for number in range(40):
         names = dict.fromkeys(range(150), f"{number} " + "n" * 900)
-        attempt = polled(names, names, at=begin + timedelta(seconds=number * 10))
-        record_polls(audit_db.writer, [attempt], dag_run_id=f"run {number}", try_number=1)
+        poll = polled(names, names, at=begin + timedelta(seconds=number * 10))
+        record_polls(audit_db.writer, [poll], dag_run_id=f"run {number}", try_number=1)
     return audit_db
 
 

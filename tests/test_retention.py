@@ -52,8 +52,8 @@ def old(audit_db: AuditDb) -> AuditDb:
         "'2023-01-31 23:59:59Z', '2023-02-01 00:00Z', now() - interval '1 minute']) t",
     )
     at = run(audit_db.reader, "select now() - interval '1 hour' as at")[0].at
-    attempt = polled({0: "sex"}, {0: "sex"}, at=at)
-    record_polls(audit_db.writer, [attempt], dag_run_id="run", try_number=1)
+    poll = polled({0: "sex"}, {0: "sex"}, at=at)
+    record_polls(audit_db.writer, [poll], dag_run_id="run", try_number=1)
     return audit_db
 
 
@@ -151,8 +151,8 @@ def sync_once(db: AuditDb, *, region: str = "frankfurt") -> None:
         connection.execute(text("set local lock_timeout = '3s'"))
         connection.execute(text("select attr_audit_internal.ensure_poll_partitions()"))
     at = run(db.reader, "select clock_timestamp() as at")[0].at
-    attempt = polled({0: "sex"}, at=at, region=region, took=0.001)
-    [recorded] = record_polls(db.writer, [attempt], dag_run_id="later", try_number=1)
+    poll = polled({0: "sex"}, at=at, region=region, took=0.001)
+    [recorded] = record_polls(db.writer, [poll], dag_run_id="later", try_number=1)
     assert recorded.outcome in ("ok", "unstable")
 
 
@@ -252,8 +252,8 @@ class TestWhileABusinessQueryHoldsASnapshotForMinutes:
         with a_long_query(old, "select 1") as query:
             before = list(query.execute(text(history)))
             at = run(old.reader, "select clock_timestamp() as at")[0].at
-            attempt = polled({0: "gender"}, {0: "gender"}, at=at, took=0.001, apart=0.01)
-            [recorded] = record_polls(old.writer, [attempt], dag_run_id="r2", try_number=1)
+            poll = polled({0: "gender"}, {0: "gender"}, at=at, took=0.001, apart=0.01)
+            [recorded] = record_polls(old.writer, [poll], dag_run_id="r2", try_number=1)
             assert recorded.outcome == "ok"
             assert list(query.execute(text(history))) == before
             assert [r.name for r in run(old.reader, history)] == ["sex", "gender"]

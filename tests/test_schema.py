@@ -28,10 +28,10 @@ def run(engine: Engine, sql: str, **values: Any) -> list[Any]:
         return list(result) if result.returns_rows else []
 
 
-def record(db: AuditDb, *attempts: Any, run_id: str = "run") -> None:
-    """Record attempts one after the other, as the writer."""
-    for attempt in attempts:
-        record_polls(db.writer, [attempt], dag_run_id=run_id, try_number=1)
+def record(db: AuditDb, *polls: Any, run_id: str = "run") -> None:
+    """Record polls one after the other, as the writer."""
+    for poll in polls:
+        record_polls(db.writer, [poll], dag_run_id=run_id, try_number=1)
 
 
 @pytest.fixture

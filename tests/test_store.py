@@ -62,11 +62,11 @@ def row(engine: Engine, sql: str, **values: Any) -> Any:
         return connection.execute(text(sql), values).one()
 
 
-def first_read(attempt: Poll) -> Poll:
-    """The attempt as it is before any second read."""
-    first = attempt.reads[0]
+def first_read(poll: Poll) -> Poll:
+    """The poll as it is before any second read."""
+    first = poll.reads[0]
     return replace(
-        attempt,
+        poll,
         sent=1,
         reads=(first,),
         last_requested_at=first.requested_at,
@@ -75,11 +75,11 @@ def first_read(attempt: Poll) -> Poll:
     )
 
 
-def record(engine: Engine, attempts: list[Poll], run: str = "r") -> list[Recorded]:
+def record(engine: Engine, polls: list[Poll], run: str = "r") -> list[Recorded]:
     """What a task does with what it reads; gives back what was not recorded at its first read."""
-    firsts = [first_read(attempt) for attempt in attempts if attempt.reads]
+    firsts = [first_read(poll) for poll in polls if poll.reads]
     unlike = record_unchanged(engine, firsts, dag_run_id=run, try_number=1)
-    rest = [a for a in attempts if not a.reads or (a.region, a.sdk_app_id) in unlike]
+    rest = [a for a in polls if not a.reads or (a.region, a.sdk_app_id) in unlike]
     return record_polls(engine, rest, dag_run_id=run, try_number=1, as_read=unlike)
 
 
@@ -121,28 +121,27 @@ def test_what_is_recorded_is_what_the_rules_say(db: AuditDb, polls: list[Any]) -
     for after, reads, again, api, run in polls:
         at = max(0.0, at + after)
         said = said[:1] if again and said else reads
-        attempt = polled(
+        poll = polled(
             *said,
             at=at,
             sdk_app_id=app,
             api=api,
             failure=None if said else Unavailable("no answer"),
         )
-        recorded = record(db.writer, [attempt], run)
+        recorded = record(db.writer, [poll], run)
         if not recorded:
             # An app that is recorded after the first read is not read again.
-            attempt = first_read(attempt)
-        verdict = judge(known, attempt, run)
-        after_it = advance(known, attempt, verdict)
+            poll = first_read(poll)
+        verdict = judge(known, poll, run)
+        after_it = advance(known, poll, verdict)
         assert [(r.outcome, r.error_info) for r in recorded] in (
             [],
             [(verdict.outcome, verdict.reason)],
         )
         assert tuple(row(db.reader, _APP, app=app)) == astuple(after_it)[:10]
-        poll = row(db.reader, _POLL, app=app)
-        assert tuple(poll) == (
-            *(verdict.outcome, attempt.sent, attempt.requested_at, attempt.last_requested_at),
-            *(attempt.responded_at, 200 if said else None, api, attempt.conn_id, run, 1),
+        assert tuple(row(db.reader, _POLL, app=app)) == (
+            *(verdict.outcome, poll.sent, poll.requested_at, poll.last_requested_at),
+            *(poll.responded_at, 200 if said else None, api, poll.conn_id, run, 1),
         )
         known = after_it
 
@@ -157,9 +156,9 @@ def test_any_text_is_recorded_as_it_is_and_its_digest_is_the_databases(
     app = next(_apps)
     names = {slot: AttrName(name, slot % 3 or None) for slot, name in said.items()}
     answered = {slot: (name.name, name.type) for slot, name in names.items()}
-    attempt = polled(answered, answered, at=0, sdk_app_id=app, app_group='a "group" \\ ,{}\'%s:x')
-    attempt = replace(attempt, conn_id=f'im "{app}" \\ %(x)s, {{}} NULL')
-    record_polls(db.writer, [attempt], dag_run_id="r", try_number=1)
+    poll = polled(answered, answered, at=0, sdk_app_id=app, app_group='a "group" \\ ,{}\'%s:x')
+    poll = replace(poll, conn_id=f'im "{app}" \\ %(x)s, {{}} NULL')
+    record_polls(db.writer, [poll], dag_run_id="r", try_number=1)
     found = row(
         db.reader,
         "select app_group, conn_id, snapshot_digest, (select jsonb_object_agg(slot, name) "
@@ -167,10 +166,10 @@ def test_any_text_is_recorded_as_it_is_and_its_digest_is_the_databases(
         "from attr_audit.app a where sdk_app_id = :app",
         app=app,
     )
-    assert (found.app_group, found.conn_id) == (attempt.app_group, attempt.conn_id)
+    assert (found.app_group, found.conn_id) == (poll.app_group, poll.conn_id)
     assert {int(slot): name for slot, name in (found.names or {}).items()} == said
     assert bytes(found.snapshot_digest) == snapshot_digest(names)
-    later = replace(polled(answered, at=100, sdk_app_id=app), conn_id=attempt.conn_id)
+    later = replace(polled(answered, at=100, sdk_app_id=app), conn_id=poll.conn_id)
     assert record(db.writer, [later]) == []
 
 
@@ -222,15 +221,15 @@ def test_the_number_of_statements_does_not_depend_on_the_number_of_apps(
     db: AuditDb, changed: str
 ) -> None:
     def statements(size: int, at: float) -> int:
-        attempts = crowd(size, at=at)
+        polls = crowd(size, at=at)
         if changed == "new":
-            attempts = [replace(a, sdk_app_id=next(_apps)) for a in crowd(size, at=at, reads=2)]
+            polls = [replace(a, sdk_app_id=next(_apps)) for a in crowd(size, at=at, reads=2)]
         if changed == "everything":
-            attempts = crowd(size, at=at, names={0: f"name {at}"}, reads=2)
+            polls = crowd(size, at=at, names={0: f"name {at}"}, reads=2)
         if changed == "one":
-            [attempts[0]] = crowd(1, at=at, names={0: f"name {at}"}, reads=2)
+            [polls[0]] = crowd(1, at=at, names={0: f"name {at}"}, reads=2)
         with watched(db.writer) as (seen, _):
-            record(db.writer, attempts)
+            record(db.writer, polls)
         return len(seen)
 
     record(db.writer, crowd(60, at=0, reads=2))
@@ -247,12 +246,12 @@ def test_a_poll_that_changes_nothing_writes_one_poll_row_and_one_app_row_each(db
 
 def test_a_change_writes_its_row_and_its_slot_of_the_snapshot(db: AuditDb) -> None:
     record(db.writer, crowd(30, at=0, reads=2))
-    attempts = crowd(30, at=100)
+    polls = crowd(30, at=100)
     # Renamed and added; removed; and nothing at all for the others.
-    attempts[3] = polled(OTHERS, OTHERS, at=100, sdk_app_id=2_003)
-    attempts[4] = polled({0: "sex"}, {0: "sex"}, at=100, sdk_app_id=2_004)
+    polls[3] = polled(OTHERS, OTHERS, at=100, sdk_app_id=2_003)
+    polls[4] = polled({0: "sex"}, {0: "sex"}, at=100, sdk_app_id=2_004)
     with watched(db.writer) as (_, written):
-        record(db.writer, attempts)
+        record(db.writer, polls)
     of_messages = {key for key in written if key.startswith("notification")}
     assert {key: rows for key, rows in (+written).items() if key not in of_messages} == {
         "poll inserted": 30,
@@ -293,11 +292,11 @@ def test_an_app_that_the_database_refuses_stops_no_other_although_all_are_unchan
     db: AuditDb,
 ) -> None:
     record(db.writer, crowd(3, at=0, reads=2))
-    attempts = crowd(3, at=100)
+    polls = crowd(3, at=100)
     tomorrow = datetime.now(UTC) + timedelta(days=1)
-    attempts[1] = polled(NAMES, at=tomorrow, sdk_app_id=2_001)
+    polls[1] = polled(NAMES, at=tomorrow, sdk_app_id=2_001)
     with pytest.raises(IntegrityError, match="not_in_the_future"):
-        record(db.writer, attempts)
+        record(db.writer, polls)
     found = "select array_agg(sdk_app_id order by sdk_app_id) as apps from attr_audit.poll"
     assert row(db.reader, f"{found} where requested_at > :at", at=START).apps == [2_000, 2_002]
 

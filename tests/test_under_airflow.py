@@ -56,7 +56,7 @@ class Airflow:
         self.address = f"http://localhost:{self.port}"
         user = {name: value for name, value in os.environ.items() if "AIRFLOW" not in name}
         user |= {
-            f"AIRFLOW_CONN_{name.upper()}": json.dumps(told) for name, told in connections.items()
+            f"AIRFLOW_CONN_{name.upper()}": json.dumps(given) for name, given in connections.items()
         }
         user |= {
             "AIRFLOW_CONN_IM_ATTR_AUDIT_NOTIFY": alerts.connection(),
@@ -68,7 +68,7 @@ class Airflow:
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         }
         log_port = network.choose(18793, None)
-        self.told = environment.for_airflow(
+        self.variables = environment.for_airflow(
             self.state, user, ready, port=self.port, log_port=log_port
         ) | {
             "AIRFLOW__CORE__PARALLELISM": "2",
@@ -102,7 +102,7 @@ class Airflow:
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=self.told,
+                env=self.variables,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -219,7 +219,7 @@ class Scene:
         )
 
     def red_run(self) -> str:
-        """Both apps' names change, and one app's answer is no answer; the id of that run.
+        """Both apps' names change, and one app's answer is not valid; the id of that run.
 
         Afterwards the app answers again.
         """
@@ -276,11 +276,11 @@ class Scene:
 @pytest.fixture(scope="module")
 def made(simulator: Simulator) -> dict[str, dict[str, Any]]:
     """Everything that goes wrong, and two connections that are good."""
-    told = connections(simulator)
+    given = connections(simulator)
     for number, region in enumerate(REGIONS, start=1_400_200_001):
         simulator.add_app(region, number, {0: "sex", 1: "city"}, rate_limit=None)
-        told[f"good_{region}"] = simulator.connection_json(region, number)
-    return told
+        given[f"good_{region}"] = simulator.connection_json(region, number)
+    return given
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +306,7 @@ def scene(
     airflow: Airflow, simulator: Simulator, made: dict[str, dict[str, Any]], alerts: Webhook
 ) -> Iterator[Scene]:
     engine = create_audit_engine(make_url(airflow.server.url(databases.AUDIT, WRITER)))
-    targets = [target_of(name, told) for name, told in made.items() if name.startswith("good_")]
+    targets = [target_of(name, given) for name, given in made.items() if name.startswith("good_")]
     scene = Scene(airflow, Rig(simulator, engine), targets, alerts)
     first = airflow.trigger(*(target.conn_id for target in targets))
     assert airflow.finished(first).state == "success"
@@ -451,7 +451,7 @@ def test_airflow_at_debug_writes_no_secret_anywhere(
     airflow = scene.airflow
     ended = airflow.finished(airflow.trigger())
     assert ended.state == "failed"
-    secrets = Secrets({f"key of {name}": told["password"].strip() for name, told in made.items()})
+    secrets = Secrets({f"key of {name}": given["password"].strip() for name, given in made.items()})
     found = scan_command_lines(secrets)
     found += scan_files([airflow.state.folder, airflow.server.log], secrets, except_for=[])
     for dbname in (databases.AIRFLOW, databases.AUDIT):
@@ -477,13 +477,13 @@ def test_dag_test_at_debug_writes_no_secret_anywhere(
         server.url("airflow_of_secrets"),
         AIRFLOW__LOGGING__LOGGING_LEVEL="DEBUG",
     )
-    told: dict[str, str | None] = {
+    given: dict[str, str | None] = {
         f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in made.items()
     }
-    told["AIRFLOW_CONN_IM_ATTR_AUDIT_DB"] = audit_db.writer_connection
-    told["AIRFLOW_VAR_IM_ATTR_AUDIT_CONN_IDS"] = json.dumps([*made])
+    given["AIRFLOW_CONN_IM_ATTR_AUDIT_DB"] = audit_db.writer_connection
+    given["AIRFLOW_VAR_IM_ATTR_AUDIT_CONN_IDS"] = json.dumps([*made])
     try:
-        ended = process.run(told)
+        ended = process.run(given)
     finally:
         process.stop()
     assert ended.state == "failed"

@@ -35,11 +35,11 @@ def recorded(audit_db: AuditDb) -> AuditDb:
     """Two apps with seven changes each, over four runs."""
     months_before(audit_db)
     for number, names in enumerate(NAMES):
-        attempts = [
+        polls = [
             polled(names, names, at=900 * number, region=region, sdk_app_id=7)
             for region in ("frankfurt", "seoul")
         ]
-        record_polls(audit_db.writer, attempts, dag_run_id=f"run {number}", try_number=1)
+        record_polls(audit_db.writer, polls, dag_run_id=f"run {number}", try_number=1)
     # These histories are made by hand, in the past; real polls are recorded when they are made.
     dated(audit_db, "responded_at")
     return audit_db

@@ -111,16 +111,16 @@ class Writer:
         if chance > 0.97 and answer:
             # The two reads disagree: nothing is to be believed.
             reads[0] = {0: "flicker"}
-        attempt = polled(*reads, at=time, region=region, sdk_app_id=number, api=self.api)
+        poll = polled(*reads, at=time, region=region, sdk_app_id=number, api=self.api)
         if reads[0] != reads[1]:
             self.emptied_at = None
-            return attempt
-        self._see(attempt)
-        return attempt
+            return poll
+        self._see(poll)
+        return poll
 
-    def _see(self, attempt: Poll) -> None:
-        names = dict(attempt.reads[-1].answer.names)
-        seen_at = attempt.reads[0].responded_at
+    def _see(self, poll: Poll) -> None:
+        names = dict(poll.reads[-1].answer.names)
+        seen_at = poll.reads[0].responded_at
         if not names and self.shown:
             # Everything gone: believed at the next poll, and then seen at the first.
             if self.emptied_at is None:
@@ -133,7 +133,7 @@ class Writer:
             if name.type is None and known is not None:
                 names[slot] = AttrName(name.name, known.type)
         self.shown = names
-        self.replay.looks.append((seen_at, attempt.reads[-1].requested_at, names))
+        self.replay.looks.append((seen_at, poll.reads[-1].requested_at, names))
 
     def _change(self) -> None:
         self.emptied = self.random.random() < 0.15
@@ -160,13 +160,13 @@ def random_histories(db: AuditDb, seed: int) -> Histories:
         for number in range(1, HISTORIES + 1)
     ]
     for number in range(POLLS):
-        attempts = [
+        polls = [
             w.poll(poll_time(number) + timedelta(microseconds=w.random.randrange(10**8)))
             for w in writers
             if number >= w.replay.app[1] % 5  # not all of them begin together
         ]
-        for attempt in record_polls(db.writer, attempts, dag_run_id=f"run {number}", try_number=1):
-            assert attempt.outcome != "late"
+        for poll in record_polls(db.writer, polls, dag_run_id=f"run {number}", try_number=1):
+            assert poll.outcome != "late"
     run(db.owner, "analyze attr_audit.change, attr_audit.snapshot, attr_audit.app")
     return Histories(db, [w.replay for w in writers])
 
@@ -453,7 +453,7 @@ def key(app: AppKey) -> str:
     return f"{app[0]}/{app[1]}"
 
 
-def unseen(engine: Engine, now: datetime) -> dict[AppKey, tuple[datetime | None, str, int]]:
+def stale(engine: Engine, now: datetime) -> dict[AppKey, tuple[datetime | None, str, int]]:
     """freshness: the apps last seen before the newest run, with how their polls end."""
     rows = run(engine, "select f.*, now() as read_at from attr_audit.freshness f")
     for row in rows:
@@ -468,7 +468,7 @@ def unseen(engine: Engine, now: datetime) -> dict[AppKey, tuple[datetime | None,
 
 TIER, LEVEL = "Tier", "Membership level"
 
-#: After the run of that hour: what disagrees, and who was not seen by it.
+#: After the run of that hour: what drifts, and which apps it did not see.
 CHECKPOINTS: dict[datetime, tuple[Drift, dict[AppKey, tuple[datetime | None, str, int]]]] = {
     at(28): ({}, {}),
     at(29, 9): ({}, {}),
@@ -501,7 +501,7 @@ CHECKPOINTS: dict[datetime, tuple[Drift, dict[AppKey, tuple[datetime | None, str
         },
         {},
     ),
-    # Mumbai was never seen: it has no part in what disagrees.
+    # Mumbai was never seen: it has no part in the drift.
     at(3, 23): (
         {
             ("shop", 0): {key(FRANKFURT): "sex", key(SINGAPORE): "sex", key(SEOUL): "gender"},
@@ -520,9 +520,9 @@ def test_drift_and_freshness_are_right_all_week(audit_db: AuditDb) -> None:
     for scripted in story.WEEK.runs():
         story.record(audit_db.writer, scripted)
         if scripted.time in CHECKPOINTS:
-            right_drift, right_unseen = CHECKPOINTS[scripted.time]
+            right_drift, right_stale = CHECKPOINTS[scripted.time]
             assert drift(audit_db.reader) == right_drift, scripted.time
-            assert unseen(audit_db.reader, scripted.time) == right_unseen, scripted.time
+            assert stale(audit_db.reader, scripted.time) == right_stale, scripted.time
             checked += 1
     assert checked == len(CHECKPOINTS)
     listed = {(r.region, r.sdk_app_id) for r in run(audit_db.reader, "table attr_audit.freshness")}
@@ -540,7 +540,7 @@ def test_freshness_of_an_app_without_a_good_poll_counts_from_its_first_poll(week
 
 
 def test_an_app_without_names_is_not_one_that_was_never_seen(audit_db: AuditDb) -> None:
-    """It was asked and has none: it disagrees with every app of its group that has some."""
+    """It was asked and has none: it drifts from every app of its group that has some."""
     months_for_histories(audit_db)
     names: NamesLike = {0: "sex", 7: ""}
     none: NamesLike = {}

@@ -60,12 +60,12 @@ class EmbeddedPostgres(Access):
         directory: Path | str,
         *,
         settings: Mapping[str, str] | None = None,
-        tell: Callable[[str], None] = lambda _: None,
+        report: Callable[[str], None] = lambda _: None,
         major: int = MAJOR,
     ) -> None:
         self.directory = Path(directory).resolve()
         self._settings = {**SETTINGS, **(settings or {})}
-        self._report = tell
+        self._report = report
         self._major = major
         self._as_root = os.geteuid() == 0
 

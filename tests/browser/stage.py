@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 
 from launch.postgres import EmbeddedPostgres
 from tests.browser.airflow import READER, Airflow, ShownDatabase
-from tests.browser.story import tell, tell_hostile
+from tests.browser.story import record_hostile, record_story
 
 WRITER = "attr_audit_writer"
 
@@ -46,9 +46,9 @@ def make_databases(postgres: EmbeddedPostgres, template: str | None = None) -> d
             owner = create_audit_engine(make_url(postgres.url(name)))
             try:
                 if name == "story":
-                    runs = tell(engine, owner)
+                    runs = record_story(engine, owner)
                 else:
-                    tell_hostile(engine, owner)
+                    record_hostile(engine, owner)
             finally:
                 engine.dispose()
                 owner.dispose()

@@ -42,7 +42,7 @@ def run_id(at: datetime) -> str:
 
 
 class Story:
-    """Records attempts as the DAG would have, at times that have passed."""
+    """Records polls as the DAG would have, at times that have passed."""
 
     def __init__(self, engine: Engine, owner: Engine) -> None:
         self.engine = engine
@@ -64,17 +64,17 @@ class Story:
     ) -> str:
         """One run that asked these apps; a changed answer is read twice, as it must be."""
         at = self.now - ago
-        attempts = []
+        polls = []
         for (region, number), said in answers.items():
             common = {
                 "at": at, "region": region, "sdk_app_id": number, "app_group": app_group,
                 "api": api, "conn_id": f"im_{region}_{number}",
             }  # fmt: skip
             if isinstance(said, PollFailed | Misconfigured):
-                attempts.append(polled(failure=said, **common))  # type: ignore[arg-type]
+                polls.append(polled(failure=said, **common))  # type: ignore[arg-type]
             else:
-                attempts.append(polled(said, said, **common))  # type: ignore[arg-type]
-        record_polls(self.engine, attempts, dag_run_id=run_id(at), try_number=1)
+                polls.append(polled(said, said, **common))  # type: ignore[arg-type]
+        record_polls(self.engine, polls, dag_run_id=run_id(at), try_number=1)
         return run_id(at)
 
 
@@ -85,7 +85,7 @@ def _now(engine: Engine) -> datetime:
     return at
 
 
-def tell(engine: Engine, owner: Engine) -> dict[str, str]:
+def record_story(engine: Engine, owner: Engine) -> dict[str, str]:
     """The story; gives the run ids of its events by name."""
     story = Story(engine, owner)
     names: dict[tuple[str, int], dict[int, str | tuple[str, int | None]]] = {
@@ -165,7 +165,7 @@ def _quiet_polls(owner: Engine, now: datetime) -> None:
         )
 
 
-def tell_hostile(engine: Engine, owner: Engine) -> None:
+def record_hostile(engine: Engine, owner: Engine) -> None:
     """One app whose names try to be something else, in a region and a group that do too."""
     story = Story(engine, owner)
     app = ('<b title="x">own', 7)

@@ -257,8 +257,8 @@ def _ensure_roles(connection: Connection) -> None:
     missing = [role for role in ROLES if role not in there]
     if (missing and not may_create) or (not is_member and not may_create):
         raise MigrationRefused(
-            f"The login {me} may not create the roles {', '.join(missing or ROLES)}, or is no "
-            f"member of {OWNER}. Let a DBA run the output of "
+            f"The login {me} may not create the roles {', '.join(missing or ROLES)}, or is not "
+            f"a member of {OWNER}. Let a DBA run the output of "
             "`im-attr-audit migrate --print-roles`, then migrate again."
         )
     for role in missing:

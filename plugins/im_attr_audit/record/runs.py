@@ -229,7 +229,7 @@ def retire_apps(
 ) -> list[tuple[AppKey, bool]]:
     """Mark the apps that are no longer listed as retired, and those that returned as not.
 
-    ``unresolved``: listed connections that do not tell their app; what they last polled stays.
+    ``unresolved``: listed connections whose app is unknown; what they last polled stays.
     Gives the apps whose state changed, with True for retired.
     """
     apps = list(listed)

@@ -1,7 +1,8 @@
 # Every target does its own set-up: it needs a Python >= 3.11 and the package registries.
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-unexport PYTHONHOME PYTHONPATH
+# Where compiled modules may not be kept, each of Airflow's processes compiles all of them again.
+unexport PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 ifdef PYTHON
 export PYTHON
 endif

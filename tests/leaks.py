@@ -16,6 +16,7 @@ import urllib.parse
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import psutil
@@ -31,7 +32,36 @@ _WORD = re.compile(rb"[A-Za-z0-9+/=*_-]{16,}")
 _PIECE = 20
 
 
-@dataclass(frozen=True, slots=True)
+class Needles:
+    """Many texts, each with a name, that are looked for at once.
+
+    A log of megabytes is gone through once, and not once for each of thousands of texts.
+    """
+
+    def __init__(self, named: Iterable[tuple[str, bytes]]) -> None:
+        self._by_head: dict[bytes, list[tuple[str, bytes]]] = {}
+        self._short: list[tuple[str, bytes]] = []
+        for name, needle in named:
+            if len(needle) < _PIECE:
+                self._short.append((name, needle))
+            else:
+                self._by_head.setdefault(needle[:_PIECE], []).append((name, needle))
+
+    def find(self, text: bytes) -> set[str]:
+        """The names of those that are in the text."""
+        heads, ends = self._by_head, range(_PIECE, len(text) + 1)
+        begins = (
+            [end - _PIECE for end in ends if text[end - _PIECE : end] in heads] if heads else []
+        )
+        return {name for name, needle in self._short if needle in text} | {
+            name
+            for at in begins
+            for name, needle in heads[text[at : at + _PIECE]]
+            if text.startswith(needle, at)
+        }
+
+
+@dataclass(frozen=True, eq=False)
 class Secrets:
     """Keys and passwords, by what they are called."""
 
@@ -39,6 +69,7 @@ class Secrets:
     #: UserSigs that were truly sent: traces of these are found in any spelling.
     signatures: tuple[str, ...] = field(default=(), repr=False)
 
+    @cached_property
     def traces(self) -> frozenset[bytes]:
         """Every piece of a signature's letters and digits, in one case, in both directions."""
         plain = [_letters(signature.encode()) for signature in self.signatures]
@@ -49,7 +80,21 @@ class Secrets:
             for at in range(len(text) - _PIECE + 1)
         )
 
-    def needles(self) -> Iterator[tuple[str, bytes]]:
+    @cached_property
+    def needles(self) -> Needles:
+        return Needles(self._spelt())
+
+    @cached_property
+    def words(self) -> Needles:
+        """Those that are one word of a text."""
+        return Needles(each for each in self._spelt() if _WORD.fullmatch(each[1]))
+
+    @cached_property
+    def phrases(self) -> Needles:
+        """Those that are not."""
+        return Needles(each for each in self._spelt() if not _WORD.fullmatch(each[1]))
+
+    def _spelt(self) -> Iterator[tuple[str, bytes]]:
         for name, secret in self.by_name.items():
             raw = secret.encode()
             pieces = {raw} | {raw[at : at + _PIECE] for at in range(0, len(raw) - _PIECE + 1, 2)}
@@ -65,8 +110,7 @@ class Secrets:
 def scan(blob: bytes, secrets: Secrets, where: str = "") -> list[str]:
     """What was found: the secret's name, how it was spelt, and where. Never the secret."""
     found = set()
-    needles = list(secrets.needles())
-    traces = secrets.traces()
+    traces = secrets.traces
     if traces and any(_has_trace(text, traces) for text in _decodings(blob)):
         found.add(f"a trace of a UserSig {where}")
     seen: set[bytes] = set()
@@ -74,10 +118,8 @@ def scan(blob: bytes, secrets: Secrets, where: str = "") -> list[str]:
         # Logs repeat themselves: each word is looked at once.
         words = set(_WORD.findall(text)) - seen
         seen |= words
-        together = b"\n".join(words)
-        for name, needle in needles:
-            if needle in (together if _WORD.fullmatch(needle) else text):
-                found.add(f"{name} ({spelling}) {where}")
+        hits = secrets.words.find(b"\n".join(words)) | secrets.phrases.find(text)
+        found |= {f"{name} ({spelling}) {where}" for name in hits}
         unpacked = [
             piece
             for token in {token for word in words for token in _BASE64.findall(word)}
@@ -87,7 +129,7 @@ def scan(blob: bytes, secrets: Secrets, where: str = "") -> list[str]:
         inside = b"\n".join(unpacked)
         if b"TLS." in inside:
             found.add(f"a UserSig ({spelling}) {where}")
-        found |= {f"{name} (inside base64) {where}" for name, n in needles if n in inside}
+        found |= {f"{name} (inside base64) {where}" for name in secrets.needles.find(inside)}
         if b"TLS.sig" in text:
             found.add(f"an unpacked UserSig ({spelling}) {where}")
     return sorted(found)
@@ -185,13 +227,15 @@ def scan_database(server: EmbeddedPostgres, dbname: str, secrets: Secrets) -> tu
     return found, len(tables)
 
 
-def scan_command_lines(secrets: Secrets) -> list[str]:
-    """The words that every process on this machine was started with."""
-    found: list[str] = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = " ".join(process.info["cmdline"] or ())
-        found += scan(words.encode("utf-8", "surrogateescape"), secrets, "a command line")
-    return found
+def scan_command_lines(secrets: Secrets, seen: set[str] | None = None) -> list[str]:
+    """The words that every process on this machine was started with.
+
+    ``seen``: command lines that were scanned before; these are added.
+    """
+    seen = set() if seen is None else seen
+    lines = {" ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])} - seen
+    seen |= lines
+    return scan("\n".join(lines).encode("utf-8", "surrogateescape"), secrets, "a command line")
 
 
 def key_of(connection: str) -> str:

@@ -141,9 +141,10 @@ def run_verbosely(
                 **{f"key of {name}": each["password"].strip() for name, each in made.items()},
             }
         )
-        found = []
+        found: list[str] = []
+        seen: set[str] = set()
         while not wait_until(lambda: process.poll() is not None, seconds=0.2):
-            found += scan_command_lines(secrets)
+            found += scan_command_lines(secrets, seen)
         assert process.returncode == 0, (written / "stderr").read_text()[-3000:]
         secrets = replace(secrets, signatures=tuple(simulator.signatures()))
     assert found == []

@@ -22,6 +22,39 @@ from simulator.control import Simulator
 # Printed at the end of every test run.
 pytest_plugins = ["tests.counts"]
 
+#: The files that take longest, the longest first. A process takes one whole file after another:
+#: a long one that begins last leaves the other process idle.
+LONGEST = (
+    "test_under_airflow.py",
+    "test_launch_airflow.py",
+    "test_page.py",
+    "test_notify.py",
+    "test_launch.py",
+    "test_histories.py",
+    "test_dag.py",
+    "test_operations.py",
+    "test_kill_points.py",
+    "test_secrets.py",
+    "test_launch_postgres.py",
+    "test_data_model.py",
+    "test_clocks.py",
+    "test_sync.py",
+    "test_overlap.py",
+    "test_client.py",
+    "test_hostile_over_tls.py",
+    "test_page_api.py",
+    "test_page_limits.py",
+    "test_verify.py",
+    "test_page_requests.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; tests of a file stay in their order."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
 WRITER, READER, OWNER = "attr_audit_writer", "attr_audit_reader", "attr_audit_owner"
 
 

@@ -133,7 +133,7 @@ def test_a_failure_has_the_vendors_words_and_ours() -> None:
 def test_every_hostile_answer_ends_in_one_documented_class() -> None:
     chained = False
     tally = {"ok": 0, "rejected": 0, "unavailable": 0, "invalid": 0}
-    for raw in itertools.islice(hostile.bodies(seed=1), 20_000):
+    for raw in itertools.islice(hostile.bodies(seed=1), 4_000):
         try:
             names = parse(raw)
         except PollFailed as failure:

@@ -69,10 +69,10 @@ def im_attr_name_audit() -> None:
         execution_timeout=timedelta(minutes=30),
         retries=3,
     )
-    def sync(label: str, conn_ids: list[str], misconfigured: dict[str, str]) -> dict[str, int]:
+    def sync(label: str, conn_ids: list[str], problems: dict[str, str]) -> dict[str, int]:
         context = get_current_context()
         ti, begun_at = context["ti"], context["dag_run"].start_date
-        return tasks.sync(conn_ids, misconfigured, dag_run_id=ti.run_id, begun_at=begun_at, ti=ti)
+        return tasks.sync(conn_ids, problems, dag_run_id=ti.run_id, begun_at=begun_at, ti=ti)
 
     # Both read the asset's events to see what is announced, and may announce: where *Clear, only
     # failed* runs `sync` and `report` again and leaves `publish`, `report` announces the rest.

@@ -62,7 +62,7 @@ class AirflowProcess:
                 "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata_url,
                 "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
                 "IM_ATTR_AUDIT_CONFIRM_SECONDS": "0.1",
-                "IM_ATTR_AUDIT_RETRY_SECONDS": "1",
+                "IM_ATTR_AUDIT_RETRY_SECONDS": "0",
                 **environment,
             },
         )

@@ -67,6 +67,13 @@ class Bench:
         self.started.append(launched)
         return launched
 
+    def up(self) -> Launched:
+        """The `make run` that is up, or a new one."""
+        if not self.started or self.started[-1].process.poll() is not None:
+            self.run()
+        self.started[-1].until_up()
+        return self.started[-1]
+
 
 class Launched:
     """A `make run`, and every process it ever had below it."""
@@ -247,19 +254,6 @@ def test_run_serves_beside_sync_and_psql_and_a_crash_of_one_part_leaves_nothing(
     assert launched.left() == []
 
 
-def test_after_sigterm_nothing_is_left_and_the_next_run_continues_with_the_data(
-    bench: Bench,
-) -> None:
-    launched = bench.run()
-    launched.until_up()
-    recorded = bench.sql("select count(*) from attr_audit.change")
-    assert recorded != [["0"]]
-    launched.process.send_signal(signal.SIGTERM)
-    assert launched.process.wait(60) == 0
-    assert launched.left() == []
-    assert bench.sql("select count(*) from attr_audit.change") == recorded
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
 def test_a_killed_run_leaves_postgres_at_most_and_the_next_one_adopts_it(bench: Bench) -> None:
     launched = bench.run()
@@ -297,3 +291,15 @@ def test_what_a_run_killed_amid_its_tasks_has_left_is_ended_by_the_next(bench: B
     again.until_up()
     assert launched.only_postgres_left, "\n".join(launched.left())
     assert bench.state.postgres().pid == known
+
+
+def test_after_sigterm_nothing_is_left_and_the_next_run_continues_with_the_data(
+    bench: Bench,
+) -> None:
+    launched = bench.up()
+    recorded = bench.sql("select count(*) from attr_audit.change")
+    assert recorded != [["0"]]
+    launched.process.send_signal(signal.SIGTERM)
+    assert launched.process.wait(60) == 0
+    assert launched.left() == []
+    assert bench.sql("select count(*) from attr_audit.change") == recorded

@@ -63,7 +63,7 @@ class Airflow:
             environment.CONN_IDS: json.dumps([*connections]),
             environment.SCHEDULE: "0 0 29 2 *",
             "IM_ATTR_AUDIT_CONFIRM_SECONDS": "0.1",
-            "IM_ATTR_AUDIT_RETRY_SECONDS": "1",
+            "IM_ATTR_AUDIT_RETRY_SECONDS": "0",
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         }
@@ -88,6 +88,13 @@ class Airflow:
     def start(self) -> None:
         migrated = self._popen("metadata", [sys.executable, "-m", "launch.metadata"])
         assert migrated.wait(180) == 0
+        # A killed scheduler's children hold its connections open, for they inherited them: what it
+        # had locked in an open transaction would stay locked as long as they live.
+        with self.server.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                f"alter database {databases.AIRFLOW} "
+                "set idle_in_transaction_session_timeout = '20s'"
+            )
         for name in ("api-server", "scheduler", "dag-processor"):
             self.start_part(name)
         assert processes.wait_until(self._up, seconds=180, interval=0.3), "Airflow does not get up"

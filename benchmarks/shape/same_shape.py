@@ -60,7 +60,7 @@ def im_attr_same_shape() -> None:
         execution_timeout=timedelta(minutes=10),
     )
     def plan(params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-        return [{"label": label, "conn_ids": [label], "misconfigured": {}} for label in REGIONS]
+        return [{"label": label, "conn_ids": [label], "problems": {}} for label in REGIONS]
 
     @task(
         map_index_template="{{ task.op_kwargs['label'] }}",
@@ -70,7 +70,7 @@ def im_attr_same_shape() -> None:
         retry_exponential_backoff=2,
         max_retry_delay=timedelta(seconds=RETRY_SECONDS * 8),
     )
-    def sync(label: str, conn_ids: list[str], misconfigured: dict[str, str]) -> None:
+    def sync(label: str, conn_ids: list[str], problems: dict[str, str]) -> None:
         pass
 
     @task(

@@ -56,13 +56,13 @@ def _as_airflow_errors() -> Iterator[None]:
 
 @_as_airflow_errors()
 def plan(conn_ids: Sequence[str] | None) -> list[dict[str, Any]]:
-    """The mapped `sync` instances: ``{"label", "conn_ids", "misconfigured"}`` each.
+    """The mapped `sync` instances: ``{"label", "conn_ids", "problems"}`` each.
 
     ``conn_ids``: the DAG param, to limit one run. Each instance polls apps of one region.
-    ``misconfigured``: the connections that must not be polled as they are listed, with the reason.
-    An unrestricted run also retires apps that
-    are no longer listed. Raises AirflowFailException where the Variable or the param is not a
-    list of connection ids.
+    ``problems``: the connections that must not be polled as they are listed, with the reason. The
+    key keeps its name because a run that is under way while this package is upgraded has it in its
+    XCom. An unrestricted run also retires apps that are no longer listed. Raises
+    AirflowFailException where the Variable or the param is not a list of connection ids.
     """
     from im_attr_audit.record.runs import prepare_run, retire_apps
     from im_attr_audit.targets import doubly_listed, resolve, with_known_apps
@@ -341,7 +341,7 @@ def _split(
             {
                 "label": region if parts == 1 else f"{region} ({part + 1} of {parts})",
                 "conn_ids": mine,
-                "misconfigured": {i: misconfigured[i] for i in mine if i in misconfigured},
+                "problems": {i: misconfigured[i] for i in mine if i in misconfigured},
             }
         )
     return instances

@@ -1,8 +1,8 @@
 """Whole histories, made up: what is recorded is what follows from what was truly answered.
 
 A Hypothesis state machine over apps, true changes, faults, retries, late and overlapping polls, a
-switched API, retired and returning apps, wrong keys and clocks; against the real simulator and a
-real Postgres. The simulator's log is the oracle (`tests.oracle`).
+switched API, retired and returning apps, cleared tasks, wrong keys and clocks; against the real
+simulator and a real Postgres. The simulator's log is the oracle (`tests.oracle`).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from launch.postgres import EmbeddedPostgres
 from simulator.control import Simulator
 from simulator.records import LogEntry
 from simulator.world import SimulatorError
+from tests.clearing import Tasks
 from tests.clocks import jump
 from tests.conftest import AuditDb, fresh_audit_db
 from tests.counts import count, counted
@@ -49,6 +50,7 @@ REGIONS = ("china", "frankfurt", "seoul")
 HISTORIES = 300
 _HELD = "histories: what they held"
 _TITLE = "histories: polls by outcome"
+_CLEARED = ("syncs tried again", "syncs cleared", "runs cleared", "syncs marked success by hand")
 _HUNG_UP = "histories: polls whose connection failed by itself"
 
 _NAMES = ["sex", "city", "Sex", "a|b", "a", "b", "", " ", "é", "e\u0301", "会员等级", "🙂", "';--"]
@@ -146,6 +148,7 @@ class History(RuleBasedStateMachine):
 
     rig: ClassVar[Rig]
     db: ClassVar[AuditDb]
+    tasks: ClassVar[Tasks]
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,6 +160,8 @@ class History(RuleBasedStateMachine):
         self.oracles: list[AppOracle] = []
         self.held: dict[int, tuple[int, _Held]] = {}
         self.actors: dict[int, _Actor] = {}
+        self.runs: list[str] = []
+        self.first_tries: dict[tuple[str, str], int] = {}
         self.judged = 0
         self.expected: list[tuple[int, Any, Expected]] = []
         self.run = self.rig.new_run()
@@ -304,7 +309,7 @@ class History(RuleBasedStateMachine):
         first = [] if not (second and self._would_be_read_twice(app)) else ["ok"]
         self.rig.fault(target, *first, {"kind": "hold", "at": at})
         mark = self._mark()
-        number, actor = self._actor(new_run, [target], _Held)
+        number, actor = self._new_actor(new_run, [target], _Held)
 
         def run() -> None:
             try:
@@ -335,6 +340,60 @@ class History(RuleBasedStateMachine):
         self._judge()
         self.sound = True
 
+    @precondition(lambda self: self.runs)
+    @rule(back=st.integers(0, 2), how=st.sampled_from(_CLEARED), first=_apps, fault=_faults)
+    def a_sync_is_tried_again_or_cleared(
+        self, back: int, how: str, first: int, fault: list[Any]
+    ) -> None:
+        """Of one of the last runs; what it records then is announced once."""
+        run = self.runs[-1 - back % len(self.runs)]
+        if how == "syncs marked success by hand":
+            self._mark_success(run)
+            return
+        polled = {p.conn_id for p in self._record().polls if p.dag_run_id == run}
+        by_region: dict[str, list[Target]] = {}
+        for target in self.current:
+            if target.conn_id in polled:
+                by_region.setdefault(target.region, []).append(target)
+        regions = sorted(by_region)
+        if not regions:
+            return
+        self.sound = False
+        if how == "runs cleared":
+            retire_apps(self.rig.engine, listed=map(app_of, self.targets), unresolved=[])
+        else:
+            regions = [regions[first % len(regions)]]
+        if fault:
+            self.rig.fault(self.targets[first], *fault)
+        for region in regions:
+            number, actor = self._actor(run, by_region[region])
+            if how != "syncs tried again":
+                self.first_tries[run, region] = number
+            mark = self._mark()
+            first_try = self.first_tries.get((run, region), 1)
+            self.tasks.sync(by_region[region], run=run, number=number, first_try=first_try)
+            ids = {target.sdk_app_id for target in by_region[region]}
+            actor.seqs |= {entry.seq for entry in self._entries(mark, ids)}
+        self.simulator.clear_faults(app=self.targets[first].sdk_app_id)
+        self._judge()
+        self._publish()
+        count(_HELD, how)
+        self.sound = True
+
+    def _mark_success(self, run: str) -> None:
+        """It records nothing, and the run's report names every app that it did not poll."""
+        before = self._record()
+        missing = self.tasks.not_polled(self.current, run)
+        polled = {p.conn_id for p in before.polls if p.dag_run_id == run}
+        assert missing == {target.conn_id for target in self.current} - polled
+        assert self._record() == before
+        count(_HELD, "syncs marked success by hand", bool(missing))
+
+    def _publish(self) -> None:
+        count(_HELD, "events emitted", self.tasks.publish())
+        if abs(self.clock_is_off) < timedelta(days=20):  # within publish's look-back
+            assert self.tasks.announced(self.runs) == self.changes
+
     # How ------------------------------------------------------------------------------------
 
     def _broken(self, app: int) -> Unresolved:
@@ -351,17 +410,24 @@ class History(RuleBasedStateMachine):
         answered = {slot: (name, types.get(slot)) for slot, name in truth.names.items()}
         return self.oracles[app].differs(answered)
 
-    def _actor(self, new_run: bool, targets: list[Target], kind: Any = _Actor) -> tuple[int, Any]:
+    def _new_actor(
+        self, new_run: bool, targets: list[Target], kind: Any = _Actor
+    ) -> tuple[int, Any]:
         if new_run:
             self.run = self.rig.new_run()
+        if self.run not in self.runs:
+            self.runs.append(self.run)
+        return self._actor(self.run, targets, kind)
+
+    def _actor(self, run: str, targets: list[Target], kind: Any = _Actor) -> tuple[int, Any]:
         # The number of the try identifies the polls of one call.
         number = len(self.actors) + 1
-        self.actors[number] = kind(self.run, targets)
+        self.actors[number] = kind(run, targets)
         return number, self.actors[number]
 
     def _poll(self, targets: list[Target | Unresolved], *, new_run: bool) -> list[Recorded]:
         sent = [target for target in targets if isinstance(target, Target)]
-        number, actor = self._actor(new_run, sent)
+        number, actor = self._new_actor(new_run, sent)
         mark = self._mark()
         recorded = self.rig.sync(*targets, run=actor.run, try_number=number)
         ids = {target.sdk_app_id for target in sent}
@@ -457,6 +523,7 @@ class History(RuleBasedStateMachine):
             sufficing += all(each.outcome in ("ok", "unstable") for each in recorded)
             if sufficing == 2:
                 break
+        self._publish()
         record = self._record()
         if self.jumps:  # its times need not be in order
             record.check_names_and_chain()
@@ -483,7 +550,7 @@ def run_histories(
     number: int,
     *,
     derandomize: bool,
-    steps: int = 14,
+    steps: int = 13,
 ) -> None:
     """So many histories; a fresh database for every hundred, whose chains are verified then."""
     with ExitStack() as stack:
@@ -497,6 +564,7 @@ def run_histories(
                 stack.pop_all().close()
                 db = stack.enter_context(fresh_audit_db(postgres, template))
                 History.rig, History.db = Rig(simulator, db.writer), db
+                History.tasks = Tasks(History.rig)
                 left = 100
             left -= 1
             return History()
@@ -531,3 +599,4 @@ def test_whatever_happens_the_record_is_what_was_truly_answered(
 ) -> None:
     run_histories(simulator, postgres, template, HISTORIES, derandomize=True)
     assert counted(_HELD)["histories"] >= 300
+    assert all(counted(_HELD)[how] for how in _CLEARED)

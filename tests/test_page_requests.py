@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from urllib.parse import quote
 
 import httpx
@@ -203,3 +204,24 @@ def test_a_good_poll_in_the_future_is_not_a_recent_one(audit_db: AuditDb) -> Non
         assert app["age_seconds"] == 0
         then = client.get("/api/as-of", params={"at": "2999-01-01T00:00:00Z"}).json()
         assert [slot["cells"][0]["certain"] for slot in then["groups"][0]["slots"]] == [False]
+
+
+def test_nothing_is_certain_of_an_app_whose_last_good_poll_is_in_the_future(
+    audit_db: AuditDb,
+) -> None:
+    poll(audit_db, {0: "sex"}, 60)
+    poll(audit_db, {1: "city"}, 60, sdk_app_id=2)
+    with audit_db.server.connect(audit_db.name) as connection, connection.cursor() as cursor:
+        cursor.execute("select now() + interval '1 hour', last_ok_at from attr_audit.app limit 1")
+        [(later, seen)] = cursor.fetchall()
+
+    def certain(at: datetime) -> set[bool]:
+        with TestClient(application(Connection(audit_db))) as client:
+            answer = client.get("/api/as-of", params={"at": at.isoformat()}).json()
+        return {c["certain"] for s in answer["groups"][0]["slots"] for c in s["cells"]}
+
+    assert (certain(seen), certain(later)) == ({True}, {False})
+    with audit_db.server.connect(audit_db.name) as connection, connection.cursor() as cursor:
+        cursor.execute("set session_replication_role = replica")
+        cursor.execute("update attr_audit.app set last_ok_at = now() + interval '2 days'")
+    assert certain(later) == {False}

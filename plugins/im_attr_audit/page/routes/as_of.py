@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Annotated, Any, TypeAlias
 
 from fastapi import APIRouter, Query
@@ -26,6 +26,9 @@ from im_attr_audit.page.threads import ViewRoute
 
 router = APIRouter(route_class=ViewRoute)
 
+#: A time so far ahead is not in the future; the database has the same rule.
+_CLOCKS_APART = timedelta(minutes=1)
+
 _Cells: TypeAlias = dict[int, dict[str, Any]]
 
 
@@ -39,7 +42,9 @@ def as_of(reader: ReaderOf, limit: StaleAfter, asked: Annotated[Instants, Query(
         if asked.compare is not None:
             times.append(asked.compare)
         answers = [queries.read_plain(connection, "names_as_of", at=at) for at in times]
-    groups = _groups_then(apps, times, answers)
+    # Recorded while a clock was ahead: until the next task corrects it, nothing of it is certain.
+    future = {key_of(app) for app in apps if (app["last_ok_at"] or now) > now + _CLOCKS_APART}
+    groups = _groups_then(apps, times, answers, future)
     return as_json({"now": now, "at": times[0], "compared_with": asked.compare, "groups": groups})
 
 
@@ -50,10 +55,13 @@ def _last_certain(apps: Rows) -> datetime | None:
 
 
 def _groups_then(
-    apps: Rows, times: list[datetime], answers: list[Sequence[Any]]
+    apps: Rows,
+    times: list[datetime],
+    answers: list[Sequence[Any]],
+    future: Collection[AppKey],
 ) -> list[dict[str, Any]]:
     """Plain values, as model GroupThen has them: thousands of models would cost more than SQL."""
-    found = [_cells(rows) for rows in answers]
+    found = [_cells(rows, future) for rows in answers]
     groups = []
     for name, members in by_group(sorted(apps, key=region_order)).items():
         # A retired app is shown where it had names then.
@@ -63,28 +71,32 @@ def _groups_then(
             if not app["retired"] or any(cells[key_of(app)] for cells in found)
         ]
         if shown:
-            slots = _slots_then(shown, times, found)
+            slots = _slots_then(shown, times, found, future)
             groups.append({"app_group": name, "apps": shown, "slots": slots})
     return groups
 
 
-def _cells(rows: Sequence[Any]) -> dict[AppKey, _Cells]:
+def _cells(rows: Sequence[Any], future: Collection[AppKey]) -> dict[AppKey, _Cells]:
     cells: dict[AppKey, _Cells] = defaultdict(dict)
     for region, number, slot, name, attr_type, certain in rows:
-        cells[AppKey(region, number)][slot] = {
+        app = AppKey(region, number)
+        cells[app][slot] = {
             "name": name,
             "attr_type": attr_type,
-            "certain": certain,
+            "certain": certain and app not in future,
             "known": True,
         }
     return cells
 
 
 def _slots_then(
-    apps: Sequence[Mapping[str, Any]], times: list[datetime], found: list[dict[AppKey, _Cells]]
+    apps: Sequence[Mapping[str, Any]],
+    times: list[datetime],
+    found: list[dict[AppKey, _Cells]],
+    future: Collection[AppKey],
 ) -> list[dict[str, Any]]:
     columns = [
-        [(cells[key_of(app)], _nameless(app, at)) for app in apps]
+        [(cells[key_of(app)], _nameless(app, at, key_of(app) in future)) for app in apps]
         for at, cells in zip(times, found, strict=True)
     ]
     numbers = sorted({slot for column in columns for cells, _ in column for slot in cells})
@@ -95,8 +107,8 @@ def _slots_then(
     return slots
 
 
-def _nameless(app: Mapping[str, Any], at: datetime) -> dict[str, Any]:
+def _nameless(app: Mapping[str, Any], at: datetime, is_future: bool) -> dict[str, Any]:
     """The cell of an app that has no name in a slot at an instant."""
     known = app["first_ok_at"] is not None and app["first_ok_at"] <= at
-    certain = known and at <= app["last_ok_at"]
+    certain = known and at <= app["last_ok_at"] and not is_future
     return {"name": None, "attr_type": None, "certain": certain, "known": known}

@@ -8,7 +8,7 @@ export PYTHON
 endif
 
 .PHONY: help setup run sync psql test soak test-cluster test-pgbouncer lint screenshots
-.PHONY: bench lock licences clean
+.PHONY: test-airflow-versions bench lock licences clean
 
 help:
 	@echo 'make run          everything, from installation to the page; Ctrl-C stops it'
@@ -18,6 +18,7 @@ help:
 	@echo 'make soak         the random tests for hours: SOAK_MINUTES=60 make soak'
 	@echo 'make test-cluster a region of 1,000 apps on Celery workers (needs redis-server)'
 	@echo 'make test-pgbouncer  the audit behind a real PgBouncer (needs pgbouncer)'
+	@echo 'make test-airflow-versions  on the lowest and the newest Airflow allowed'
 	@echo 'make bench        measure every figure of docs/performance.md; some: PARTS=record'
 	@echo 'make lint         ruff and mypy'
 	@echo 'make lock         write requirements.lock again from pyproject.toml'
@@ -57,6 +58,10 @@ test-cluster: setup
 # Seconds; PgBouncer itself has to be there.
 test-pgbouncer: setup
 	@exec .venv/bin/python -m pytest --numprocesses=0 tests/cluster/pgbouncer.py
+
+# Into .local/airflow-versions, where a version is not the one of .venv.
+test-airflow-versions: setup
+	@exec .venv/bin/python -m tests.airflow_versions
 
 lint: setup
 	@.venv/bin/ruff check .

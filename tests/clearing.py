@@ -84,13 +84,11 @@ class Tasks:
         return sum(e["changes"] + e["baselines"] for e in self.events if e["dag_run_id"] in ours)
 
     def _round(self, targets: Sequence[Target], run: str, first_try: int) -> dict[Any, str]:
-        """The last outcome of each app in this run since that try."""
+        """Each app's outcome in this run since that try: the last final one, or else the last."""
         record = Record.read(self.rig.engine, [app_of(target) for target in targets])
-        return {
-            (poll.region, poll.sdk_app_id): poll.outcome
-            for poll in record.polls
-            if poll.dag_run_id == run and poll.try_number >= first_try
-        }
+        polls = [p for p in record.polls if p.dag_run_id == run and p.try_number >= first_try]
+        polls.sort(key=lambda p: (p.outcome in FINAL, p.poll_id))
+        return {(p.region, p.sdk_app_id): p.outcome for p in polls}
 
     @contextmanager
     def _as_tasks(self) -> Iterator[pytest.MonkeyPatch]:

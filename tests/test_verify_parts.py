@@ -87,7 +87,9 @@ def test_the_ranges_hold_every_number_once(recorded: AuditDb) -> None:
         assert [(each.first, each.end) for each in ranges] == [
             (None, 4), (4, 7), (7, 10), (10, None)
         ]  # fmt: skip
-    run(recorded.owner, "truncate attr_audit.app cascade")
+    with recorded.server.connect(recorded.name) as superuser, superuser.cursor() as cursor:
+        cursor.execute("set session_replication_role = replica")  # no trigger refuses it
+        cursor.execute("truncate attr_audit.app cascade")
     with parts.reading(recorded.reader) as connection:
         assert parts.split(connection, 4) == [Range()]
 

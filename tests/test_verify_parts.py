@@ -178,7 +178,9 @@ def test_what_goes_wrong_in_another_process_is_reported(
 
 
 _VERIFY = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from im_attr_audit.record.engine import create_audit_engine
 from im_attr_audit.record.verify import check_database
 from sqlalchemy.engine import make_url

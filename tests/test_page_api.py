@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -68,9 +69,9 @@ def now(db: AuditDb) -> datetime:
     return at
 
 
-def poll(db: AuditDb, names: NamesLike, ago: float, **more: object) -> None:
+def poll(db: AuditDb, names: NamesLike, ago: float, **more: Any) -> None:
     at = now(db) - timedelta(seconds=ago)
-    made = polled(names, names, at=at, **more)  # type: ignore[arg-type]
+    made = polled(names, names, at=at, **more)
     record_polls(db.writer, [made], dag_run_id=f"run-{ago}", try_number=1)
 
 

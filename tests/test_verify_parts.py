@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import tracemalloc
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from im_attr_audit.record.tables import Microseconds, Range, read_rows
 from im_attr_audit.record.verify import Checked, check_database
 from sqlalchemy import text
 
+from launch.processes import wait_until
 from tests.conftest import AuditDb
 from tests.history import polled
 from tests.test_schema import as_a_forger, months_before, run
@@ -204,9 +204,12 @@ def test_no_process_outlives_the_one_that_started_it(
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        while other.execute(waiting).scalar_one() < 3:
+
+        def all_wait() -> bool:
             assert command.poll() is None
-            time.sleep(0.05)
+            return bool(other.execute(waiting).scalar_one() >= 3)
+
+        assert wait_until(all_wait, seconds=60)
         processes = command.children(recursive=True)
         assert len(processes) >= 2
         if sent == signal.SIGINT:
@@ -331,9 +334,10 @@ def test_memory_grows_with_apps_and_names_and_not_with_changes() -> None:
             for seq in range(1, changes + 1)
         )
         chains = Chains("database", {})
+        connection: Any = Copying(lines)
         tracemalloc.start()
         try:
-            read_rows(Copying(lines), "change", Range(), "c.seq", chains.add_columns)  # type: ignore[arg-type]
+            read_rows(connection, "change", Range(), "c.seq", chains.add_columns)
             assert chains.rows == changes
             return tracemalloc.get_traced_memory()[1]
         finally:

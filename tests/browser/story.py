@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from im_attr_audit.errors import Misconfigured, PollFailed, Rejected, Unavailable
 from im_attr_audit.record.store import record_polls
@@ -66,14 +67,14 @@ class Story:
         at = self.now - ago
         polls = []
         for (region, number), said in answers.items():
-            common = {
+            common: dict[str, Any] = {
                 "at": at, "region": region, "sdk_app_id": number, "app_group": app_group,
                 "api": api, "conn_id": f"im_{region}_{number}",
             }  # fmt: skip
             if isinstance(said, PollFailed | Misconfigured):
-                polls.append(polled(failure=said, **common))  # type: ignore[arg-type]
+                polls.append(polled(failure=said, **common))
             else:
-                polls.append(polled(said, said, **common))  # type: ignore[arg-type]
+                polls.append(polled(said, said, **common))
         record_polls(self.engine, polls, dag_run_id=run_id(at), try_number=1)
         return run_id(at)
 

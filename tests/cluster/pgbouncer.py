@@ -12,7 +12,6 @@ import json
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from launch.network import free_port
+from launch.processes import wait_until
 from simulator.control import Simulator
 from tests.conftest import READER, WRITER, AuditDb
 from tests.rig import Rig
@@ -78,9 +78,11 @@ class PgBouncer:
         self._process = subprocess.Popen(["pgbouncer", "--quiet", str(folder / "pgbouncer.ini")])
 
     def __enter__(self) -> PgBouncer:
-        while not self._listens():
+        def is_up() -> bool:
             assert self._process.poll() is None
-            time.sleep(0.05)
+            return self._listens()
+
+        assert wait_until(is_up, seconds=30)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -67,5 +67,10 @@ def jump(db: AuditDb, by: timedelta, apps: Collection[AppKey]) -> None:
             if table == "clock_correction":
                 moved += ", wrong_seen_at = array(select t - %(by)s from unnest(wrong_seen_at) t)"
             cursor.execute(f"update attr_audit.{table} set {moved} where {where}", {"by": by})
+        cursor.execute(
+            "update attr_audit_internal.noted_gap set gap_from = gap_from - %(by)s, "
+            f"gap_to = gap_to - %(by)s where {where}",
+            {"by": by},
+        )
         cursor.execute(_REHASH.format(where=where))
         cursor.execute("commit")

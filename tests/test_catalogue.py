@@ -24,12 +24,19 @@ from tests.test_schema import GENDER_CITY, SEX_CITY, months_before, refused, run
 RELATIONS = {
     *("app", "poll", "snapshot", "change", "membership", "notification", "clock_correction"),
     *("current_names", "name_history", "drift", "freshness", "daily_changes"),
+    *("changes", "polls", "drift_episodes", "coverage_by_month"),
 }
 FUNCTIONS = {
     "names_as_of(timestamp with time zone)",
     "names_as_of(text)",
     "coverage_gaps(interval)",
     "coverage_gaps(text)",
+    "gaps(timestamp with time zone,timestamp with time zone,interval)",
+    "gaps(text,text,text)",
+    "name_in_window(text,timestamp with time zone,timestamp with time zone,text)",
+    "name_in_window(text,text,text,text)",
+    "attest(timestamp with time zone,timestamp with time zone,text)",
+    "attest(text,text,text)",
     "verify_chain()",
 }
 

@@ -22,6 +22,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from im_attr_audit.errors import AttrAuditError, UnsuitableDatabase
+from im_attr_audit.record.finish import finish_migration
 from im_attr_audit.record.owner import (
     OWNER,
     READER,
@@ -49,6 +50,8 @@ _FOR_PREVIOUS_PACKAGE = ", ".join(
         "epoch_us(timestamptz)",
     )
 )
+#: The revision that leaves work to `finish_migration`.
+_QUESTIONS = "0007"
 
 _NOT_VALIDATED = """
 select 'attr_audit.' || relname, conname
@@ -98,7 +101,8 @@ def migrate(
     """Migrate the database at the owner's URL; gives the revision it is at now.
 
     One transaction for the steps, the role and the lock included. A second one for what does not
-    stop the sync: reference data, and old rows checked against new foreign keys. A pooler's server
+    stop the sync: reference data, and old rows checked against new foreign keys. What takes long on
+    a large record follows beside a running sync (`finish_migration`). A pooler's server
     connection is left unchanged. ``report`` gets a sentence when other sessions hold locks; after
     ``patience`` seconds LockTimeout is raised. Raises MigrationRefused where the server is older
     than PostgreSQL 15, where the database is not in UTF8, or where roles are missing and the login
@@ -121,10 +125,15 @@ def migrate(
             load_reference_data(connection)
             _validate_foreign_keys(connection, report)
 
+    def finish() -> None:
+        finish_migration(engine, report)
+
     try:
         at = retry_while_locked(engine, once, lock=_LOCK, patience=patience, report=report)
         if at >= _MOVED:
             retry_while_locked(engine, complete, lock=_LOCK, patience=patience, report=report)
+        if at >= _QUESTIONS:
+            retry_while_locked(engine, finish, lock=_LOCK, patience=patience, report=report)
         return at
     except UnsuitableDatabase:
         _check_encoding(url)

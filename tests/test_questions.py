@@ -1,0 +1,618 @@
+"""Every relation for questions says what a brute-force replay of the polls says.
+
+Random histories of apps in groups: names that move, drift and disappear, failed polls, another API
+family, apps that change their group or are retired. `tests.replay` has the right answers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from im_attr_audit.apps import AppKey
+from im_attr_audit.errors import PollFailed, Rejected, Unavailable
+from im_attr_audit.record.store import record_polls
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from launch.postgres import EmbeddedPostgres
+from tests import replay
+from tests.conftest import AuditDb, fresh_audit_db
+from tests.history import NamesLike, polled
+from tests.replay import Life, Look
+from tests.test_views import Replay, Writer, months_for_histories, run
+
+BEGIN = datetime(2025, 11, 2, tzinfo=UTC)
+TICK = timedelta(microseconds=1)
+GROUPS, APPS, ROUNDS, WINDOWS = 4, 16, 50, 40
+#: Minutes between rounds: many gaps of about an hour, some longer.
+_STEPS = [7, 15, 30, 50, 57, 60, 61, 62, 90, 180, 1_800, 10_000]
+_NAMES = ["", "a", "b", "c", "never"]
+
+
+@dataclass
+class History:
+    """What is recorded, and the lives that it has to follow from."""
+
+    db: AuditDb
+    lives: list[Life]
+    begin: datetime
+    end: datetime
+    now: datetime
+
+
+@pytest.fixture(scope="module")
+def history(postgres: EmbeddedPostgres, template: str) -> Iterator[History]:
+    with fresh_audit_db(postgres, template) as db:
+        yield record_history(db, random.Random(15))
+
+
+def record_history(db: AuditDb, rng: random.Random) -> History:
+    """A random history, recorded through the store."""
+    months_for_histories(db)
+    lives = [Life(AppKey(rng.choice(["seoul", "china"]), number)) for number in range(1, APPS + 1)]
+    writers = {life.app: Writer(random.Random(rng.random()), Replay(life.app)) for life in lives}
+    groups = {life.app: f"group {number % GROUPS}" for number, life in enumerate(lives)}
+    time = BEGIN
+    for number in range(ROUNDS):
+        time += timedelta(minutes=rng.choice(_STEPS))
+        polls = []
+        for life in lives:
+            if number < life.app.sdk_app_id % 7 * 2 or life.retired_at < time:
+                continue  # not all of them begin together, and one ends early
+            if rng.random() < 0.02:
+                groups[life.app] = f"group {rng.randrange(GROUPS)}"
+            at = time + timedelta(microseconds=rng.randrange(10**8))
+            writer = writers[life.app]
+            known = len(writer.replay.looks)
+            poll = replace(writer.poll(at), app_group=groups[life.app])
+            if poll.failure is None and rng.random() < 0.3:
+                _swap(writer, rng)
+            polls.append(poll)
+            life.first_polled_at = min(life.first_polled_at, at)
+            if not life.groups or life.groups[-1][1] != groups[life.app]:
+                life.groups.append((at, groups[life.app]))
+            if len(writer.replay.looks) > known:
+                life.looks.append(Look(at, *writer.replay.looks[-1], poll.api))
+            else:
+                life.failed.append(at)
+        recorded = record_polls(db.writer, polls, dag_run_id=f"run {number}", try_number=1)
+        assert {each.outcome for each in recorded} <= {"ok", "unstable", "unavailable", "rejected"}
+        if number == ROUNDS * 2 // 3:
+            lives[2].retired_at = time + timedelta(minutes=5)
+    run(
+        db.owner,
+        "update attr_audit.app set retired_at = :at where sdk_app_id = :id",
+        at=lives[2].retired_at,
+        id=lives[2].app.sdk_app_id,
+    )
+    # One app never gave an answer.
+    blind = Life(AppKey("china", 99), first_polled_at=BEGIN, failed=[BEGIN])
+    blind.groups = [(BEGIN, "group 0")]
+    failure = Rejected("no", error_code=90009)
+    poll = polled(at=BEGIN, region="china", sdk_app_id=99, app_group="group 0", failure=failure)
+    record_polls(db.writer, [poll], dag_run_id="run", try_number=1)
+    run(db.owner, "analyze")
+    [[now]] = run(db.owner, "select now()")
+    return History(db, [*lives, blind], BEGIN, time, now)
+
+
+def _swap(writer: Writer, rng: random.Random) -> None:
+    """A name moves to another slot, in which there may be one that takes its place."""
+    slot, other = rng.sample(range(4), 2)
+    moving, taking = writer.truth.pop(slot, None), writer.truth.pop(other, None)
+    if moving is not None:
+        writer.truth[other] = moving
+    if taking is not None:
+        writer.truth[slot] = taking
+
+
+def windows(history: History, number: int, seed: int) -> Iterator[tuple[datetime, datetime]]:
+    """Windows of every length, many of which begin or end at a bound or a tick beside one."""
+    rng = random.Random(seed)
+    length = history.end - history.begin
+
+    def instant() -> datetime:
+        if rng.random() < 0.5:
+            return history.begin + length * rng.uniform(-0.1, 1.1)
+        life = rng.choice([life for life in history.lives if life.looks])
+        return rng.choice(rng.choice(life.looks)[:3]) + rng.choice([-TICK, TICK * 0, TICK])
+
+    for _ in range(number):
+        lo = instant()
+        hi = instant() if rng.random() < 0.5 else lo + timedelta(minutes=10 ** rng.uniform(0, 3))
+        if lo != hi:
+            yield min(lo, hi), max(lo, hi)
+
+
+def test_gaps_are_those_between_the_polls(history: History) -> None:
+    found = 0
+    for lo, hi in windows(history, WINDOWS, 1):
+        for minutes in (60, 20):
+            longer = timedelta(minutes=minutes)
+            rows = run(
+                history.db.reader,
+                "select * from attr_audit.gaps(:lo, :hi, :longer)",
+                lo=lo,
+                hi=hi,
+                longer=longer,
+            )
+            expected = replay.gaps(history.lives, lo, hi, longer, history.now)
+            assert sorted(map(tuple, rows)) == expected, (lo, hi)
+            found += len(rows)
+    assert found > 1_000
+
+
+def test_a_name_in_a_window_is_what_the_polls_saw(history: History) -> None:
+    verdicts: set[str] = set()
+    for number, (lo, hi) in enumerate(windows(history, WINDOWS, 2)):
+        name = _NAMES[number % len(_NAMES)]
+        rows = run(
+            history.db.reader,
+            "select * from attr_audit.name_in_window(:name, :lo, :hi) order by 1, 2, 3",
+            name=name,
+            lo=lo,
+            hi=hi,
+        )
+        expected = replay.name_in_window(history.lives, name, lo, hi, history.now)
+        assert len(rows) == len(expected)
+        for row, right in zip(sorted(map(tuple, rows)), expected, strict=True):
+            assert row[:4] == right[:4], (name, lo, hi)
+            assert row[4:7] == pytest.approx(right[4:7], abs=1e-6), (name, lo, hi, row)
+            assert row[7] == right.verdict, (name, lo, hi, row, right)
+            verdicts.add(right.verdict)
+    assert verdicts == {"yes", "yes, with gaps", "partly", "no", "unknown"}
+
+
+def test_an_attestation_is_what_the_polls_saw(history: History) -> None:
+    verdicts: set[str] = set()
+    for lo, hi in windows(history, 2 * WINDOWS, 3):
+        rows = run(
+            history.db.reader,
+            "select app_group, region, sdk_app_id, polls_good, polls_failed, changes, "
+            "source_changes, longest_gap_seconds, first_good_at, last_good_at, verdict "
+            "from attr_audit.attest(:lo, :hi)",
+            lo=lo,
+            hi=hi,
+        )
+        expected = replay.attest(history.lives, lo, hi)
+        for row, right in zip(sorted(map(tuple, rows), key=str), expected, strict=True):
+            assert row == right, (lo, hi)
+        verdicts |= {row.verdict for row in expected}
+    assert verdicts == {
+        "unchanged",
+        "changed",
+        "no change seen, with gaps",
+        "not watched",
+        "source changed",
+    }
+
+
+def test_the_head_of_an_attestation_is_the_newest_change_seen_by_then(history: History) -> None:
+    for lo, hi in windows(history, 3, 4):
+        rows = run(
+            history.db.reader,
+            "select region, sdk_app_id, head_seq, head_hash from attr_audit.attest(:lo, :hi)",
+            lo=lo,
+            hi=hi,
+        )
+        regrouped = {life.app for life in history.lives if len(life.groups) > 1}
+        for row in rows:
+            if (row.region, row.sdk_app_id) in regrouped:
+                continue
+            heads = run(
+                history.db.reader,
+                "select seq, encode(row_hash, 'hex') as hash from attr_audit.change "
+                "where region = :region and sdk_app_id = :id and seen_at < :hi order by seq",
+                region=row.region,
+                id=row.sdk_app_id,
+                hi=hi,
+            )
+            assert (row.head_seq, row.head_hash) == (tuple(heads[-1]) if heads else (None, None))
+
+
+def test_episodes_of_drift_are_those_of_a_replay(history: History) -> None:
+    rows = run(
+        history.db.reader,
+        "select app_group, slot, began_seen_at, began_not_before, ended_not_before, ended_seen_at, "
+        "first_region, first_sdk_app_id, first_name, seconds, now() from attr_audit.drift_episodes "
+        "order by 1, 2, 3",
+    )
+    expected = replay.drift_episodes(history.lives, range(4))
+    assert [tuple(row[:9]) for row in rows] == expected
+    for row in rows:
+        until = row.ended_seen_at or row.now
+        assert row.seconds == pytest.approx((until - row.began_seen_at).total_seconds())
+    assert len(rows) > 20
+    assert any(row.ended_seen_at is None for row in rows)
+
+
+def test_changes_are_the_differences_between_looks(history: History) -> None:
+    rows = run(
+        history.db.reader,
+        "select region, sdk_app_id, seen_at, slot, not_before, app_group, old_name, new_name, "
+        "moved_from_slot, detect_seconds from attr_audit.changes order by 1, 2, 3, 4",
+    )
+    expected = sorted(
+        (
+            *(*life.app, c.seen_at, c.slot, c.not_before, life.group_at(c.seen_at), c.old, c.new),
+            *(c.moved_from, (c.seen_at - c.not_before).total_seconds()),
+        )
+        for life in history.lives
+        for c in life.changes()
+        if not c.is_baseline
+    )
+    assert [tuple(row) for row in rows] == expected
+    assert sum(row.moved_from_slot is not None for row in rows) > 10
+
+
+def test_coverage_of_a_month_is_what_the_gaps_leave(history: History) -> None:
+    rows = run(history.db.reader, "select * from attr_audit.coverage_by_month order by 1, 2, 3, 4")
+    assert len(rows) > APPS
+    for row in rows:
+        [life] = [life for life in history.lives if life.app == (row.region, row.sdk_app_id)]
+        month = datetime(row.month.year, row.month.month, 1, tzinfo=UTC)
+        after = datetime(month.year + month.month // 12, month.month % 12 + 1, 1, tzinfo=UTC)
+        whole = max(month, life.first_polled_at), min(after, life.retired_at, history.now)
+        right = []
+        for group, lo, hi in life.stays(*whole):
+            gaps = replay.gaps([life], lo, hi, timedelta(hours=1), history.now)
+            missing = sum(gap.seconds for gap in gaps)
+            covered = 100 - 100 * missing / (hi - lo).total_seconds()
+            counts = len(life.good(lo, hi)), life.failures(lo, hi)
+            right.append((group, pytest.approx(covered, abs=1e-2), *counts))
+        assert (row.app_group, row.covered_pct, row.polls_good, row.polls_failed) in right
+
+
+def test_polls_have_their_group_of_then_and_an_advice(history: History) -> None:
+    rows = run(history.db.reader, "select * from attr_audit.polls")
+    lives = {life.app: life for life in history.lives}
+    assert len(rows) == sum(len(life.looks) + len(life.failed) for life in history.lives)
+    for row in rows:
+        life = lives[AppKey(row.region, row.sdk_app_id)]
+        assert row.app_group == life.group_at(row.requested_at)
+        assert row.is_good == (row.requested_at not in life.failed)
+        assert row.meaning
+        assert row.is_good or row.advice
+
+
+# Rules, one by one -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lo", "hi", "sentence"),
+    [
+        ("2026-01-02", "2026-01-02", "window is empty"),
+        ("2026-01-03", "2026-01-02", "window is empty"),
+        (None, "2026-01-02", "must not be null"),
+        ("2026-01-02", None, "must not be null"),
+        ("-infinity", "2026-01-02", "must be finite"),
+        ("2026-01-02", "infinity", "must be finite"),
+    ],
+)
+@pytest.mark.parametrize(
+    "function", ["gaps({})", "attest({})", "attest({}, 'group 0')", "name_in_window('a', {})"]
+)
+def test_a_window_that_cannot_be_is_refused_with_a_sentence(
+    history: History, function: str, lo: str | None, hi: str | None, sentence: str
+) -> None:
+    bounds = "cast(:lo as timestamptz), cast(:hi as timestamptz)"
+    with pytest.raises(DBAPIError, match=sentence):
+        run(history.db.reader, f"select * from attr_audit.{function.format(bounds)}", lo=lo, hi=hi)
+
+
+def at(hour: float, day: int = 1) -> datetime:
+    """A time of June 2026."""
+    return datetime(2026, 6, day, tzinfo=UTC) + timedelta(hours=hour)
+
+
+NamesOrFailure = NamesLike | PollFailed
+_OUTAGE = Unavailable("HTTP 502", http_status=502)
+
+
+@pytest.fixture(scope="module")
+def rules(postgres: EmbeddedPostgres, template: str) -> Iterator[AuditDb]:
+    """A database for the rules; each records an app of its own in a group of its own."""
+    with fresh_audit_db(postgres, template) as db:
+        months_for_histories(db)
+        yield db
+
+
+def watch(db: AuditDb, group: str, *polls: tuple[datetime, NamesOrFailure], **more: Any) -> None:
+    """Record the polls of one app, which is named after its group."""
+    for time, seen in polls:
+        failure = seen if isinstance(seen, PollFailed) else None
+        poll = polled(
+            *(() if isinstance(seen, PollFailed) else (seen, seen)),
+            **{"region": f"region {group}", "sdk_app_id": 1, "app_group": group, **more},
+            at=time,
+            apart=0,
+            failure=failure,
+        )
+        record_polls(db.writer, [poll], dag_run_id=f"run {time}", try_number=1)
+
+
+def every_half_hour(
+    lo: datetime, hi: datetime, names: NamesOrFailure
+) -> list[tuple[datetime, NamesOrFailure]]:
+    polls = []
+    while lo <= hi:
+        polls.append((lo, names))
+        lo += timedelta(minutes=30)
+    return polls
+
+
+def in_window(db: AuditDb, name: str, lo: datetime, hi: datetime, group: str) -> Any:
+    [row] = run(
+        db.reader,
+        "select * from attr_audit.name_in_window(:name, :lo, :hi, :group)",
+        name=name,
+        lo=lo,
+        hi=hi,
+        group=group,
+    )
+    return row
+
+
+def attested(db: AuditDb, lo: datetime, hi: datetime, group: str) -> Any:
+    [row] = run(
+        db.reader,
+        "select * from attr_audit.attest(:lo, :hi, :group)",
+        lo=lo,
+        hi=hi,
+        group=group,
+    )
+    return row
+
+
+def test_an_app_that_never_had_the_name_says_no(rules: AuditDb) -> None:
+    watch(rules, "no", *every_half_hour(at(0), at(24), {0: "sex"}))
+    row = in_window(rules, "Sex", at(1), at(23), "no")
+    assert tuple(row[3:]) == ([], 0, 0, 0, "no")
+
+
+def test_an_app_not_yet_watched_is_unknown_and_not_attested(rules: AuditDb) -> None:
+    watch(rules, "later", *every_half_hour(at(0, day=15), at(24, day=15), {0: "sex"}))
+    for name in ("sex", "never"):
+        row = in_window(rules, name, at(0), at(12), "later")
+        assert (row.certain_pct, row.possible_pct, row.verdict) == (0, 100, "unknown")
+        assert row.blind_seconds == 12 * 3600
+    assert attested(rules, at(0), at(12), "later").verdict == "not watched"
+
+
+def test_a_window_that_begins_before_the_first_good_poll_is_blind_there(rules: AuditDb) -> None:
+    watch(rules, "second half", *every_half_hour(at(6), at(24), {0: "sex"}))
+    row = in_window(rules, "sex", at(0), at(12), "second half")
+    assert row.verdict == "yes, with gaps"
+    assert row.certain_pct == pytest.approx(50, abs=0.01)
+    assert row.blind_seconds == pytest.approx(6 * 3600, abs=1)
+    # What it had before is not known, so nothing excludes the name there.
+    assert in_window(rules, "never", at(0), at(12), "second half").verdict == "unknown"
+    row = attested(rules, at(0), at(12), "second half")
+    assert row.verdict == "no change seen, with gaps"
+    assert row.first_good_at == at(6)
+    assert row.longest_gap_seconds == 6 * 3600
+
+
+def test_the_future_is_unknown(rules: AuditDb) -> None:
+    watch(rules, "future", *every_half_hour(at(0), at(6), {0: "sex"}))
+    lo = datetime.now(UTC) + timedelta(days=1)
+    hi = lo + timedelta(days=1)
+    row = in_window(rules, "sex", lo, hi, "future")
+    assert (row.certain_pct, row.verdict) == (0, "unknown")
+    row = attested(rules, lo, hi, "future")
+    assert (row.verdict, row.longest_gap_seconds) == ("not watched", 24 * 3600)
+    rows = run(rules.reader, "select * from attr_audit.gaps(:lo, :hi)", lo=lo, hi=hi)
+    assert rows == []
+
+
+def test_an_outage_between_polls_that_agree_is_blind_and_not_contradicted(rules: AuditDb) -> None:
+    watch(
+        rules,
+        "outage",
+        *every_half_hour(at(0), at(6), {0: "sex"}),
+        *every_half_hour(at(6.5), at(13.5), _OUTAGE),
+        *every_half_hour(at(14), at(20), {0: "sex"}),
+    )
+    row = in_window(rules, "sex", at(1), at(19), "outage")
+    assert tuple(row[3:]) == ([0], 100, 100, 8 * 3600, "yes, with gaps")
+    assert in_window(rules, "sex", at(1), at(5), "outage").verdict == "yes"
+    assert attested(rules, at(1), at(5), "outage").verdict == "unchanged"
+    row = attested(rules, at(1), at(19), "outage")
+    assert (row.verdict, row.polls_failed) == ("no change seen, with gaps", 15)
+    assert row.longest_gap_seconds == 8 * 3600
+    assert attested(rules, at(7), at(8), "outage").verdict == "not watched"
+
+
+def test_a_name_that_was_gone_within_the_window_is_partly_there(rules: AuditDb) -> None:
+    watch(
+        rules,
+        "gone",
+        *every_half_hour(at(0), at(10), {0: "sex", 1: "city"}),
+        *every_half_hour(at(10.5), at(39.5), {0: "sex"}),
+        *every_half_hour(at(40), at(60), {0: "sex", 1: "city"}),
+    )
+    row = in_window(rules, "city", at(1), at(59), "gone")
+    assert (row.slots, row.verdict) == ([1], "partly")
+    assert row.certain_pct == pytest.approx(100 * 28 / 58, abs=0.01)
+    assert row.possible_pct == pytest.approx(100 * 29 / 58, abs=0.01)
+    assert attested(rules, at(1), at(59), "gone").verdict == "changed"
+
+
+def test_a_name_that_moves_to_another_slot_is_the_same_name(rules: AuditDb) -> None:
+    watch(
+        rules,
+        "moved",
+        *every_half_hour(at(0), at(10), {0: "sex", 1: "city"}),
+        *every_half_hour(at(10.5), at(20), {0: "sex", 7: "city"}),
+    )
+    row = in_window(rules, "city", at(1), at(19), "moved")
+    assert (row.slots, row.possible_pct, row.verdict) == ([1, 7], 100, "yes, with gaps")
+    rows = run(
+        rules.reader,
+        "select slot, kind, moved_from_slot from attr_audit.changes where app_group = 'moved' "
+        "order by slot",
+    )
+    assert [tuple(row) for row in rows] == [(1, "removed", None), (7, "added", 1)]
+
+
+def test_a_type_does_not_interrupt_a_name(rules: AuditDb) -> None:
+    watch(
+        rules,
+        "type",
+        *every_half_hour(at(0), at(5), {0: "sex"}),
+        *every_half_hour(at(5.5), at(10), {0: ("sex", 0)}),
+        *every_half_hour(at(10.5), at(15), {0: ("sex", 1)}),
+        api="timpush",
+    )
+    assert tuple(in_window(rules, "sex", at(1), at(14), "type")[3:]) == ([0], 100, 100, 0, "yes")
+    row = attested(rules, at(1), at(9), "type")
+    assert (row.changes, row.source_changes, row.verdict) == (0, 0, "unchanged")
+    assert attested(rules, at(1), at(14), "type").verdict == "changed"
+
+
+def test_another_source_is_not_a_change(rules: AuditDb) -> None:
+    watch(rules, "source", *every_half_hour(at(0), at(5), {0: "sex"}))
+    watch(rules, "source", *every_half_hour(at(5.5), at(10), {0: "gender"}), api="timpush")
+    row = attested(rules, at(1), at(9), "source")
+    assert (row.changes, row.source_changes, row.verdict) == (0, 1, "source changed")
+    assert in_window(rules, "sex", at(1), at(9), "source").verdict == "partly"
+    rows = run(rules.reader, "select * from attr_audit.changes where app_group = 'source'")
+    assert rows == []
+    # The first poll of the new source comes after the window.
+    assert attested(rules, at(1), at(5.2), "source").verdict == "no change seen, with gaps"
+
+
+def test_a_change_seen_after_the_window_may_have_happened_in_it(rules: AuditDb) -> None:
+    watch(
+        rules,
+        "just after",
+        *every_half_hour(at(0), at(5), {0: "sex"}),
+        *every_half_hour(at(5.5), at(10), {0: "gender"}),
+    )
+    assert attested(rules, at(1), at(5), "just after").verdict == "unchanged"
+    row = attested(rules, at(1), at(5.25), "just after")
+    assert (row.changes, row.verdict) == (0, "no change seen, with gaps")
+    assert in_window(rules, "sex", at(1), at(5.25), "just after").verdict == "yes, with gaps"
+
+
+def test_an_app_that_changed_its_group_answers_for_each_with_its_part(rules: AuditDb) -> None:
+    watch(rules, "before", *every_half_hour(at(0), at(11.5), {0: "sex"}))
+    watch(
+        rules,
+        "after",
+        *every_half_hour(at(12), at(24), {0: "gender"}),
+        region="region before",
+    )
+    assert in_window(rules, "sex", at(1), at(11), "before").verdict == "yes"
+    assert in_window(rules, "sex", at(1), at(23), "before").certain_pct > 95
+    assert in_window(rules, "sex", at(1), at(23), "after").verdict == "unknown"
+    assert in_window(rules, "gender", at(13), at(23), "after").verdict == "yes"
+    for group in ("before", "after"):
+        rows = run(
+            rules.reader,
+            "select * from attr_audit.name_in_window('sex', :lo, :hi, :group)",
+            lo=at(1) if group == "after" else at(13),
+            hi=at(11) if group == "after" else at(23),
+            group=group,
+        )
+        assert rows == []
+    [row] = run(rules.reader, "select * from attr_audit.changes where region = 'region before'")
+    assert row.app_group == "after"
+
+
+def test_gaps_of_adjacent_windows_add_up(history: History) -> None:
+    cuts = [history.begin + (history.end - history.begin) * part / 7 for part in range(8)]
+
+    def total(lo: datetime, hi: datetime) -> Any:
+        [row] = run(
+            history.db.reader,
+            "select sum(seconds), sum(polls_failed) from attr_audit.gaps(:lo, :hi)",
+            lo=lo,
+            hi=hi,
+        )
+        return row
+
+    parts = [total(lo, hi) for lo, hi in itertools.pairwise(cuts)]
+    assert [sum(part[i] for part in parts) for i in (0, 1)] == pytest.approx(
+        list(total(cuts[0], cuts[-1]))
+    )
+
+
+def test_gaps_of_earlier_polls_are_there_before_and_after_they_are_noted(history: History) -> None:
+    """A record that was migrated has no noted gaps until `migrate` has read its polls."""
+
+    def answers() -> list[Any]:
+        lo, hi = history.begin, history.end
+        return [
+            sorted(map(tuple, run(history.db.reader, f"select * from attr_audit.{call}", **values)))
+            for call, values in (
+                ("gaps(:lo, :hi)", {"lo": lo, "hi": hi}),
+                ("name_in_window('a', :lo, :hi)", {"lo": lo, "hi": hi}),
+                # Its last month ends now.
+                ("coverage_by_month where month < date '2025-12-01'", {}),
+            )
+        ]
+
+    noted = "select * from attr_audit_internal.noted_gap order by 1, 2, 3"
+    rows, right = run(history.db.owner, noted), answers()
+    run(history.db.owner, "delete from attr_audit_internal.gaps_noted")
+    run(history.db.owner, "delete from attr_audit_internal.noted_gap")
+    assert answers() == right
+    [[is_new]] = run(history.db.owner, "select attr_audit_internal.note_earlier_gaps()")
+    assert is_new
+    assert answers() == right
+    assert run(history.db.owner, noted) == rows
+    [[is_new]] = run(history.db.owner, "select attr_audit_internal.note_earlier_gaps()")
+    assert not is_new
+    assert rows
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Pacific/Apia"])
+def test_every_session_gets_the_same_answers(history: History, zone: str) -> None:
+    lo, hi = history.begin, history.end
+    with history.db.reader.begin() as connection:
+        for statement in (
+            "attr_audit.gaps(:lo, :hi)",
+            "attr_audit.attest(:lo, :hi)",
+            "attr_audit.name_in_window('a', :lo, :hi)",
+            "attr_audit.changes",
+            "attr_audit.polls",
+            "attr_audit.coverage_by_month",
+            "attr_audit.drift_episodes",
+        ):
+            question = text(f"select * from {statement} order by 1, 2, 3, 4, 5, 6")
+            values = {"lo": lo, "hi": hi} if ":lo" in statement else {}
+            connection.execute(text("set local timezone = 'UTC'"))
+            plain = list(connection.execute(question, values))
+            connection.execute(text(f"set local timezone = '{zone}'"))
+            connection.execute(text("set local search_path = pg_temp"))
+            assert list(connection.execute(question, values)) == plain
+            assert plain
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *("gaps({})", "gaps({}, '2 hours')", "attest({})", "attest({}, 'group 1')"),
+        *("name_in_window('a', {})", "name_in_window('a', {}, 'group 1')"),
+    ],
+)
+def test_arguments_may_be_text(history: History, call: str) -> None:
+    """JDBC sends a String as varchar, psycopg as text."""
+    lo, hi = "2025-11-03 00:00+00", "2025-12-01 00:00+00"
+    answers = []
+    for kind in ("timestamptz", "varchar"):
+        bounds = f"cast('{lo}' as {kind}), cast('{hi}' as {kind})"
+        if kind == "varchar":
+            call = call.replace("'2 hours'", "cast('2 hours' as varchar)")
+        answers.append(
+            run(history.db.reader, f"select * from attr_audit.{call.format(bounds)} order by 1, 2")
+        )
+    assert sorted(map(str, answers[0])) == sorted(map(str, answers[1]))
+    assert answers[0]

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from im_attr_audit.tencent.regions import REGION_HOSTS
-from im_attr_audit.tencent.target import (
+from im_attr_audit.tencent.fields import (
     API_PATHS,
     DEFAULT_API,
     DEFAULT_APP_GROUP,
@@ -20,6 +19,7 @@ from im_attr_audit.tencent.target import (
     SDK_APP_ID,
     USERSIG_TTL,
 )
+from im_attr_audit.tencent.regions import REGION_HOSTS
 
 
 def get_provider_info() -> dict[str, Any]:

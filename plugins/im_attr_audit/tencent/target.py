@@ -1,4 +1,4 @@
-"""One app to poll, as its Connection describes it. Pure, except that it reads the CA file.
+"""One app to poll, as its Connection describes it.
 
 Airflow's form checks values in the browser only, and connections also come from the environment,
 from backends and from the API. So everything is checked here, everything that is wrong is reported
@@ -8,51 +8,17 @@ written (people paste URLs with credentials in them).
 
 from __future__ import annotations
 
-import difflib
-import json
-import math
-import re
-import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
-from urllib.parse import urlsplit
+from typing import Final
 
 from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import Misconfigured, Unavailable
+from im_attr_audit.tencent import fields
 from im_attr_audit.tencent.redact import inert, redact
-from im_attr_audit.tencent.regions import REGION_HOSTS, default_host
-from im_attr_audit.tencent.urls import check_base_url
 
-API_PATHS: Final[Mapping[str, str]] = {
-    "all_member_push": "/v4/all_member_push/im_get_attr_name",
-    "timpush": "/v4/timpush/get_attr_name",
-}
-DEFAULT_API: Final = "all_member_push"
-DEFAULT_APP_GROUP: Final = "default"
-DEFAULT_TIMEOUT: Final = 10.0
-DEFAULT_USERSIG_TTL: Final = 86400
-MAX_TIMEOUT: Final = 60.0
-# The vendor's own bounds for a signature's life end at 50 years.
-USERSIG_TTL: Final = range(60, 50 * 365 * 86400 + 1)
 # A password as long as this is not part of an ordinary word; the vendor's keys have 64 characters.
 _LIKE_A_KEY: Final = 16
-SDK_APP_ID: Final = range(1, 2**63)
-
-_FIELDS: Final = (
-    "region",
-    "sdk_app_id",
-    "app_group",
-    "api",
-    "ca_bundle",
-    "timeout",
-    "usersig_ttl",
-)
-_DIGITS: Final = re.compile(r"[0-9]{1,20}", re.ASCII)
-
-_QUOTES: Final = frozenset("\"'`\u2018\u2019\u201c\u201d")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +31,11 @@ class Target:
     identifier: str
     secret_key: str = field(repr=False)
     base_url: str
-    app_group: str = DEFAULT_APP_GROUP
-    api: str = DEFAULT_API
+    app_group: str = fields.DEFAULT_APP_GROUP
+    api: str = fields.DEFAULT_API
     ca_bundle: str | None = None
-    timeout: float = DEFAULT_TIMEOUT
-    usersig_ttl: int = DEFAULT_USERSIG_TTL
+    timeout: float = fields.DEFAULT_TIMEOUT
+    usersig_ttl: int = fields.DEFAULT_USERSIG_TTL
 
     @property
     def app(self) -> AppKey:
@@ -79,7 +45,7 @@ class Target:
     @property
     def path(self) -> str:
         """The call's path, by the API family."""
-        return API_PATHS[self.api]
+        return fields.API_PATHS[self.api]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,25 +71,6 @@ class Unresolved:
         return AppKey(self.region, self.sdk_app_id)
 
 
-class _BadField(Exception):
-    """One field that cannot be used; the text is what the operator reads."""
-
-
-class _Fields:
-    """Reads fields one by one, and gathers what is wrong with them."""
-
-    def __init__(self) -> None:
-        self.errors: list[str] = []
-
-    def read(self, parse: Callable[[], T], otherwise: T) -> T:
-        """What ``parse`` returns; ``otherwise`` where it refuses."""
-        try:
-            return parse()
-        except _BadField as error:
-            self.errors.append(str(error))
-            return otherwise
-
-
 def target_from_connection(
     conn_id: str,
     *,
@@ -138,25 +85,25 @@ def target_from_connection(
     ``extra`` may be the Connection's raw text. Numbers may be decimal strings, which is all that a
     connection written as a URI can hold. An optional field that is empty or null is not set.
     """
-    found = _Fields()
-    fields: Mapping[str, object] = found.read(lambda: _extra(extra), {})
+    found = fields.FieldReader()
+    options: Mapping[str, object] = found.read(lambda: fields.options_of(extra), {})
     readable = not found.errors
-    identifier = found.read(lambda: _login(login), "")
-    secret_key = found.read(lambda: _password(password), "")
-    region = found.read(lambda: _region(fields), "") if readable else ""
-    sdk_app_id = found.read(lambda: _sdk_app_id(fields), 0) if readable else 0
+    identifier = found.read(lambda: fields.login(login), "")
+    secret_key = found.read(lambda: fields.password(password), "")
+    region = found.read(lambda: fields.region(options), "") if readable else ""
+    sdk_app_id = found.read(lambda: fields.sdk_app_id(options), 0) if readable else 0
     target = Target(
         conn_id=conn_id,
         region=region,
         sdk_app_id=sdk_app_id,
         identifier=identifier,
         secret_key=secret_key,
-        app_group=found.read(lambda: _app_group(fields), ""),
-        api=found.read(lambda: _api(fields), ""),
-        base_url=found.read(lambda: _base_url(host, port, region), ""),
-        ca_bundle=found.read(lambda: _ca_bundle(fields), None),
-        timeout=found.read(lambda: _timeout(fields), 0.0),
-        usersig_ttl=found.read(lambda: _usersig_ttl(fields), 0),
+        app_group=found.read(lambda: fields.app_group(options), ""),
+        api=found.read(lambda: fields.api(options), ""),
+        base_url=found.read(lambda: fields.base_url(host, port, region), ""),
+        ca_bundle=found.read(lambda: fields.ca_bundle(options), None),
+        timeout=found.read(lambda: fields.timeout(options), 0.0),
+        usersig_ttl=found.read(lambda: fields.usersig_ttl(options), 0),
     )
     key = (password or "").strip()
     errors = found.errors + _misplaced_key(target, key)
@@ -194,210 +141,3 @@ def _misconfigured(target: Target, key: str, text: str) -> Misconfigured:
         region=region or None,
         sdk_app_id=target.sdk_app_id or None,
     )
-
-
-def _extra(extra: Mapping[str, object] | str | None) -> Mapping[str, object]:
-    if extra is None or extra == "":
-        return {}
-    read: object = extra
-    if isinstance(extra, str):
-        try:
-            read = json.loads(extra)
-        except (ValueError, RecursionError):
-            read = None
-        if read is None:
-            raise _BadField(
-                "extra is not readable JSON: write an object with region and sdk_app_id"
-            )
-    if not isinstance(read, Mapping):
-        raise _BadField("extra is JSON but not an object: write one with region and sdk_app_id")
-    return read
-
-
-def _set(fields: Mapping[str, object], name: str) -> object | None:
-    value = fields.get(name)
-    return None if value == "" else value
-
-
-def _required(fields: Mapping[str, object], name: str, what: str) -> object:
-    value = _set(fields, name)
-    if value is None:
-        raise _BadField(f"extra {name!r} is missing: write {what}{_misspelt(fields, name)}")
-    return value
-
-
-def _misspelt(fields: Mapping[str, object], name: str) -> str:
-    """Names an unknown key that may have been meant; unknown keys are ignored otherwise."""
-    unknown = {key.lower().replace("_", ""): key for key in fields if key not in _FIELDS}
-    near = difflib.get_close_matches(name.replace("_", ""), unknown, n=1, cutoff=0.7)
-    if not near:
-        return ""
-    return f" (there is an unknown {inert(unknown[near[0]])[:64]!r}: is {name!r} meant?)"
-
-
-def _login(login: str | None) -> str:
-    if not login:
-        raise _BadField("login is empty: write the identifier of an administrator of the app")
-    if login != login.strip():
-        raise _BadField("login begins or ends with white space: write the identifier alone")
-    if not login.isprintable():
-        raise _BadField("login holds characters that cannot be printed: write the identifier alone")
-    if len(login.encode("utf-8", "surrogatepass")) > 32:
-        raise _BadField("login is longer than 32 bytes, the vendor's limit for an identifier")
-    return login
-
-
-def _password(password: str | None) -> str:
-    if not password:
-        raise _BadField("password is empty: write the app's secret key from the vendor's console")
-    if password != password.strip():
-        raise _BadField("password begins or ends with white space: write the secret key alone")
-    if not password.isprintable():
-        raise _BadField(
-            "password holds characters that cannot be printed: write the secret key alone"
-        )
-    # The vendor would count each as a failed signature check, and lock the account out.
-    if {password[0], password[-1]} & _QUOTES:
-        raise _BadField("password is in quotation marks: write the secret key without them")
-    if "-----BEGIN" in password:
-        raise _BadField(
-            "password is a PEM file (-----BEGIN …): write the app's secret key from the vendor's "
-            "console, which is a plain text"
-        )
-    return password
-
-
-def _region(fields: Mapping[str, object]) -> str:
-    labels = ", ".join(REGION_HOSTS)
-    what = f"one of {labels}, or a label of your own with a host"
-    value = _required(fields, "region", what)
-    fine = isinstance(value, str) and value.isprintable() and "/" not in value
-    if not isinstance(value, str) or not fine or value.strip() != value or len(value) > 64:
-        raise _BadField(
-            "extra 'region' is not a label: write up to 64 printable characters without a slash, "
-            f"for instance one of {labels}"
-        )
-    return value
-
-
-def _sdk_app_id(fields: Mapping[str, object]) -> int:
-    value = _required(fields, "sdk_app_id", "the app's SDKAppID, a whole number")
-    number = _whole(value)
-    if number is None or number not in SDK_APP_ID:
-        raise _BadField(
-            "extra 'sdk_app_id' is not a positive whole number: write the app's SDKAppID"
-        )
-    return number
-
-
-def _app_group(fields: Mapping[str, object]) -> str:
-    value = _set(fields, "app_group")
-    if value is None:
-        return DEFAULT_APP_GROUP
-    if not isinstance(value, str) or not value.strip() or len(value) > 128:
-        raise _BadField("extra 'app_group' is not a text of 1 to 128 characters")
-    if not value.isprintable():
-        raise _BadField("extra 'app_group' holds characters that cannot be printed")
-    return value
-
-
-def _api(fields: Mapping[str, object]) -> str:
-    value = _set(fields, "api")
-    if value is None:
-        return DEFAULT_API
-    if not isinstance(value, str) or value not in API_PATHS:
-        raise _BadField(f"extra 'api' has to be one of {', '.join(API_PATHS)}")
-    return value
-
-
-def _base_url(host: str | None, port: int | None, region: str) -> str:
-    _check_port(port)
-    written = (host or "").strip()
-    if not written and not region:
-        return ""  # reported already
-    written = written or _known_host(region)
-    if "://" not in written:
-        bare_ipv6 = written.count(":") > 1 and not written.startswith("[")
-        written = f"https://[{written}]" if bare_ipv6 else f"https://{written}"
-    reason = ""
-    try:
-        base_url = check_base_url(written)
-    except ValueError as error:
-        reason = str(error)
-    if reason:
-        raise _BadField(f"host {reason}")
-    parts = urlsplit(written)
-    if not port or port == parts.port:
-        return base_url
-    if parts.port is not None:
-        raise _BadField(f"host names port {parts.port} and the port field {port}: keep one of them")
-    return check_base_url(f"{base_url}:{port}")
-
-
-def _check_port(port: int | None) -> None:
-    # Airflow's form sends port 0 where none was written.
-    if port is not None and (type(port) is not int or not 0 <= port <= 65535):
-        raise _BadField("port is not a number from 1 to 65535")
-
-
-def _known_host(region: str) -> str:
-    known = default_host(region)
-    if known is None:
-        raise _BadField(
-            f"region {region!r} is not one we know the host of: write its host into the "
-            f"connection, or use one of {', '.join(REGION_HOSTS)}"
-        )
-    return known
-
-
-def _ca_bundle(fields: Mapping[str, object]) -> str | None:
-    value = _set(fields, "ca_bundle")
-    if value is None:
-        return None
-    usable = isinstance(value, str) and "\x00" not in value
-    if usable:
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=str(value))
-        except (OSError, ValueError):
-            usable = False
-    if not usable:
-        raise _BadField(
-            "extra 'ca_bundle' is not a file of PEM certificates that can be read on this machine"
-        )
-    return str(value)
-
-
-def _timeout(fields: Mapping[str, object]) -> float:
-    value = _set(fields, "timeout")
-    if value is None:
-        return DEFAULT_TIMEOUT
-    seconds = math.nan
-    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            seconds = float(value)
-        except (ValueError, OverflowError):
-            seconds = math.nan
-    if not 0 < seconds <= MAX_TIMEOUT:
-        raise _BadField(
-            f"extra 'timeout' is not a number of seconds above 0 and up to {MAX_TIMEOUT:g}"
-        )
-    return seconds
-
-
-def _usersig_ttl(fields: Mapping[str, object]) -> int:
-    value = _set(fields, "usersig_ttl")
-    if value is None:
-        return DEFAULT_USERSIG_TTL
-    number = _whole(value)
-    if number is None or number not in USERSIG_TTL:
-        raise _BadField(
-            f"extra 'usersig_ttl' is not a whole number of seconds from {USERSIG_TTL.start} to "
-            f"{USERSIG_TTL.stop - 1}"
-        )
-    return number
-
-
-def _whole(value: object) -> int | None:
-    if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
-        return int(value)
-    return value if type(value) is int else None

@@ -18,9 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from im_attr_audit.record.roles import WRITER
+
 from benchmarks.measure import ratio
 from benchmarks.record import check
-from benchmarks.server import WRITER, fresh, plain_url, settle
+from benchmarks.server import fresh, plain_url, settle
 from benchmarks.world import State, World
 from launch.postgres import EmbeddedPostgres
 

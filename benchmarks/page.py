@@ -24,13 +24,14 @@ from im_attr_audit.apps import AppKey
 from im_attr_audit.page import filters, queries
 from im_attr_audit.page.routes.timeline import APPS_IN_A_TIMELINE
 from im_attr_audit.record.migrate import migrate
+from im_attr_audit.record.roles import READER
 from im_attr_audit.tencent.regions import REGION_HOSTS
 from playwright.sync_api import sync_playwright
 from psycopg2.extensions import adapt
 
 from launch.postgres import THROWAWAY, EmbeddedPostgres, bundled_binaries
 from tests.browser import chromium
-from tests.browser.airflow import READER, Airflow, ShownDatabase
+from tests.browser.airflow import Airflow, ShownDatabase
 
 APPS = 200
 CHANGES = 1_000_000

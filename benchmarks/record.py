@@ -16,6 +16,7 @@ from typing import Any
 
 import psycopg2
 from im_attr_audit.record.engine import create_audit_engine
+from im_attr_audit.record.roles import WRITER
 from im_attr_audit.record.rules import Poll, needs_confirmation
 from im_attr_audit.record.store import record_polls, record_unchanged
 from im_attr_audit.record.verify import check_database
@@ -24,7 +25,7 @@ from sqlalchemy.engine import make_url
 
 from benchmarks import floor
 from benchmarks.measure import Side, in_turn, ratio, seconds
-from benchmarks.server import WRITER, fresh, plain_url, settle
+from benchmarks.server import fresh, plain_url, settle
 from benchmarks.world import SLOTS, State, World
 from launch.postgres import EmbeddedPostgres
 

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from im_attr_audit.record.migrate import migrate
+from im_attr_audit.record.roles import WRITER
 
 from launch.postgres import EmbeddedPostgres
-
-WRITER = "attr_audit_writer"
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import psycopg2.errors
+from im_attr_audit.record.roles import READER, WRITER
 
 from launch.files import write_private
 from launch.postgres import EmbeddedPostgres, set_password
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 AIRFLOW = "airflow"
 AUDIT = "attr_audit"
-WRITER = "attr_audit_writer"
-READER = "attr_audit_reader"
 OLDEST, NEWEST = 15, 18
 
 

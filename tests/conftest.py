@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from im_attr_audit.record.engine import create_audit_engine
 from im_attr_audit.record.migrate import migrate
+from im_attr_audit.record.roles import OWNER as OWNER
+from im_attr_audit.record.roles import READER as READER
+from im_attr_audit.record.roles import WRITER as WRITER
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 
@@ -53,9 +56,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first; tests of a file stay in their order."""
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
-
-
-WRITER, READER, OWNER = "attr_audit_writer", "attr_audit_reader", "attr_audit_owner"
 
 
 @dataclass(frozen=True)

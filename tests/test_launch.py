@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from im_attr_audit.record.roles import READER, WRITER
 
 from launch import components, databases, environment, network, processes
 from launch.network import free_port
@@ -353,7 +354,7 @@ def test_writer_and_reader_cannot_connect_to_airflows_own_database(
     state: State, embedded: EmbeddedPostgres
 ) -> None:
     databases.prepare(state, embedded, {})
-    for role in (databases.WRITER, databases.READER):
+    for role in (WRITER, READER):
         with (
             pytest.raises(psycopg2.OperationalError, match="permission denied for database"),
             embedded.connect(databases.AIRFLOW, role),

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from im_attr_audit.record.roles import READER
+
 from launch import api
 from launch.network import free_port
 from launch.postgres import EmbeddedPostgres
@@ -21,7 +23,6 @@ from launch.postgres import EmbeddedPostgres
 ROOT = Path(__file__).parents[2]
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 SIMPLE = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
-READER = "attr_audit_reader"
 
 #: The database that the page's connection names; which one it is can be changed.
 SHOWN = "page_shown"

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from im_attr_audit.record.engine import create_audit_engine
 from im_attr_audit.record.migrate import migrate
+from im_attr_audit.record.roles import READER, WRITER
 from sqlalchemy.engine import make_url
 
 from launch.postgres import EmbeddedPostgres
-from tests.browser.airflow import READER, Airflow, ShownDatabase
+from tests.browser.airflow import Airflow, ShownDatabase
 from tests.browser.story import record_hostile, record_story
-
-WRITER = "attr_audit_writer"
 
 
 @dataclass

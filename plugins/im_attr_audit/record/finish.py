@@ -12,7 +12,8 @@ from collections.abc import Callable
 from sqlalchemy import Connection, Engine, text
 
 from im_attr_audit.errors import LockTimeout
-from im_attr_audit.record.owner import OWNER, is_pooled
+from im_attr_audit.record.owner import is_pooled
+from im_attr_audit.record.roles import OWNER
 
 #: Held while indexes are built. It is never waited for: a statement that waits holds a snapshot,
 #: and building an index waits for that.

@@ -23,14 +23,9 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from im_attr_audit.errors import AttrAuditError, UnsuitableDatabase
 from im_attr_audit.record.finish import finish_migration
-from im_attr_audit.record.owner import (
-    OWNER,
-    READER,
-    WRITER,
-    owner_engine,
-    retry_while_locked,
-)
+from im_attr_audit.record.owner import owner_engine, retry_while_locked
 from im_attr_audit.record.reference import load_reference_data
+from im_attr_audit.record.roles import OWNER, READER, WRITER
 
 ROLES = (OWNER, WRITER, READER)
 

@@ -17,8 +17,6 @@ from sqlalchemy.exc import ArgumentError
 from im_attr_audit.errors import AttrAuditError, LockTimeout
 from im_attr_audit.record.engine import create_audit_engine, lock_holders
 
-OWNER, WRITER, READER = "attr_audit_owner", "attr_audit_writer", "attr_audit_reader"
-
 #: How long one wait for a lock takes, in seconds.
 LOCK_SECONDS = 2.0
 

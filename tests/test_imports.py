@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 CORE = (
     "errors names tencent.usersig tencent.regions tencent.codes tencent.redact tencent.answer "
-    "tencent.target record.rules record.clock"
+    "tencent.target record.rules record.clock evidence.canonical evidence.merkle"
 )
 
 

@@ -1,0 +1,1 @@
+"""What an outsider can check: seals, checkpoints, witnesses, proofs. Knows no database."""

@@ -73,7 +73,9 @@ def test_canonical_bytes_read_back_and_differ_where_the_arrays_do(
     assert (written == canonical(other)) is (repr(one) == repr(other))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(X)
+@pytest.mark.parametrize(
+    "value", [1.0, float("nan"), {"a": 1}, b"x", "\ud800", ["\udfff"], [[0.5]]]
+)
 def test_a_value_without_one_spelling_is_refused(value: object) -> None:
     with pytest.raises(NotCanonical):
         canonical(["poll-v1", value])  # type: ignore[list-item]

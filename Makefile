@@ -8,7 +8,7 @@ export PYTHON
 endif
 
 .PHONY: help setup run sync psql test soak test-cluster test-pgbouncer lint screenshots
-.PHONY: test-airflow-versions bench lock licences clean
+.PHONY: test-airflow-versions test-kubernetes bench lock licences clean
 
 help:
 	@echo 'make run          everything, from installation to the page; Ctrl-C stops it'
@@ -18,6 +18,7 @@ help:
 	@echo 'make soak         the random tests for hours: SOAK_MINUTES=60 make soak'
 	@echo 'make test-cluster a region of 1,000 apps on Celery workers (needs redis-server)'
 	@echo 'make test-pgbouncer  the audit behind a real PgBouncer (needs pgbouncer)'
+	@echo 'make test-kubernetes  the values for the chart (needs helm; see docs/kubernetes.md)'
 	@echo 'make test-airflow-versions  on the lowest and the newest Airflow allowed'
 	@echo 'make bench        measure every figure of docs/performance.md; some: PARTS=record'
 	@echo 'make lint         ruff and mypy'
@@ -58,6 +59,10 @@ test-cluster: setup
 # Seconds; PgBouncer itself has to be there.
 test-pgbouncer: setup
 	@exec .venv/bin/python -m pytest --numprocesses=0 tests/cluster/pgbouncer.py
+
+# Seconds; helm, kubernetes-validate and the chart have to be there.
+test-kubernetes: setup
+	@exec .venv/bin/python -m pytest --numprocesses=0 tests/cluster/kubernetes.py
 
 # Into .local/airflow-versions, where a version is not the one of .venv.
 test-airflow-versions: setup

@@ -1,0 +1,80 @@
+"""What kubernetes/ names is there: the settings, the commands, the Secrets that the docs list.
+
+`make test-kubernetes` renders Airflow's chart with the values.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+from im_attr_audit import cli
+from im_attr_audit.settings import SETTINGS
+
+ROOT = Path(__file__).parents[1]
+VALUES = yaml.safe_load((ROOT / "kubernetes" / "values.yaml").read_text(encoding="utf-8"))
+JOBS = list(yaml.safe_load_all((ROOT / "kubernetes" / "jobs.yaml").read_text(encoding="utf-8")))
+DOCS = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+
+
+def find(tree: Any, key: str) -> list[Any]:
+    """Every value under this key, wherever it stands."""
+    if isinstance(tree, list):
+        return [found for item in tree for found in find(item, key)]
+    if isinstance(tree, dict):
+        here = [tree[key]] if key in tree else []
+        return here + [found for value in tree.values() for found in find(value, key)]
+    return []
+
+
+def test_each_environment_variable_is_a_setting_of_ours_or_of_airflow() -> None:
+    ours = {setting.name for setting in SETTINGS}
+    names = [
+        variable["name"] for variables in find([VALUES, JOBS], "env") for variable in variables
+    ]
+    assert len(names) >= 10
+    for name in names:
+        assert name in ours or name.startswith("AIRFLOW"), name
+        if name.startswith("AIRFLOW_CONN_"):
+            assert name.removeprefix("AIRFLOW_CONN_").lower() in ours
+
+
+def test_each_command_of_a_job_is_one_that_the_package_has(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    commands = [args for args in find(JOBS, "args") if args[0] == "im-attr-audit"]
+    assert len(commands) >= 2
+    for _, command, *arguments in commands:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([command, "--help"])
+        assert ended.value.code == 0
+        explained = capsys.readouterr().out
+        for option in arguments:
+            assert not option.startswith("--") or option in explained, command
+
+
+def test_the_docs_list_each_secret_and_key_that_is_used() -> None:
+    used = {(ref["name"], ref["key"]) for ref in find([VALUES, JOBS], "secretKeyRef")}
+    used |= {(source["name"], "") for source in find(VALUES, "secret") if "name" in source}
+    used |= {(name, "") for name in find(VALUES, "passwordSecretName")}
+    used |= {(name, "") for name in VALUES["data"].values()}
+    rows = [row for row in DOCS.splitlines() if row.startswith("|")]
+    assert len(used) >= 8
+    for name, key in used:
+        listed = [row for row in rows if f"`{name}`" in row]
+        assert listed, name
+        assert not key or f"`{key}`" in listed[0], name
+
+
+def test_only_the_jobs_that_change_the_schema_get_the_owners_login() -> None:
+    owners = {job["metadata"]["name"] for job in JOBS if "im-attr-audit-owner" in str(job)}
+    assert owners == {"im-attr-audit-migrate", "im-attr-audit-retention"}
+    assert "im-attr-audit-owner" not in str(VALUES)
+
+
+def test_no_secret_stands_in_the_files() -> None:
+    text = (ROOT / "kubernetes" / "values.yaml").read_text(encoding="utf-8")
+    assert not re.search(r"(?i)password:\s*\S|://[^/\s]*:[^/\s]*@", text)

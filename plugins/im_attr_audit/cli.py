@@ -1,4 +1,4 @@
-"""The command `im-attr-audit`: migrate, verify, retention.
+"""The command `im-attr-audit`: migrate, verify, retention, metrics.
 
 Exit codes: 0 all is well; 1 verify found something; 2 it could not be done (and says why).
 """
@@ -20,6 +20,7 @@ from im_attr_audit.settings import AUDIT_DB, AUDIT_DB_READER, DATABASE_URL
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from im_attr_audit.record.gauges import Gauge
     from im_attr_audit.record.heads import Finding, Head
     from im_attr_audit.record.verify import Checked
 
@@ -82,6 +83,21 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_verify(commands)
 
+    metrics = commands.add_parser(
+        "metrics",
+        help="print the record's metrics for Prometheus, or serve them",
+        description="Print what Prometheus scrapes: ages, failures, drift and waiting alerts, by "
+        "region and app group. Connects through the Airflow connection "
+        f"{AUDIT_DB_READER}, or {AUDIT_DB}.",
+    )
+    metrics.add_argument(
+        "--listen",
+        type=_address,
+        metavar="HOST:PORT",
+        help="serve them at /metrics instead, until SIGTERM or Ctrl-C",
+    )
+    metrics.set_defaults(run=_metrics)
+
     retention = commands.add_parser(
         "retention",
         help="drop polls older than some months; never touches change",
@@ -140,6 +156,13 @@ def _months(given: str) -> int:
     return months
 
 
+def _address(given: str) -> tuple[str, int]:
+    host, _, port = given.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise argparse.ArgumentTypeError("write HOST:PORT, such as 127.0.0.1:9464")
+    return host.strip("[]"), int(port)
+
+
 def _owner_url() -> str:
     url = os.environ.get(URL_VARIABLE)
     if not url:
@@ -180,6 +203,34 @@ def _retention(given: argparse.Namespace) -> int:
     dropped = drop_old_polls(_owner_url(), keep_months=given.keep_months, report=_report)
     print(f"dropped {', '.join(dropped)}" if dropped else "nothing to drop")
     return 0
+
+
+def _metrics(given: argparse.Namespace) -> int:
+    import signal
+
+    from im_attr_audit.metrics import exposition, served
+    from im_attr_audit.record.gauges import PREFIX, read_gauges
+    from im_attr_audit.settings import stale_after
+
+    engine = _reader_engine()
+    try:
+
+        def read() -> list[Gauge]:
+            return read_gauges(engine, stale_after())
+
+        if given.listen is None:
+            print(text := exposition(read), end="")
+            return 0 if f"{PREFIX}up 1.0" in text else 2
+        host, port = given.listen
+        ending = {signal.SIGTERM, signal.SIGINT}
+        # Before the server's threads are begun, which take the mask over.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+        with served(read, host, port) as port:
+            print(f"Metrics at http://{host}:{port}/metrics", flush=True)
+            signal.sigwait(ending)
+        return 0
+    finally:
+        engine.dispose()
 
 
 def _verify(given: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from im_attr_audit.apps import AppKey
+    from im_attr_audit.record.store import Recorded
     from im_attr_audit.report import Failure
     from im_attr_audit.tencent.target import Target, Unresolved
 
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 
 CHANGES = Asset("im-attr-audit/changes")
 CHANGES_ALIAS = AssetAlias("im-attr-audit-changes")
+
+#: The metric that `sync` counts its polls in.
+POLLS = "im_attr_audit.polls"
 
 #: Apps in one mapped task. A mapping may have 1,024 instances, so this carries 250,000 apps.
 APPS_PER_TASK = 250
@@ -150,6 +154,7 @@ def sync(
             try_number=ti.try_number,
             confirm_seconds=confirm_seconds,
         )
+        count_polls(recorded)
         polls = [
             *finished,
             *(FinishedPoll(p.conn_id, p.outcome, p.error_info, p.error_code) for p in recorded),
@@ -166,6 +171,17 @@ def sync(
     ]
     _raise_for([poll for poll in polls if poll.outcome in FAILED or poll.conn_id in blind])
     return dict(Counter(poll.outcome for poll in polls))
+
+
+def count_polls(recorded: Sequence[Recorded]) -> None:
+    """One metric of Airflow's: the polls of this try by region and outcome.
+
+    StatsD without tags shows only their sum.
+    """
+    from airflow.sdk.observability import stats
+
+    for (region, outcome), polls in Counter((p.region or "?", p.outcome) for p in recorded).items():
+        stats.incr(POLLS, count=polls, tags={"region": region, "outcome": outcome})
 
 
 def _raise_for(failed: Sequence[Failure]) -> None:

@@ -1,0 +1,162 @@
+"""What a monitor wants to know of the record, as numbers by region and app group, never by app."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from im_attr_audit.errors import AttrAuditError
+
+#: Prometheus' naming: the prefix, base units, `_total` for what only grows.
+PREFIX = "im_attr_audit_"
+
+
+class RecordUnreadable(AttrAuditError):
+    """The record could not be read just now; the text says why, without a secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """One metric. ``samples``: the labels' values, in the order of ``labels``, and a number."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...]
+    samples: tuple[tuple[tuple[str, ...], float], ...]
+    only_grows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """Columns of the result: the labels first, then one number per metric, null where unknown."""
+
+    labels: tuple[str, ...]
+    metrics: tuple[tuple[str, str], ...]
+    sql: str
+    only_grows: bool = False
+
+
+_QUERIES = (
+    _Query(
+        ("region", "app_group"),
+        (
+            ("apps", "Apps that are polled; retired ones are left out."),
+            ("stale_apps", "Apps without a good poll for IM_ATTR_AUDIT_STALE_AFTER."),
+            ("unseen_apps", "Apps that have never had a good poll."),
+            ("oldest_knowledge_seconds", "Age of what is known of the app seen longest ago."),
+        ),
+        """
+        select region, app_group, count(*),
+               count(*) filter (where age > :stale_after),
+               count(*) filter (where last_ok_at is null),
+               extract(epoch from max(age))
+          from attr_audit.freshness group by region, app_group
+        """,
+    ),
+    _Query(
+        ("region", "outcome"),
+        (("apps_by_last_outcome", "Apps by the outcome of their newest poll."),),
+        """
+        select region, last_outcome, count(*)
+          from attr_audit.freshness where last_outcome is not null group by region, last_outcome
+        """,
+    ),
+    _Query(
+        ("region", "outcome"),
+        (
+            ("polls_last_hour", "Polls requested within the last hour."),
+            ("poll_seconds_last_hour", "Seconds that these polls took, together."),
+        ),
+        """
+        select coalesce(region, '?'), outcome, count(*),
+               extract(epoch from sum(responded_at - requested_at))
+          from attr_audit.poll
+         where requested_at > now() - interval '1 hour'
+           and requested_at <= now() + interval '1 minute'
+         group by 1, 2
+        """,
+    ),
+    _Query(
+        ("region",),
+        (("changes_total", "Changes on record, baselines left out."),),
+        """
+        select a.region, count(c.change_id)
+          from (select distinct region from attr_audit.app) a
+          left join attr_audit.change c on c.region = a.region and not c.is_baseline
+         group by a.region
+        """,
+        only_grows=True,
+    ),
+    _Query(
+        ("app_group",),
+        (("drift_slots", "Slots on whose name the apps of a group disagree."),),
+        """
+        select g.app_group, count(d.slot)
+          from (select distinct app_group from attr_audit.app where retired_at is null) g
+          left join attr_audit.drift d using (app_group)
+         group by g.app_group
+        """,
+    ),
+    _Query(
+        (),
+        (
+            ("unsent_alerts", "Alerts that no messenger has taken yet."),
+            ("oldest_unsent_alert_seconds", "Age of the oldest of them; 0 where there is none."),
+        ),
+        """
+        select count(*), coalesce(extract(epoch from now() - min(created_at)), 0)
+          from attr_audit.notification where sent_at is null
+        """,
+    ),
+    _Query(
+        (),
+        (("last_poll_seconds", "Seconds since the newest poll of any app was recorded."),),
+        """
+        select extract(epoch from now() - max(last_polled_at))
+          from attr_audit.app where last_polled_at <= now() + interval '1 minute'
+        """,
+    ),
+)
+
+
+def read_gauges(engine: Engine, stale_after: timedelta) -> list[Gauge]:
+    """Every metric, all of one moment. Raises RecordUnreadable: half of them is none."""
+    gauges: list[Gauge] = []
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("set transaction isolation level repeatable read read only"))
+            for query in _QUERIES:
+                rows = connection.execute(text(query.sql), _bound(query, stale_after)).all()
+                gauges += _read(query, rows)
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None)
+        raise RecordUnreadable(
+            f"The record cannot be read ({type(cause or error).__name__}). Check that Postgres is "
+            "up, and that the schema is migrated."
+        ) from None
+    return gauges
+
+
+def _bound(query: _Query, stale_after: timedelta) -> dict[str, Any]:
+    return {"stale_after": stale_after} if ":stale_after" in query.sql else {}
+
+
+def _read(query: _Query, rows: Any) -> Iterator[Gauge]:
+    first = len(query.labels)
+    for number, (name, explained) in enumerate(query.metrics):
+        yield Gauge(
+            PREFIX + name,
+            explained,
+            query.labels,
+            tuple(
+                (tuple(row[:first]), float(row[first + number]))
+                for row in rows
+                if row[first + number] is not None
+            ),
+            query.only_grows,
+        )

@@ -1,7 +1,8 @@
-"""Writes the generated parts of docs/data-model.md: `python -m tests.data_model`.
+"""Writes the generated parts of docs/data-model.md and docs/bi.md: `python -m tests.data_model`.
 
 Tables come from the migrated database's own comments, outputs from the real psql as the reader, in
-the scripted week of tests/story.py. A test does the same and compares.
+the scripted week of tests/story.py and the scripted quarter of tests/quarter.py. Tests do the same
+and compare.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from pathlib import Path
 from launch.postgres import THROWAWAY, EmbeddedPostgres
 from tests import story
 from tests.psql import QUERIES, psql
+from tests.quarter import quarter
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "data-model.md"
+BI_PAGE = PAGE.with_name("bi.md")
+QUESTIONS = sorted((QUERIES.parent / "questions").glob("*.sql"))
 COMMAND = "python -m tests.data_model"
 
 #: The end of the scripted week plays the part of now; every query in the order of the page.
@@ -88,6 +92,18 @@ class Page:
         """Every query with its question and its output."""
         return "\n\n".join(self._query(name, variables) for name, variables in SHOWN.items())
 
+    def questions(self, _: str) -> str:
+        """Every question with its query and the output."""
+        return "\n\n".join(map(self._question, QUESTIONS))
+
+    def _question(self, file: Path) -> str:
+        question, query = file.read_text(encoding="utf-8").strip().split("\n", 1)
+        return (
+            f"### {int(file.stem[:2])}. {question.removeprefix('-- ')}\n\n"
+            f"```sql\n{query}\n```\n\n```text\n{self._printed(query)}\n```\n\n"
+            f"[{file.name}](../sql/questions/{file.name})"
+        )
+
     def _query(self, name: str, variables: dict[str, str]) -> str:
         script = (QUERIES / f"{name}.sql").read_text(encoding="utf-8")
         question = script.splitlines()[0].removeprefix("-- ")
@@ -158,7 +174,7 @@ def _shell(value: str) -> str:
 
 
 def main() -> None:
-    """Write the page."""
+    """Write the pages."""
     from im_attr_audit.record.migrate import migrate
 
     with tempfile.TemporaryDirectory(prefix="im-attr-audit-docs-") as directory:
@@ -169,9 +185,10 @@ def main() -> None:
             migrate(server.url("migrated"))
             for role in ("attr_audit_owner", "attr_audit_writer", "attr_audit_reader"):
                 server.ensure_role(role)
-            week = story.week(server, "migrated")
-            page = PAGE.read_text(encoding="utf-8")
-            PAGE.write_text(Page(server, week).regenerate(page), encoding="utf-8")
+            for path, tell in ((PAGE, story.week), (BI_PAGE, quarter)):
+                page = path.read_text(encoding="utf-8")
+                written = Page(server, tell(server, "migrated")).regenerate(page)
+                path.write_text(written, encoding="utf-8")
         finally:
             server.destroy()
 

@@ -1,0 +1,7 @@
+-- How many changes did each group have in each month, with the groups as they were then?
+select date_trunc('month', seen_at at time zone 'UTC')::date as month, app_group, count(*) as changes,
+       count(distinct (region, sdk_app_id)) as apps
+  from attr_audit.changes
+ where seen_at >= '2026-04-01Z' and seen_at < '2026-07-01Z'
+ group by 1, 2
+ order by 1, 2;

@@ -41,6 +41,9 @@ FACTOR, ALLOWANCE_MS = 1.5, 15.0
 
 #: What the API may cost beyond its SQL, and what is measured: name -> address.
 QUESTIONS = {
+    "overview": "overview",
+    "names": "names",
+    "search by a rare name": "search?name=needle",
     "now": "now",
     "setup": "setup",
     "changes, newest": "changes",
@@ -50,8 +53,10 @@ QUESTIONS = {
     "changes by a rare name": "changes?name=needle",
     "change": "change?region=frankfurt&sdk_app_id={app}&seq=100",
     "run": "run?run={run}",
-    "timeline, 30 days, 12 apps": "timeline",
+    "timeline, 30 days, 12 apps": "timeline?lanes=all",
     "timeline, an app": "timeline?app=frankfurt/{app}",
+    "changes, counted": "changes/count?group=group+7",
+    "attest, a month": "attest?group=group+7",
     "as of": "as-of?at={month_ago}",
     "as of, half a year ago": "as-of?at={half_year_ago}",
     "as of, compared": "as-of?at={month_ago}&compare={half_year_ago}",
@@ -269,23 +274,46 @@ def _script(name: str, texts: Mapping[str, str]) -> str:
         }
 
     all_apps = ("apps", {"stale_after": hour, "retired": True})
+    names = [(each, {"app_group": None}) for each in ("slot_names", "slot_missing")]
     as_of = [("names_as_of", {"at": each}) for each in at]
     timeline = [
         all_apps,
-        ("lane_changes", {**window, "slot": None, "at_most": queries.MAX_LANE_CHANGES + 1}),
+        (
+            "lane_changes",
+            {
+                **window,
+                "slot": None,
+                "baselines": True,
+                "at_most": queries.MAX_LANE_CHANGES + 1,
+            },
+        ),
         ("open_spans", {**window, "slot": None}),
         ("failed_polls", {**window, "at_most": queries.MAX_FAILED_POLLS + 1}),
         ("gaps", {**window, "longer_than": hour}),
+        ("slot_names", {"app_group": None}),
     ]
     half_a_year_ago = filters.page_key(until - timedelta(days=180), 1)
     asked: dict[str, list[tuple[str, Any]]] = {
-        "now": [all_apps, ("current", {}), ("drift", {})],
+        "overview": [
+            ("health", {"stale_after": hour}),
+            *names,
+            ("unreadable", {}),
+            ("recent_changes", {"period": timedelta(days=7), "at_most": 6}),
+        ],
+        "names": [all_apps, *names],
+        "search by a rare name": [
+            (each, {"name": "%needle%", "app_group": None, "at_most": 501})
+            for each in ("name_uses", "name_spans")
+        ],
+        "now": [all_apps, ("current", {"app_group": None, "slot": None}), ("drift", {})],
         "setup": [all_apps, ("unreadable", {})],
         "changes, newest": [changes()],
         "changes, a page deep": [changes(before=half_a_year_ago)],
         "changes of an app": [changes(app="frankfurt/1004")],
         "changes of a group, one kind": [changes(group="group 7", kind="removed")],
         "changes by a rare name": [changes(name="needle")],
+        "changes, counted": [("change_count", {**changes(group="group 7")[1], "at_most": 10_001})],
+        "attest, a month": [("attest", {"since": at[0], "until": until, "app_group": "group 7"})],
         "change": [("change", {"region": "frankfurt", "sdk_app_id": 1004, "seq": 100})],
         "run": [("run_polls", {"dag_run_id": texts["run"]})],
         "timeline, 30 days, 12 apps": timeline,
@@ -342,7 +370,7 @@ def _first_views(airflow: Airflow, token: str) -> dict[str, tuple[float, float]]
         browser = playwright.chromium.launch(
             executable_path=chromium.find(), args=list(chromium.ARGUMENTS)
         )
-        for view in ("", "timeline", "changes", "as-of", "health"):
+        for view in ("", "names", "timeline", "changes", "as-of", "attest", "health"):
             cold: list[float] = []
             warm: list[float] = []
             for _ in range(5):
@@ -353,7 +381,7 @@ def _first_views(airflow: Airflow, token: str) -> dict[str, tuple[float, float]]
                     page.goto(f"/im-attr-audit/{view}", wait_until="commit")
                     times.append(float(page.evaluate(DRAWN)))
                 context.close()
-            views[view or "now"] = (statistics.median(cold), statistics.median(warm))
+            views[view or "overview"] = (statistics.median(cold), statistics.median(warm))
         browser.close()
     return views
 

@@ -300,6 +300,119 @@ def test_a_part_of_a_name_is_found_as_it_is_written(audit_db: AuditDb, client: T
         assert [change["new_name"] for change in changes] == found
 
 
+def test_a_slot_has_a_usual_name_and_every_other_one_with_its_apps(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    for number, names in enumerate(({0: "sex", 1: "city"}, {0: "sex", 1: "City"}, {0: "sex"}), 1):
+        poll(audit_db, names, 600 - number, sdk_app_id=number)
+    poll(audit_db, {0: "sex", 1: "city"}, 500, sdk_app_id=4)
+    poll(audit_db, {0: "sex"}, 60, sdk_app_id=4)
+    refused = polled(at=now(audit_db), sdk_app_id=5, failure=Rejected("no", http_status=200))
+    record_polls(audit_db.writer, [refused], dag_run_id="r", try_number=1)
+    [group] = client.get("/api/names").json()["groups"]
+    assert (group["apps"], group["known"]) == (5, 4)
+    whole, parted = group["slots"]
+    assert (whole["usual"]["name"], whole["usual"]["apps"], whole["others"]) == ("sex", 4, [])
+    assert whole["newest_change_at"] is None, "a baseline is not a change"
+    said = {each["name"]: each["apps"] for each in [parted["usual"], *parted["others"]]}
+    assert said == {None: 2, "City": 1, "city": 1}
+    removal = client.get("/api/changes?kind=removed").json()["changes"][0]
+    assert parted["newest_change_at"] == removal["seen_at"]
+
+
+def test_a_name_that_as_many_apps_have_as_have_none_is_the_usual_one(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    poll(audit_db, {0: "sex"}, 60)
+    poll(audit_db, {}, 60, sdk_app_id=2)
+    [slot] = client.get("/api/names").json()["groups"][0]["slots"]
+    assert (slot["usual"]["name"], slot["others"][0]["name"]) == ("sex", None)
+
+
+def test_the_overview_puts_apps_with_one_cause_together(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    poll(audit_db, {0: "sex"}, 60)
+    for number in (2, 3):
+        poll(audit_db, {0: "sex"}, 9000 + number, sdk_app_id=number, app_group=f"g{number}")
+        refused = polled(
+            at=now(audit_db) - timedelta(seconds=50), sdk_app_id=number, app_group=f"g{number}",
+            failure=Rejected("no", http_status=200, error_code=70009),
+        )  # fmt: skip
+        record_polls(audit_db.writer, [refused], dag_run_id="r", try_number=1)
+    said = client.get("/api/overview").json()
+    [cause] = said["stale"]
+    assert (cause["apps"], cause["app_groups"], cause["error_code"]) == (2, ["g2", "g3"], 70009)
+    assert [app["sdk_app_id"] for app in cause["some"]] == [3, 2], "the longest not seen first"
+    assert "Check the connection's password" in cause["advice"]
+    assert (said["failing"], said["drift"], said["unreadable"]) == ([], [], [])
+
+
+def test_a_change_says_what_it_looks_like_and_where_the_chain_ends(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    poll(audit_db, {0: "city"}, 600)
+    poll(audit_db, {0: "City"}, 60)
+    first = client.get("/api/change?region=frankfurt&sdk_app_id=1400000001&seq=1").json()
+    assert (first["lookalike"], first["verdict"], first["head_seq"]) == (None, None, 2)
+    listed = client.get("/api/changes").json()["changes"]
+    assert [each["lookalike"] for each in listed] == ["case", None]
+    assert client.get("/api/changes/count?kind=renamed").json() == {"changes": 1, "more": False}
+
+
+def test_a_timeline_has_only_the_apps_that_changed_unless_asked(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    for number in (1, 2):
+        poll(audit_db, {0: "city", 1: "sex"}, 600, sdk_app_id=number)
+    poll(audit_db, {0: "town", 1: "sex"}, 60, sdk_app_id=2)
+
+    def apps(**asked: str) -> list[int]:
+        answer = client.get("/api/timeline", params=asked).json()
+        return [app["sdk_app_id"] for app in answer["apps"]]
+
+    assert apps() == apps(slot="0") == [2]
+    assert apps(lanes="all") == [1, 2]
+    assert apps(slot="1") == []
+    assert apps(slot="1", lanes="all") == [1, 2]
+    assert apps(app="frankfurt/1") == [1], "an app that is asked for is shown"
+
+
+def test_a_period_is_attested_by_the_function_of_the_record(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    poll(audit_db, {0: "city"}, 600)
+    poll(audit_db, {0: "town"}, 60)
+    at = now(audit_db)
+    asked = {
+        "since": (at - timedelta(seconds=300)).isoformat(),
+        "until": (at - timedelta(seconds=30)).isoformat(),
+        "group": "default",
+    }
+    [app] = client.get("/api/attest", params=asked).json()["apps"]
+    assert (app["verdict"], app["changes"], app["head_seq"]) == ("changed", 1, 2)
+    month = client.get("/api/attest").json()
+    begin, end = (datetime.fromisoformat(month[key]) for key in ("since", "until"))
+    assert (begin.day, end.day, (end - timedelta(days=1)).month) == (1, 1, begin.month)
+    assert client.get("/api/attest", params={**asked, "group": "other"}).json()["apps"] == []
+    turned = {"since": asked["until"], "until": asked["since"]}
+    assert client.get("/api/attest", params=turned).status_code == 422
+
+
+def test_a_search_by_name_gives_its_present_and_its_past(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    poll(audit_db, {0: "city", 1: "100%"}, 600)
+    poll(audit_db, {0: "town", 1: "100%"}, 60)
+    said = client.get("/api/search", params={"name": "CIT"}).json()
+    [use], [span] = said["uses"], said["spans"]
+    assert (use["apps"], use["apps_ever"], use["gone_by"]) == (0, 1, span["valid_to"])
+    assert span["certain_to"] < span["valid_to"]
+    [found] = client.get("/api/search", params={"name": "%"}).json()["uses"]
+    assert (found["name"], found["apps"], found["gone_by"]) == ("100%", 1, None)
+    assert client.get("/api/search", params={"name": ""}).status_code == 422
+
+
 # The last but one is a full-width sign, which some spreadsheets take for the plain one.
 FORMULAS = ("=1+1", "+1", "-1", "@a", "\ta", "\ra", " =1", "'quoted", 'a"b,c', "\uff1d1", "plain")
 
@@ -308,9 +421,12 @@ def test_a_csv_is_safe_in_a_spreadsheet_and_whole(audit_db: AuditDb, client: Tes
     names = dict(enumerate(FORMULAS))
     poll(audit_db, names, 60)
     answer = client.get("/api/changes/download")
-    assert 'filename="attribute-name-changes.csv"' in answer.headers["content-disposition"]
-    note, *rows = list(csv.reader(io.StringIO(answer.text.lstrip("\ufeff"), newline="")))
-    assert "not for verification" in note[0]
+    assert (
+        'filename="attribute-name-changes-for-reading.csv"' in answer.headers["content-disposition"]
+    )
+    assert "not for verification" in answer.headers["x-im-attr-audit-note"]
+    rows = list(csv.reader(io.StringIO(answer.text.lstrip("\ufeff"), newline="")))
+    assert rows[0][0] == "seen_at", "valid CSV from the first line"
     written = {int(row[6]): row[9] for row in rows[1:]}
     for slot, name in names.items():
         assert written[slot] in (name, f"'{name}")
@@ -325,7 +441,7 @@ def test_a_long_download_is_streamed_whole(audit_db: AuditDb, client: TestClient
     kept = client.get("/api/changes/download?format=json").json()["changes"]
     assert len(kept) == 1600
     assert [change["seq"] for change in kept] == list(range(1600, 0, -1))
-    assert client.get("/api/changes/download").text.count("\n") == 1602
+    assert client.get("/api/changes/download").text.count("\n") == 1601
 
 
 def test_hostile_names_come_as_they_are(audit_db: AuditDb, client: TestClient) -> None:
@@ -398,7 +514,7 @@ def test_files_outside_the_static_folder_cannot_be_had(client: TestClient) -> No
 
 def test_no_page_has_script_or_style_in_line(client: TestClient) -> None:
     for view in shell.VIEWS:
-        page = client.get("/" if view == "now" else f"/{view}")
+        page = client.get("/" if view == shell.FIRST_VIEW else f"/{view}")
         assert page.status_code == 200
         assert "<script>" not in page.text
         assert "style=" not in page.text

@@ -81,7 +81,7 @@ def test_the_scan_knows_every_parameter() -> None:
 
 @pytest.mark.parametrize("path", sorted({path for path, _ in addresses()}))
 def test_no_value_of_any_parameter_ends_in_a_server_error(audit_db: AuditDb, path: str) -> None:
-    needed = {"region": "a", "sdk_app_id": "1", "seq": "1", "run": "r"}
+    needed = {"region": "a", "sdk_app_id": "1", "seq": "1", "run": "r", "name": "n"}
     mine = [parameter for each, parameter in addresses() if each == path]
     client = TestClient(application(Connection(audit_db)), raise_server_exceptions=False)
     asked = 0

@@ -49,7 +49,8 @@ def test_every_statement_of_the_page_is_a_file_that_the_page_runs(
     monkeypatch.setattr(queries, "statement", noted)
     with TestClient(application(Connection(audit_db))) as client:
         for address in (
-            "healthz", "api/now", "api/setup", "api/changes", "api/changes/download",
+            "healthz", "api/overview", "api/names", "api/search?name=s", "api/now", "api/setup",
+            "api/changes", "api/changes/download", "api/changes/count", "api/attest",
             "api/change?region=frankfurt&sdk_app_id=1&seq=1", "api/run?run=run-60", "api/timeline",
             "api/as-of", "api/health", "api/verification",
         ):  # fmt: skip

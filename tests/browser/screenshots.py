@@ -39,23 +39,26 @@ def _views(staged: Stage, browser: Browser, theme: str) -> None:
     later = staged.runs["renamed_again"].removeprefix("manual__").replace("+00:00", "Z")
     page = _open(staged, browser, theme, 1280)
     for name, address in {
-        "now": "",
+        "overview": "",
+        "names": "names",
+        "matrix": "names?group=shop&matrix=yes",
         "timeline": "timeline?group=shop",
         "changes": "changes",
         "as-of": f"as-of?at={later}",
         "compare": f"as-of?at={start}&compare={later}",
+        "attest": f"attest?group=shop&since={start}&until={later}",
         "health": "health",
     }.items():
         page.goto(PAGE + address)
         _shoot(page, name, theme)
     page.goto(f"{PAGE}changes?app=frankfurt/20900004&seq=6")
-    page.wait_for_selector("dialog dl")
+    page.wait_for_selector(".change dl")
     _shoot(page, "change", theme)
     page.context.close()
 
-    narrow = _open(staged, browser, theme, 360)
+    narrow = _open(staged, browser, theme, 390)
     narrow.goto(PAGE)
-    _shoot(narrow, "now-360", theme)
+    _shoot(narrow, "overview-390", theme)
     narrow.context.close()
 
     inside = _open(staged, browser, theme, 1440, "admin")
@@ -88,7 +91,7 @@ def _shoot(page: Page, name: str, theme: str) -> None:
         page.wait_for_selector("[data-chain]")
     page.wait_for_load_state("networkidle")
     page.evaluate("document.fonts.ready")
-    whole = name in ("now", "timeline", "health", "now-360")
+    whole = name in ("overview", "names", "timeline", "health", "overview-390")
     page.screenshot(path=IMAGES / f"{name}-{theme}.png", full_page=whole)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
-from im_attr_audit.page import models
+from im_attr_audit.page import models, models_timeline
 from playwright.sync_api import Browser, Frame, Page, expect
 from pydantic import BaseModel
 
@@ -22,18 +22,34 @@ from tests.browser.story import APPS, HOSTILE
 
 PAGE = "/im-attr-audit/"
 VIEWS = {
-    "": "Now",
+    "": "Overview",
+    "names": "Names",
     "timeline": "Timeline",
     "changes": "Changes",
     "as-of": "As of",
+    "attest": "Attest",
     "health": "Health",
 }
+#: States of a view that look unlike the view itself.
+STATES = (
+    "names?group=shop&matrix=yes",
+    "names?q=city",
+    "as-of?compare=2026-01-01T00:00:00Z&all=yes",
+)
 MODELS: dict[str, type[BaseModel]] = {
+    "overview": models.Overview,
+    "names": models.Names,
+    "names?group=shop": models.Names,
+    "search?name=city": models.NameUses,
     "now": models.Now,
+    "now?group=shop&slot=2": models.Now,
     "setup": models.Setup,
     "changes": models.Changes,
     "run?run=x": models.Run,
-    "timeline": models.Timeline,
+    "changes/count": models.ChangeCount,
+    "attest": models.Attest,
+    "timeline": models_timeline.Timeline,
+    "timeline?lanes=all&slot=2": models_timeline.Timeline,
     "as-of": models.AsOf,
     "as-of?compare=2026-01-01T00:00:00Z": models.AsOf,
     "health": models.Health,
@@ -147,7 +163,7 @@ def test_under_the_simple_auth_manager_and_below_a_path_it_is_guarded_and_shown_
         page = context.new_page()
         page.goto(f"{airflow.address}/plugin/attribute-names")
         frame = frame_of(page)
-        expect(frame.get_by_role("region", name="Names of shop")).to_be_visible()
+        expect(frame.get_by_role("heading", name="Changes of the last 7 days")).to_be_visible()
         frame.get_by_role("link", name="Changes", exact=True).click()
         expect(frame_of(page).locator("tbody tr").first).to_be_visible()
         page.goto(f"{airflow.address}{PAGE}changes")
@@ -162,53 +178,113 @@ def test_under_the_simple_auth_manager_and_below_a_path_it_is_guarded_and_shown_
 # What the views show ---------------------------------------------------------------------------
 
 
-def test_now_shows_names_drift_and_staleness(story: Stage, open_page: OpenPage) -> None:
+def test_the_overview_says_what_needs_somebody(story: Stage, open_page: OpenPage) -> None:
     page = ready(open_page(PAGE))
-    shop = page.get_by_role("region", name="Names of shop").get_by_role("table")
-    heads = shop.get_by_role("columnheader").all_inner_texts()
-    assert [head.split()[0] for head in heads] == list(APPS)
-    stale = shop.get_by_role("columnheader", name="silicon_valley")
-    expect(stale).to_contain_text("stale: seen 5 h ago")
-    tier = shop.get_by_role("row", name=re.compile("Slot 2"))
-    expect(tier.get_by_role("cell").nth(3)).to_contain_text("Loyalty tier 2")
-    expect(tier.get_by_role("cell").nth(3)).to_contain_text("drift")
-    expect(tier.get_by_role("cell").nth(3)).to_contain_text(re.compile(r"set .* to "))
-    expect(tier.get_by_role("cell").nth(4)).to_contain_text("as of 5 h ago")
-    expect(tier.get_by_role("cell").nth(1)).not_to_contain_text("drift")
-    expect(page.get_by_text("3 slots with drift")).to_be_visible()
-    expect(
-        page.get_by_text("Slot 4: no name in 4 apps; language in singapore, seoul")
-    ).to_be_visible()
-    at = tier.locator("time").first
+    expect(page.locator("[data-state=needs]")).to_contain_text(
+        "1 of 8 apps is stale, 3 slots drift."
+    )
+    needs = page.get_by_role("list", name="What needs attention").get_by_role("listitem")
+    expect(needs).to_have_count(4)
+    expect(needs.first).to_contain_text("silicon_valley/1721900005")
+    expect(needs.first).to_contain_text("last seen")
+    expect(needs.first).to_contain_text("Check the connection's password")
+    expect(needs.nth(2)).to_contain_text("Loyalty tier 2 in frankfurt/20900004")
+    at = needs.first.locator("time").first
     assert re.fullmatch(
         r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)? UTC", at.get_attribute("title") or ""
     )
+    newest = page.get_by_role("table", name="Newest changes").locator("tbody tr").first
+    expect(newest).to_contain_text("Loyalty tier 2")
 
 
-def test_the_timeline_draws_lanes_changes_gaps_and_failures(
+def test_names_has_a_row_for_each_slot_and_opens_the_apps_that_differ(
+    story: Stage, open_page: OpenPage
+) -> None:
+    page = ready(open_page(f"{PAGE}names"))
+    tier = page.get_by_role("row", name=re.compile("Slot 2 .*Membership level"))
+    expect(tier).to_contain_text("4 of 6")
+    expect(tier).to_contain_text("Loyalty tier 2 in frankfurt/20900004")
+    expect(page.get_by_role("row", name=re.compile("Slot 4 "))).to_contain_text(
+        "language in 2 apps"
+    )
+    tier.get_by_role("link", name="Slot 2 of shop").click()
+    page.wait_for_url(f"**{PAGE}names?group=shop&slot=2")
+    rows = ready(page).locator("tbody tr")
+    expect(rows).to_have_count(2)
+    expect(rows.filter(has_text="frankfurt/20900004")).to_contain_text(re.compile(r"set .* to "))
+    page.goto(f"{PAGE}names?group=shop&matrix=yes")
+    matrix = ready(page).get_by_role("table", name="Names of all apps of shop")
+    assert matrix.get_by_role("row").count() == 1 + len(APPS)
+    expect(matrix.get_by_role("row", name=re.compile("silicon_valley"))).to_contain_text("stale")
+    odd = matrix.get_by_role("link", name="drift: Loyalty tier 2")
+    odd.focus()
+    expect(page.get_by_role("tooltip")).to_contain_text("Usual in this slot: Membership level")
+    page.keyboard.press("ArrowLeft")
+    expect(page.get_by_role("tooltip")).to_contain_text("frankfurt/20900004, slot 1: city")
+
+
+def test_a_search_finds_who_has_a_name_since_when_and_until_when(
+    story: Stage, open_page: OpenPage
+) -> None:
+    page = ready(open_page(f"{PAGE}names"))
+    page.get_by_label("Find a name").fill("CITY")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**{PAGE}names?q=CITY")
+    uses = ready(page).get_by_role("table", name="Where the name is used")
+    expect(uses.locator("tbody tr").first).to_contain_text("5 of 6")
+    table = page.get_by_role("table", name="Who has it, since when, until when")
+    spans = table.locator("tbody tr")
+    gone = spans.filter(has_text="jakarta/20900006").filter(has_text="between")
+    expect(gone).to_have_count(1)
+    expect(spans.filter(has_text="silicon_valley")).to_contain_text("still so, last seen 5 h ago")
+
+
+def test_the_timeline_draws_the_lanes_that_changed_with_gaps_and_failures(
     story: Stage, open_page: OpenPage
 ) -> None:
     page = ready(open_page(f"{PAGE}timeline?group=shop"))
     page.wait_for_selector(".timeline[data-drawn]")
-    assert page.locator(".vis-labelset .vis-label").count() == 6 + 26
-    assert page.locator(".vis-item.failed").count() == 8 + 7
-    assert page.locator(".vis-item.gap:not(.vis-background)").count() == 6 + 1 + 1
-    mark = page.get_by_role("button", name=re.compile(
-        "frankfurt.20900004 slot 2 renamed: Loyalty tier to Loyalty tier 2"))  # fmt: skip
-    mark.click()
-    dialog = page.get_by_role("dialog", name="Change 6 of frankfurt/20900004")
-    for text in ("Loyalty tier 2", "Not before", "Seen at", story.runs["renamed_again"]):
-        expect(dialog).to_contain_text(text)
-    assert re.search(r"\b[0-9a-f]{64}\b", dialog.inner_text())
-    page.keyboard.press("Escape")
-    expect(dialog).to_have_count(0)
-    before = page.locator(".vis-item.span").first.bounding_box()
+    lanes = page.locator(".lane:not(.head)")
+    expect(lanes).to_have_count(5 + 5)
+    expect(lanes.first).to_contain_text("china/1400900001")
+    crosses = page.locator(".lane .failed")
+    assert (
+        sum(int(each) for each in crosses.evaluate_all("all => all.map(e => e.dataset.polls)")) == 8
+    )
+    assert page.locator(".lane.polls .gap").count() == 5 + 1
+    expect(page.locator(".legend")).to_contain_text("Loyalty tier 2")
+    page.goto(f"{PAGE}timeline?group=shop&slot=2&lanes=all")
+    page.wait_for_selector(".timeline[data-drawn]")
+    expect(lanes).to_have_count(len(APPS))
+    before = page.locator(".timeline").get_attribute("data-from")
     page.get_by_role("button", name="Zoom in").click()
     page.get_by_role("button", name="Earlier").click()
-    page.wait_for_function(
-        "before => document.querySelector('.vis-item.span').getBoundingClientRect().x != before",
-        arg=before and before["x"],
+    assert page.locator(".timeline").get_attribute("data-from") != before
+    page.reload()
+    page.wait_for_selector(".timeline[data-drawn]")
+    page.get_by_role("link", name=re.compile(
+        "frankfurt.20900004 slot 2 renamed: Loyalty tier to Loyalty tier 2")).click()  # fmt: skip
+    page.wait_for_url("**/changes?app=frankfurt%2F20900004&seq=6")
+    change = ready(page).get_by_role("region", name="Change 6 of frankfurt/20900004")
+    for text in ("Loyalty tier", "Not before", "Seen at", story.runs["renamed_again"]):
+        expect(change).to_contain_text(text)
+    expect(change.locator("mark")).to_have_text("␣2")
+    assert re.search(r"\b[0-9a-f]{64}\b", change.inner_text())
+    page.get_by_role("link", name="Previous in the chain").click()
+    expect(ready(page).get_by_role("heading", level=2)).to_have_text(
+        "Change 5 of frankfurt/20900004"
     )
+
+
+def test_a_period_is_attested_app_by_app(story: Stage, open_page: OpenPage) -> None:
+    since, until = (story.runs[event].removeprefix("manual__") for event in ("added", "back"))
+    page = ready(open_page(f"{PAGE}attest?group=shop&since={quote(since)}&until={quote(until)}"))
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(len(APPS))
+    expect(rows.filter(has_text="frankfurt")).to_contain_text("unchanged")
+    expect(rows.filter(has_text="singapore")).to_contain_text("changed")
+    assert re.search(r"[0-9a-f]{64}", rows.first.inner_text())
+    expect(page.get_by_label("The query")).to_contain_text("attr_audit.attest('20")
 
 
 def test_changes_are_filtered_paged_and_addressed(story: Stage, open_page: OpenPage) -> None:
@@ -227,7 +303,7 @@ def test_changes_are_filtered_paged_and_addressed(story: Stage, open_page: OpenP
     page.go_back()
     expect(ready(page).locator("tbody tr")).to_have_count(36)
     page.goto(f"{PAGE}changes?app=frankfurt/20900004&seq=6")
-    expect(page.get_by_role("dialog")).to_contain_text("Loyalty tier 2")
+    expect(ready(page).locator(".change")).to_contain_text("Loyalty tier␣2")
 
 
 def test_pages_by_key_give_every_change_once(story: Stage) -> None:
@@ -249,11 +325,12 @@ def test_a_download_holds_exactly_what_is_filtered(story: Stage, open_page: Open
     for kind in ("CSV", "JSON"):
         with page.expect_download() as waiting:
             page.get_by_role("link", name=kind).click()
+        assert waiting.value.suggested_filename.startswith("attribute-name-changes-for-reading.")
         text = waiting.value.path().read_text(encoding="utf-8-sig")
-        assert "not for verification" in text
         if kind == "CSV":
-            rows = list(csv.DictReader(io.StringIO(text.split("\n", 1)[1])))
+            rows = list(csv.DictReader(io.StringIO(text)))
         else:
+            assert "not for verification" in text
             rows = json.loads(text)["changes"]
         assert len(rows) == 24
         assert {row["kind"] for row in rows} == {"baseline"}
@@ -267,9 +344,9 @@ def test_as_of_shows_what_was_and_how_certain(story: Stage, open_page: OpenPage)
         return quote((instant + timedelta(minutes=minutes)).isoformat())
 
     page = ready(open_page(f"{PAGE}as-of?at={at('renamed', 60)}"))
-    tier = page.get_by_role("region", name=re.compile("Names of shop")).get_by_role(
-        "row", name=re.compile("Slot 2"))  # fmt: skip
-    expect(tier.get_by_role("cell").nth(3)).to_have_text("Loyalty tier")
+    table = page.get_by_role("region", name=re.compile("Names of shop"))
+    frankfurt = table.get_by_role("row", name=re.compile("frankfurt"))
+    expect(frankfurt.get_by_role("cell").nth(2)).to_contain_text("Loyalty tier")
     page.goto(f"{PAGE}as-of?at={at('renamed', -5)}")
     expect(ready(page).locator("td.unsure")).to_have_count(1)
     expect(page.locator("td.unsure")).to_contain_text("Membership level")
@@ -344,7 +421,7 @@ def test_it_is_a_tab_of_the_dag_and_of_a_run(story: Stage, open_page: OpenPage) 
     )  # fmt: skip
     page = open_page("/dags/im_attr_name_audit", "admin", quiet=False)
     page.get_by_role("link", name="Attribute names").click()
-    expect(frame_of(page).get_by_role("heading", name="Now")).to_be_visible()
+    expect(frame_of(page).get_by_role("heading", name="Overview")).to_be_visible()
     page.goto(f"/dags/im_attr_name_audit/runs/{quote(run_id, safe='')}")
     page.get_by_role("link", name="Attribute names").click()
     frame = frame_of(page)
@@ -374,7 +451,15 @@ def test_the_theme_follows_airflow_live(story: Stage, open_page: OpenPage) -> No
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("view", [*VIEWS, "as-of?compare=2026-01-01T00:00:00Z&all=yes"])
+@pytest.mark.parametrize(
+    "view",
+    [
+        *VIEWS,
+        "names?group=shop&matrix=yes",
+        "names?q=city",
+        "as-of?compare=2026-01-01T00:00:00Z&all=yes",
+    ],
+)
 def test_axe_finds_nothing(story: Stage, open_page: OpenPage, view: str, theme: str) -> None:
     page = ready(open_page(f"{PAGE}{view}", theme=theme))
     if view == "timeline":
@@ -403,23 +488,20 @@ def test_the_keyboard_alone_is_enough(story: Stage, open_page: OpenPage) -> None
     page = ready(open_page(f"{PAGE}changes"))
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
-    for _ in range(2):
+    for _ in range(3):
         page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Timeline")).to_be_focused()
     page.keyboard.press("Enter")
     page.wait_for_selector(".timeline[data-drawn]")
-    mark = page.get_by_role("button", name=re.compile("Loyalty tier to Loyalty tier 2"))
+    page.get_by_role("region", name=re.compile("Timeline")).focus()
+    from_ = page.locator(".timeline").get_attribute("data-from")
+    page.keyboard.press("ArrowLeft")
+    assert page.locator(".timeline").get_attribute("data-from") != from_
+    page.keyboard.press("ArrowRight")
+    mark = page.get_by_role("link", name=re.compile("Loyalty tier to Loyalty tier 2"))
     mark.focus()
     page.keyboard.press("Enter")
-    expect(page.get_by_role("dialog")).to_contain_text("Loyalty tier 2")
-    page.keyboard.press("Escape")
-    expect(mark).to_be_focused()
-    left = page.locator(".vis-item.span").first.bounding_box()
-    page.keyboard.press("ArrowLeft")
-    page.wait_for_function(
-        "before => document.querySelector('.vis-item.span').getBoundingClientRect().x != before",
-        arg=left and left["x"],
-    )
+    expect(page.locator(".change")).to_contain_text("Loyalty tier␣2")
 
 
 def test_hostile_names_stay_inert_and_readable(staged: Stage, open_page: OpenPage) -> None:
@@ -433,12 +515,12 @@ def test_hostile_names_stay_inert_and_readable(staged: Stage, open_page: OpenPag
         assert page.evaluate("window.owned === undefined"), view
         assert page.locator("#content script, #content img").count() == 0, view
         assert page.locator("#content i, #content b").count() == 0, view
-        if view in ("", "changes"):
+        if view in ("names", "changes"):
             for name in (HOSTILE[0], HOSTILE[1], HOSTILE[2], HOSTILE[4], HOSTILE[8]):
                 expect(page.locator("#content")).to_contain_text(str(name))
             for sign in ("U+202E", "(empty)", "␣", "U+200B", "U+0009", "U+001B"):
                 expect(page.locator("#content")).to_contain_text(sign)
-        if view != "health":
+        if view not in ("", "health", "timeline"):
             expect(page.locator("#content")).to_contain_text("<i>group</i>")
     with page.expect_download() as waiting:
         page.goto(f"{PAGE}changes")

@@ -25,7 +25,7 @@ from im_attr_audit.page.models import Problem
 from im_attr_audit.page.reader import CannotRead, Reader, connection_from_airflow
 from im_attr_audit.page.routes import api
 from im_attr_audit.page.services import Services, ServicesOf
-from im_attr_audit.page.shell import VIEWS, shell, static_files, static_version
+from im_attr_audit.page.shell import FIRST_VIEW, VIEWS, shell, static_files, static_version
 from im_attr_audit.settings import CONN_IDS, DAG_ID, BadSetting, parse_conn_ids
 
 _HEADERS = {
@@ -91,7 +91,9 @@ def make_app(
     guarded.include_router(api(), prefix="/api")
     guarded.add_api_route("/static/{version}/{path:path}", _static, methods=["GET"])
     for view in VIEWS:
-        guarded.add_api_route("/" if view == "now" else f"/{view}", _page(view), methods=["GET"])
+        guarded.add_api_route(
+            "/" if view == FIRST_VIEW else f"/{view}", _page(view), methods=["GET"]
+        )
     app.add_api_route("/healthz", _healthz, methods=["GET"], response_class=PlainTextResponse)
     app.include_router(guarded)
     app.add_middleware(_WithHeaders)
@@ -144,7 +146,7 @@ async def _bad_setting(_: Request, error: Exception) -> Response:
 async def _refused(request: Request, refusal: Exception) -> Response:
     assert isinstance(refusal, StarletteHTTPException)  # noqa: S101 - registered for it alone
     mounted = request.scope.get("root_path", "")
-    view = request.url.path.removeprefix(mounted).strip("/") or "now"
+    view = request.url.path.removeprefix(mounted).strip("/") or FIRST_VIEW
     if refusal.status_code == 401 and view in VIEWS and request.method == "GET":
         # A shared link leads through Airflow's login and back.
         root = mounted.rpartition("/")[0]

@@ -63,7 +63,9 @@ class Downloads:
             media_type="text/csv; charset=utf-8" if asked.format == "csv" else "application/json",
             headers={
                 "Content-Disposition": "attachment; "
-                f'filename="attribute-name-changes.{asked.format}"',
+                f'filename="attribute-name-changes-for-reading.{asked.format}"',
+                # Not in the file: it is valid CSV from its first byte.
+                "X-Im-Attr-Audit-Note": _CAUTION,
             },
         )
 
@@ -128,7 +130,6 @@ def _as_csv(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     writer = csv.writer(buffer)
     # The byte order mark is what makes spreadsheets read UTF-8.
     buffer.write("\ufeff")
-    writer.writerow([_CAUTION])
     writer.writerow(_COLUMNS)
     for row in rows:
         writer.writerow([_spreadsheet_safe(_plain(row[column])) for column in _COLUMNS])

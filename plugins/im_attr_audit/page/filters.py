@@ -61,6 +61,34 @@ class Filters(BaseModel):
         return key
 
 
+def _like(part: str) -> str:
+    """The pattern of texts that contain this part, as it is written."""
+    escaped = part.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+    return f"%{escaped}%"
+
+
+class GroupFilter(BaseModel):
+    """One app group, or all."""
+
+    group: Text | None = None
+
+
+class NowFilter(GroupFilter):
+    """One app group and one slot, or all."""
+
+    slot: SlotNumber | None = None
+
+
+class NameSearch(GroupFilter):
+    """Which names: those that contain a text, whatever its case."""
+
+    name: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\x00]*$")]
+
+    @property
+    def pattern(self) -> str:
+        return _like(self.name)
+
+
 class ChangeFilters(Filters):
     """Which changes."""
 
@@ -71,17 +99,13 @@ class ChangeFilters(Filters):
     def parameters(self) -> dict[str, Any]:
         """The filters as the parameters of ``sql/changes.sql``."""
         key = self.app_key
-        pattern = None
-        if self.name:
-            escaped = self.name.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
-            pattern = f"%{escaped}%"
         return {
             "region": key.region if key else self.region or None,
             "app_group": self.group or None,
             "sdk_app_id": key.sdk_app_id if key else None,
             "slot": self.slot,
             "kind": self.kind,
-            "name": pattern,
+            "name": _like(self.name) if self.name else None,
             "since": self.since,
             "until": self.until,
             "dag_run_id": self.run or None,
@@ -102,9 +126,18 @@ class ChangeDownload(ChangeFilters):
 
 
 class TimelineWindow(Filters):
-    """One window of the timeline; ``after`` is the app before the first one shown."""
+    """One window of the timeline; ``after`` is the app before the first one shown, ``lanes``:
+    only apps that changed in it, or all."""
 
     after: App | None = None
+    lanes: Literal["changed", "all"] = "changed"
+
+
+class Period(GroupFilter):
+    """A period of time, and one app group or all."""
+
+    since: Time | None = None
+    until: Time | None = None
 
 
 class Instants(BaseModel):

@@ -65,6 +65,134 @@ class Now(BaseModel):
     groups: list[Group]
 
 
+class AppAddress(BaseModel):
+    region: str
+    sdk_app_id: int
+
+
+class Variant(BaseModel):
+    """A name of a slot (null: no name) with the number of its apps and the first few of them."""
+
+    name: str | None
+    apps: int
+    some: list[AppAddress]
+
+
+class SlotNames(BaseModel):
+    """A slot over its group's apps that had a good poll: the name of most apps, and the others."""
+
+    slot: int
+    usual: Variant
+    others: list[Variant]
+    apps: int
+    newest_change_at: datetime | None
+
+
+class GroupNames(BaseModel):
+    """``known``: how many of its apps had a good poll."""
+
+    app_group: str
+    apps: int
+    known: int
+    stale: int
+    slots: list[SlotNames]
+
+
+class Names(BaseModel):
+    """The names as last known by group and slot, without retired apps."""
+
+    at: datetime
+    stale_after_seconds: int
+    groups: list[GroupNames]
+
+
+class NameUse(BaseModel):
+    """A slot of a group in which a name is used by ``apps`` or was used: until ``gone_by``."""
+
+    app_group: str
+    slot: int
+    name: str
+    apps: int
+    apps_ever: int
+    seen_from: datetime
+    gone_by: datetime | None
+
+
+class NameSpan(BaseModel):
+    """It began from ``possible_from`` to ``valid_from``, and ended from ``certain_to`` to
+    ``valid_to``; ``valid_to`` null: it is still so as far as known."""
+
+    region: str
+    sdk_app_id: int
+    app_group: str
+    slot: int
+    name: str
+    attr_type: int | None
+    possible_from: datetime | None
+    valid_from: datetime
+    certain_to: datetime | None
+    valid_to: datetime | None
+    retired: bool
+
+
+class NameUses(BaseModel):
+    """Who has a name, where, since when, until when."""
+
+    at: datetime
+    uses: list[NameUse]
+    more_uses: bool
+    spans: list[NameSpan]
+    more_spans: bool
+
+
+class Cause(BaseModel):
+    """Apps whose newest poll had one cause; ``since``: the oldest last good poll of them, or the
+    first poll of an app that was never seen."""
+
+    app_groups: list[str]
+    outcome: str
+    error_code: int | None
+    advice: str | None
+    apps: int
+    some: list[AppAddress]
+    since: datetime
+    never_seen: int
+
+
+class Drift(SlotNames):
+    app_group: str
+
+
+class RecentChange(BaseModel):
+    seen_at: datetime
+    not_before: datetime | None
+    app_group: str
+    region: str
+    sdk_app_id: int
+    slot: int
+    kind: Kind
+    old_name: str | None
+    new_name: str | None
+    lookalike: str | None
+    seq: int
+
+
+class Overview(BaseModel):
+    """What needs somebody. ``seen_at``: since then every app that is not stale had a good poll."""
+
+    at: datetime
+    stale_after_seconds: int
+    apps: int
+    groups: int
+    seen_at: datetime | None
+    stale: list[Cause]
+    failing: list[Cause]
+    unreadable: list[Unreadable]
+    drift: list[Drift]
+    changes: list[RecentChange]
+    more_changes: bool
+
+
 class Unreadable(BaseModel):
     """A misconfigured connection that does not name its app; nothing was sent."""
 
@@ -99,6 +227,17 @@ class Change(BaseModel):
     recorded_at: datetime
     dag_run_id: str | None
     row_hash: str
+    lookalike: str | None
+    moved_from_slot: int | None
+    declared: bool | None
+    verdict: str | None
+
+
+class ChangeCount(BaseModel):
+    """How many changes match; ``more``: it was counted only so far."""
+
+    changes: int
+    more: bool
 
 
 class Changes(BaseModel):
@@ -119,6 +258,35 @@ class ChangeDetail(Change):
     reads: int | None
     vendor_date: datetime | None
     conn_id: str | None
+    head_seq: int
+    reviewer: str | None
+    ticket: str | None
+    reviewed_at: datetime | None
+
+
+class Attested(BaseModel):
+    """An app in a period, as the function ``attest`` has it."""
+
+    app_group: str
+    region: str
+    sdk_app_id: int
+    polls_good: int
+    polls_failed: int
+    changes: int
+    source_changes: int
+    longest_gap_seconds: float
+    first_good_at: datetime | None
+    last_good_at: datetime | None
+    head_seq: int | None
+    head_hash: str | None
+    verdict: str
+
+
+class Attest(BaseModel):
+    at: datetime
+    since: datetime
+    until: datetime
+    apps: list[Attested]
 
 
 class RunPoll(BaseModel):
@@ -141,68 +309,6 @@ class Run(BaseModel):
     dag_run_id: str
     at: datetime
     polls: list[RunPoll]
-
-
-class LaneSpan(BaseModel):
-    """A time in which a slot had a name: first seen at ``seen_from``, last seen at ``seen_to``."""
-
-    region: str
-    sdk_app_id: int
-    slot: int
-    name: str
-    attr_type: int | None
-    seen_from: datetime
-    seen_to: datetime
-
-
-class LaneChange(BaseModel):
-    """A change to draw: it happened between ``not_before`` and ``seen_at``."""
-
-    region: str
-    sdk_app_id: int
-    seq: int
-    slot: int
-    kind: Kind
-    old_name: str | None
-    new_name: str | None
-    not_before: datetime | None
-    seen_at: datetime
-
-
-class FailedPoll(BaseModel):
-    region: str
-    sdk_app_id: int
-    at: datetime
-    outcome: Outcome
-    error_code: int | None
-    error_info: str | None
-
-
-class Gap(BaseModel):
-    """No good poll in this time, and it is longer than the limit."""
-
-    region: str
-    sdk_app_id: int
-    gap_from: datetime
-    gap_to: datetime
-
-
-class Timeline(BaseModel):
-    """One window of time of some apps. Where there was too much, ``drawn_from`` is the time from
-    which it is complete, and ``more`` is the key of the next apps."""
-
-    at: datetime
-    window_from: datetime
-    window_to: datetime
-    stale_after_seconds: int
-    apps: list[AppRef]
-    more: str | None
-    spans: list[LaneSpan]
-    changes: list[LaneChange]
-    drawn_from: datetime | None
-    failed: list[FailedPoll]
-    failed_from: datetime | None
-    gaps: list[Gap]
 
 
 class CellThen(BaseModel):

@@ -25,6 +25,9 @@ STATEMENTS = Path(__file__).parent / "sql"
 MAX_LANE_CHANGES = 400
 MAX_FAILED_POLLS = 400
 
+#: What ``change_marks`` says of a change.
+MARKS = ("lookalike", "moved_from_slot", "declared", "verdict", "reviewer", "ticket", "reviewed_at")
+
 #: Which outcomes are good and which have failed: the table's, in every statement that asks.
 OUTCOMES: Mapping[str, Any] = {
     "good": sorted(outcomes.GOOD),
@@ -66,6 +69,20 @@ def read_now(connection: Connection) -> datetime:
 def read_apps(connection: Connection, stale_after: timedelta, *, retired: bool) -> Rows:
     """All apps, without the retired ones unless asked for."""
     return read(connection, "apps", stale_after=stale_after, retired=retired)
+
+
+def read_marks(connection: Connection, changes: Rows) -> Rows:
+    """For each change, in order: whether it is a look-alike, moved, declared and reviewed."""
+    apps = [AppKey(row["region"], row["sdk_app_id"]) for row in changes]
+    seqs = [row["seq"] for row in changes]
+    found = {
+        (row.pop("region"), row.pop("sdk_app_id"), row.pop("seq")): row
+        for row in read(connection, "change_marks", **arrays(apps), seqs=seqs)
+    }
+    # A baseline has none.
+    return [
+        found.get((*app, seq)) or dict.fromkeys(MARKS) for app, seq in zip(apps, seqs, strict=True)
+    ]
 
 
 def stream_changes(connection: Connection, filters: Mapping[str, Any]) -> Iterator[Row]:

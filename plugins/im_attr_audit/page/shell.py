@@ -11,12 +11,15 @@ from pathlib import Path
 
 STATIC = Path(__file__).parent / "static"
 
-#: The page's addresses: view -> title.
+#: The page's addresses: view -> title. The first one is the page's own address.
+FIRST_VIEW = "overview"
 VIEWS: Mapping[str, str] = {
-    "now": "Now",
+    "overview": "Overview",
+    "names": "Names",
     "timeline": "Timeline",
     "changes": "Changes",
     "as-of": "As of",
+    "attest": "Attest",
     "health": "Health",
 }
 
@@ -51,17 +54,11 @@ def shell(view: str) -> str:
     base = f"static/{static_version()}"
     current = ' aria-current="page"'
     links = "".join(
-        f'<li><a href="{"./" if name == "now" else name}"{current if name == view else ""}>'
+        f'<li><a href="{"./" if name == FIRST_VIEW else name}"{current if name == view else ""}>'
         f"{html.escape(title)}</a></li>"
         for name, title in VIEWS.items()
     )
     title = VIEWS[view]
-    extra = (
-        f'<link rel="stylesheet" href="{base}/vendor/vis-timeline.css">'
-        f'<link rel="modulepreload" href="{base}/vendor/vis-timeline.mjs">'
-        if view == "timeline"
-        else ""
-    )
     return f"""<!doctype html>
 <html lang="en" data-theme="light">
 <head>
@@ -70,7 +67,7 @@ def shell(view: str) -> str:
 <title>{title} - Attribute names</title>
 <link rel="icon" href="{base}/icon.svg" type="image/svg+xml">
 <script src="{base}/theme.js"></script>
-{extra}<link rel="stylesheet" href="{base}/page.css">
+<link rel="stylesheet" href="{base}/page.css">
 <link rel="modulepreload" href="{base}/page.js">
 <script type="module" src="{base}/{view}.js"></script>
 </head>

@@ -12,6 +12,7 @@ from im_attr_audit.page import models, queries
 from im_attr_audit.page.advice import advice
 from im_attr_audit.page.filters import (
     ChangeDownload,
+    ChangeFilters,
     ChangePage,
     OneChange,
     OneRun,
@@ -23,6 +24,11 @@ from im_attr_audit.page.threads import ViewRoute
 
 router = APIRouter(route_class=ViewRoute)
 
+#: More than so many changes are not counted: it would take as long as reading them.
+COUNTED = 10_000
+#: What a list shows of the marks of a change.
+_LISTED = ("lookalike", "moved_from_slot", "declared", "verdict")
+
 
 @router.get("/changes", response_model=models.Changes)
 def changes(reader: ReaderOf, asked: Annotated[ChangePage, Query()]) -> Response:
@@ -32,11 +38,26 @@ def changes(reader: ReaderOf, asked: Annotated[ChangePage, Query()]) -> Response
     with reader.transaction() as connection:
         at = queries.read_now(connection)
         rows = queries.read(connection, "changes", **parameters, at_most=asked.limit + 1)
-    shown = [models.Change.model_construct(**row) for row in rows[: asked.limit]]
+        marks = queries.read_marks(connection, rows[: asked.limit])
+    shown = [
+        models.Change.model_construct(**row, **{name: mark[name] for name in _LISTED})
+        for row, mark in zip(rows, marks, strict=False)
+    ]
     following = None
     if len(rows) > asked.limit:
         following = page_key(shown[-1].seen_at, shown[-1].change_id)
     return as_json(models.Changes.model_construct(at=at, changes=shown, before=following))
+
+
+@router.get("/changes/count", response_model=models.ChangeCount)
+def count(reader: ReaderOf, asked: Annotated[ChangeFilters, Query()]) -> Response:
+    """How many changes match the filters."""
+    with reader.transaction() as connection:
+        row = queries.read_one(
+            connection, "change_count", **asked.parameters(), at_most=COUNTED + 1
+        )
+    found = row["changes"] if row else 0
+    return as_json(models.ChangeCount(changes=min(found, COUNTED), more=found > COUNTED))
 
 
 @router.get("/changes/download", response_class=StreamingResponse)
@@ -50,9 +71,10 @@ def change(reader: ReaderOf, asked: Annotated[OneChange, Query()]) -> Response:
     """One change with everything known about how it was seen."""
     with reader.transaction() as connection:
         row = queries.read_one(connection, "change", **asked.model_dump())
-    if row is None:
-        raise HTTPException(404, "There is no such change.")
-    return as_json(models.ChangeDetail(**row))
+        if row is None:
+            raise HTTPException(404, "There is no such change.")
+        [mark] = queries.read_marks(connection, [row])
+    return as_json(models.ChangeDetail(**row, **mark))
 
 
 @router.get("/run", response_model=models.Run)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from im_attr_audit.apps import AppKey
 from im_attr_audit.page import models, queries
+from im_attr_audit.page.filters import NowFilter
 from im_attr_audit.page.services import (
     ReaderOf,
     ServicesOf,
@@ -26,15 +27,18 @@ router = APIRouter(route_class=ViewRoute)
 
 
 @router.get("/now", response_model=models.Now)
-def now(reader: ReaderOf, limit: StaleAfter) -> Response:
+def now(reader: ReaderOf, limit: StaleAfter, asked: Annotated[NowFilter, Query()]) -> Response:
     """The names as last known, without retired apps."""
+    group = asked.group or None
     with reader.transaction() as connection:
         at = queries.read_now(connection)
         apps = sorted(queries.read_apps(connection, limit, retired=False), key=region_order)
+        if group is not None:
+            apps = [app for app in apps if app["app_group"] == group]
         cells: dict[AppKey, dict[int, dict[str, Any]]] = defaultdict(dict)
         # Plain values, as model Cell has them: a model for each would cost as much as the SQL.
         for region, number, slot, name, attr_type, not_before, seen_at in queries.read_plain(
-            connection, "current"
+            connection, "current", app_group=group, slot=asked.slot
         ):
             cells[AppKey(region, number)][slot] = {
                 "name": name,

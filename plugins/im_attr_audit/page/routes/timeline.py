@@ -9,7 +9,8 @@ from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import Response
 from sqlalchemy import Connection
 
-from im_attr_audit.page import models, queries
+from im_attr_audit.page import models_timeline as models
+from im_attr_audit.page import queries
 from im_attr_audit.page.filters import TimelineWindow
 from im_attr_audit.page.queries import Row, Rows
 from im_attr_audit.page.services import (
@@ -24,7 +25,8 @@ from im_attr_audit.page.threads import ViewRoute
 
 router = APIRouter(route_class=ViewRoute)
 
-APPS_IN_A_TIMELINE = 12
+#: With a lane for each slot; and with a lane for each slot that changed, or for one slot.
+APPS_IN_A_TIMELINE, APPS_OF_FEW_LANES = 12, 40
 
 
 @router.get("/timeline", response_model=models.Timeline)
@@ -35,12 +37,19 @@ def timeline(
     with reader.transaction() as connection:
         at = queries.read_now(connection)
         apps = sorted(queries.read_apps(connection, limit, retired=True), key=region_order)
-        chosen, more = _choose(apps, asked)
+        matching = _matching(apps, asked)
         window_to = asked.until or at
-        window_from = asked.since or _begin_of_window(window_to, chosen)
+        window_from = asked.since or _begin_of_window(window_to, matching)
         if window_from >= window_to:
             raise HTTPException(422, "The time must begin before it ends.")
-        lanes = _read_lanes(connection, chosen, asked.slot, window_from, window_to, limit)
+        if asked.lanes == "changed" and not asked.app:
+            window = {"window_from": window_from, "window_to": window_to, "slot": asked.slot}
+            rows = queries.read(connection, "changed_apps", **window)
+            changed = {key_of(row) for row in rows}
+            matching = [app for app in matching if key_of(app) in changed]
+        chosen, more = _page(matching, asked)
+        lanes = _read_lanes(connection, chosen, asked, (window_from, window_to), limit)
+        usual = _usual_names(connection, chosen)
     return as_json(
         models.Timeline.model_construct(
             at=at,
@@ -49,14 +58,27 @@ def timeline(
             stale_after_seconds=int(limit.total_seconds()),
             apps=app_refs(chosen),
             more=more,
+            usual=usual,
             **lanes,
         )
     )
 
 
-def _choose(apps: Rows, asked: TimelineWindow) -> tuple[Rows, str | None]:
-    """The apps of one timeline, and the address of the app after which the next ones come."""
-    chosen = [
+def _usual_names(connection: Connection, apps: Rows) -> Rows:
+    """The name that most apps of a group have in a slot; no name where none is as frequent."""
+    groups = {app["app_group"] for app in apps}
+    only = next(iter(groups)) if len(groups) == 1 else None
+    found: dict[tuple[str, int], Row] = {}
+    for row in queries.read(connection, "slot_names", app_group=only):
+        if row["app_group"] in groups:
+            found.setdefault((row["app_group"], row["slot"]), row)
+    return [{"app_group": group, "slot": slot, "name": row["name"]}
+            for (group, slot), row in found.items()]  # fmt: skip
+
+
+def _matching(apps: Rows, asked: TimelineWindow) -> Rows:
+    """The apps that match the filters."""
+    return [
         app
         for app in apps
         if (not asked.region or app["region"] == asked.region)
@@ -64,12 +86,19 @@ def _choose(apps: Rows, asked: TimelineWindow) -> tuple[Rows, str | None]:
         and (not asked.app or key_of(app).address == asked.app)
         and (not app["retired"] or asked.app)
     ]
+
+
+def _page(chosen: Rows, asked: TimelineWindow) -> tuple[Rows, str | None]:
+    """The apps of one timeline, and the address of the app after which the next ones come."""
+    at_most = APPS_IN_A_TIMELINE
+    if asked.lanes == "changed" or asked.slot is not None:
+        at_most = APPS_OF_FEW_LANES
     addresses = [key_of(app).address for app in chosen]
     if asked.after in addresses:
         chosen = chosen[addresses.index(asked.after) + 1 :]
-    if len(chosen) <= APPS_IN_A_TIMELINE:
+    if len(chosen) <= at_most:
         return chosen, None
-    chosen = chosen[:APPS_IN_A_TIMELINE]
+    chosen = chosen[:at_most]
     return chosen, key_of(chosen[-1]).address
 
 
@@ -84,12 +113,13 @@ def _begin_of_window(window_to: datetime, apps: Rows) -> datetime:
 def _read_lanes(
     connection: Connection,
     apps: Rows,
-    slot: int | None,
-    window_from: datetime,
-    window_to: datetime,
+    asked: TimelineWindow,
+    bounds: tuple[datetime, datetime],
     limit: timedelta,
 ) -> dict[str, Any]:
     """Everything that is drawn in the window, as the answer names it."""
+    slot = asked.slot
+    window_from, window_to = bounds
     window: dict[str, Any] = {
         **queries.arrays([key_of(app) for app in apps]),
         "window_from": window_from,
@@ -102,6 +132,7 @@ def _read_lanes(
             "lane_changes",
             **window,
             slot=slot,
+            baselines=asked.lanes == "all",
             at_most=queries.MAX_LANE_CHANGES + 1,
         ),
         "seen_at",

@@ -1,5 +1,6 @@
 // As of: the names at an instant, with the uncertain ones marked; or two instants side by side.
-import { appName, ask, field, filterForm, h, here, longTime, nameOf, nothingYet, notice, query, run, show, tableFrame, timeInput, when } from "./page.js";
+import { appName, appOf, ask, choice, field, filterForm, h, here, longTime, nameOf, nothingYet, notice, query, run, show, timeInput, when } from "./page.js";
+import { bigTable } from "./big-table.js";
 
 run(async () => {
   const then = await ask("as-of", { at: query.get("at"), compare: query.get("compare") });
@@ -7,44 +8,68 @@ run(async () => {
   const empty = await nothingYet(apps);
   if (empty) return show(empty);
   const all = query.get("all") === "yes";
+  // Of many apps one group at a time: every group of a large audit would be thousands of cells.
+  const wanted = query.get("group");
+  const many = then.groups.reduce((sum, group) => sum + group.apps.length * group.slots.length, 0) > 600;
+  const groups = then.groups.filter((group, at) => (wanted ? group.app_group === wanted : !many || query.get("compare") || at === 0));
   const form = filterForm([
     field("Instant", timeInput("at", query.get("at") ?? then.at)),
     field("Compare with", timeInput("compare", query.get("compare"))),
+    field("App group", choice("group", [["", many ? "the first" : "all"], ...then.groups.map((group) => group.app_group)], wanted)),
   ], "Instants");
-  const seen = then.groups.some((group) => group.slots.length);
+  const seen = groups.some((group) => group.slots.length);
   show(form,
     then.at > then.now ? notice("info", "That instant is in the future.", "The names are those known now; none of them is certain.") : null,
     !seen ? notice("info", "Nothing was known at that instant.", "It is before the first good poll of every app. Choose a later one.", { "data-empty": "before" })
-      : then.compared_with ? comparison(then, all) : then.groups.filter((group) => group.slots.length).map((group) => matrix(group, then.at)),
+      : then.compared_with ? comparison({ ...then, groups }, all) : groups.filter((group) => group.slots.length).map((group) => matrix(group, then.at)),
     seen ? legend() : null);
 });
 
-function state(cell) {
+function state(cell, said) {
+  const mark = cell.certain || said ? null : [" ", unsure()];
   if (!cell.known) return h("span", { class: "none" }, "not known yet");
-  if (cell.name === null) return h("span", {}, h("span", { class: "none" }, cell.certain ? "no name" : "perhaps no name"), cell.certain ? null : [" ", unsure()]);
-  return h("span", {}, nameOf(cell.name, cell.attr_type), cell.certain ? null : [" ", unsure()]);
+  if (cell.name === null) return h("span", {}, h("span", { class: "none" }, cell.certain ? "no name" : "perhaps no name"), mark);
+  return h("span", {}, nameOf(cell.name, cell.attr_type), mark);
 }
 
 function unsure() {
   return h("span", { class: "badge unsure" }, h("span", { "aria-hidden": "true" }, "? "), "not certain");
 }
 
-function cellOf(cell) {
-  return h("td", { class: `${cell.certain ? "" : "unsure"} ${cell.known ? "" : "unknown"}` }, state(cell));
+function cellOf(cell, { said = false, odd = false } = {}) {
+  return h("td", { class: `${cell.certain ? "" : "unsure"} ${cell.known ? "" : "unknown"} ${odd ? "odd" : ""}` },
+    odd ? h("span", { class: "unseen" }, "drift: ") : null, state(cell, said));
 }
 
+/** A row for each app; "not certain" once where it holds for the whole row. */
 function matrix(group, at) {
-  const wide = group.apps.length > 8;
   const id = `group-${group.app_group}`;
-  const appHead = (app, scope) => h("th", { scope }, h("bdi", {}, app.region), h("span", { class: "since" }, app.sdk_app_id), app.retired ? h("span", { class: "since" }, "retired since") : null);
-  const table = wide
-    ? [h("thead", {}, h("tr", {}, h("td", {}), group.slots.map((slot) => h("th", { scope: "col", class: "slot" }, `Slot ${slot.slot}`)))),
-      h("tbody", {}, group.apps.map((app, which) => h("tr", {}, appHead(app, "row"), group.slots.map((slot) => cellOf(slot.cells[which])))))]
-    : [h("thead", {}, h("tr", {}, h("td", {}), group.apps.map((app) => appHead(app, "col")))),
-      h("tbody", {}, group.slots.map((slot) => h("tr", {}, h("th", { scope: "row", class: "slot" }, `Slot ${slot.slot}`), slot.cells.map(cellOf))))];
+  const label = `Names of ${group.app_group} at ${longTime(at)}`;
+  const usual = group.slots.map(usualOf);
+  const frame = bigTable({
+    label,
+    className: "matrix",
+    head: [h("th", { scope: "col" }, "App"), ...group.slots.map((slot) => h("th", { scope: "col" }, `Slot ${slot.slot}`))],
+    widths: ["18rem", ...group.slots.map(() => "12rem")],
+    count: group.apps.length,
+    row: (which) => {
+      const app = group.apps[which];
+      const cells = group.slots.map((slot) => slot.cells[which]);
+      const whole = cells.length > 1 && cells.every((cell) => cell.known && !cell.certain);
+      return h("tr", {},
+        h("th", { scope: "row" }, appOf(app), whole ? [" ", unsure()] : null, app.retired ? h("span", { class: "since" }, " retired since") : null),
+        cells.map((cell, slot) => cellOf(cell, { said: whole, odd: cell.known && cell.name !== usual[slot] })));
+    },
+  });
   return h("section", { "aria-labelledby": id },
-    h("h2", { id }, h("bdi", {}, group.app_group), h("small", {}, " at ", when(at, { seconds: true }))),
-    tableFrame(`Names of ${group.app_group} at ${longTime(at)}`, h("table", { class: "matrix" }, h("caption", { class: "unseen" }, `Names of ${group.app_group} at ${longTime(at)}`), table)));
+    h("h2", { id }, h("bdi", {}, group.app_group), h("small", {}, " at ", when(at, { seconds: true }))), frame);
+}
+
+/** The name that most apps had; of two with as many, one that is a name. */
+function usualOf(slot) {
+  const counts = new Map();
+  for (const cell of slot.cells) if (cell.known) counts.set(cell.name, (counts.get(cell.name) ?? 0) + 1);
+  return [...counts].sort((a, b) => b[1] - a[1] || (a[0] === null) - (b[0] === null))[0]?.[0] ?? null;
 }
 
 function differs(a, b) {
@@ -61,27 +86,31 @@ function comparison(then, all) {
         const isDifferent = differs(a, b);
         if (!isDifferent) same += 1;
         if (!isDifferent && !all) return;
-        rows.push(h("tr", {},
-          h("td", {}, h("bdi", {}, group.app_group)),
-          h("td", {}, h("bdi", {}, app.region), h("span", { class: "since" }, app.sdk_app_id)),
-          h("td", { class: "number" }, slot.slot),
-          cellOf(a), cellOf(b),
-          h("td", {}, isDifferent
-            ? h("a", { class: "badge odd", href: `changes?app=${encodeURIComponent(appName(app))}&slot=${slot.slot}` }, h("span", { "aria-hidden": "true" }, "≠ "), "differs")
-            : h("span", { class: "none" }, "same"))));
+        rows.push({ group, app, slot, a, b, isDifferent });
       });
     }
   }
   const toggle = h("a", { href: here({ all: all ? null : "yes" }) }, all ? "Show only the differences" : `Show also the ${same} that are the same`);
   return [
     h("p", { class: "pager" }, h("span", {}, `${rows.length - (all ? same : 0)} differ, ${same} are the same.`), same || all ? toggle : null),
-    rows.length ? tableFrame("Comparison of two instants", h("table", { class: "list" },
-      h("caption", { class: "unseen" }, "Comparison of two instants"),
-      h("thead", {}, h("tr", {}, ["Group", "App", "Slot"].map((title) => h("th", { scope: "col" }, title)),
-        h("th", { scope: "col" }, when(then.at, { seconds: true })), h("th", { scope: "col" }, when(then.compared_with, { seconds: true })), h("th", { scope: "col" }, "Difference"))),
-      h("tbody", {}, rows)))
+    rows.length ? bigTable({
+      label: "Comparison of two instants",
+      head: [...["App group", "App", "Slot"].map((title) => h("th", { scope: "col" }, title)), h("th", { scope: "col" }, when(then.at, { seconds: true })),
+        h("th", { scope: "col" }, when(then.compared_with, { seconds: true })), h("th", { scope: "col" }, "Difference")],
+      widths: ["10rem", "16rem", "5rem", "16rem", "16rem", "9rem"],
+      count: rows.length,
+      row: (at) => comparedRow(rows[at]),
+    })
       : notice("good", "The names at both instants are the same.", null, { "data-empty": "same" }),
   ];
+}
+
+function comparedRow({ group, app, slot, a, b, isDifferent }) {
+  return h("tr", {},
+    h("td", {}, h("bdi", {}, group.app_group)), h("td", {}, appOf(app)), h("td", {}, slot.slot), cellOf(a), cellOf(b),
+    h("td", {}, isDifferent
+      ? h("a", { class: "badge odd", href: `changes?app=${encodeURIComponent(appName(app))}&slot=${slot.slot}` }, h("span", { "aria-hidden": "true" }, "≠ "), "differs")
+      : h("span", { class: "none" }, "same")));
 }
 
 function legend() {

@@ -1,46 +1,109 @@
 // One change in full: both names, both bounds, the run that recorded it, its place in the chain.
-import { announce, ask, h, kindOf, nameOf, runLink, when } from "./page.js";
+import { announce, appLink, appName, ask, h, kindOf, lookalikeOf, nameOf, runLink, show, textOf, when } from "./page.js";
 
-/** Open the details of a change; ``app`` is region/sdk_app_id. */
-export async function changeDialog(app, seq) {
-  const cut = app.lastIndexOf("/");
-  const opener = document.activeElement;
-  const dialog = h("dialog", { "aria-labelledby": "change-title", class: "change" },
-    h("h2", { id: "change-title" }, `Change ${seq} of ${app}`),
-    h("div", { class: "body" }, h("p", { class: "waiting" }, "Reading the record …")),
-    h("form", { method: "dialog" }, h("button", { type: "submit" }, "Close")));
-  document.body.append(dialog);
-  dialog.addEventListener("close", () => {
-    dialog.remove();
-    opener?.focus?.();
-  });
-  dialog.showModal();
-  const body = dialog.querySelector(".body");
-  try {
-    const change = await ask("change", { region: app.slice(0, cut), sdk_app_id: app.slice(cut + 1), seq });
-    body.replaceChildren(details(change, app));
-  } catch (error) {
-    body.replaceChildren(h("p", {}, error.message), h("p", {}, error.next ?? ""));
-    announce(error.message);
-  }
+/** The address of a change. */
+export function changeAddress(change) {
+  return `changes?${new URLSearchParams({ app: appName(change), seq: change.seq })}`;
 }
 
-function details(change, app) {
+/** Show a change; ``app`` is region/sdk_app_id. */
+export async function changeView(app, seq) {
+  const cut = app.lastIndexOf("/");
+  const change = await ask("change", { region: app.slice(0, cut), sdk_app_id: app.slice(cut + 1), seq });
+  const to = (number, text) => h("a", { href: changeAddress({ ...change, seq: number }) }, text);
+  document.title = `Change ${change.seq} of ${app} - Attribute names`;
+  show(h("section", { "aria-labelledby": "change", class: "change" },
+    h("h2", { id: "change" }, `Change ${change.seq} of ${app}`),
+    h("nav", { class: "pager", "aria-label": "The chain" },
+      change.seq > 1 ? to(change.seq - 1, "← Previous in the chain") : null,
+      change.seq < change.head_seq ? to(change.seq + 1, "Next in the chain →") : h("span", {}, "It is the newest change of the app."),
+      h("a", { href: `changes?${new URLSearchParams({ app, slot: change.slot })}` }, `All of slot ${change.slot}`),
+      h("a", { href: `changes?${new URLSearchParams({ app })}` }, "All of the app"),
+      h("a", { href: `timeline?${new URLSearchParams({ app, slot: change.slot })}` }, "Timeline")),
+    names(change), details(change)));
+}
+
+/** From and to; of two names the characters that differ are marked. */
+function names(change) {
+  const both = change.kind === "renamed";
+  const [from, to] = both ? difference(change.old_name, change.new_name) : [nameOf(change.old_name, change.old_type), nameOf(change.new_name, change.new_type)];
+  return h("table", { class: "list names-of-change" }, h("caption", { class: "unseen" }, "The names"),
+    h("tbody", {},
+      h("tr", {}, h("th", { scope: "row" }, "From"), h("td", {}, from)),
+      h("tr", {}, h("th", { scope: "row" }, "To"), h("td", {}, to, change.lookalike ? [" ", lookalikeOf(change.lookalike)] : null))));
+}
+
+/** Two names as elements; what is in one of them alone is marked. */
+export function difference(a, b) {
+  const [x, y] = [[...a], [...b]];
+  const inBoth = common(x, y);
+  return [marked(x, inBoth.map(([at]) => at)), marked(y, inBoth.map(([, at]) => at))];
+}
+
+function common(x, y) {
+  if (x.length * y.length > 250_000) return [];
+  const lengths = Array.from({ length: x.length + 1 }, () => new Uint16Array(y.length + 1));
+  for (let i = x.length - 1; i >= 0; i--) {
+    for (let j = y.length - 1; j >= 0; j--) {
+      lengths[i][j] = x[i] === y[j] ? lengths[i + 1][j + 1] + 1 : Math.max(lengths[i + 1][j], lengths[i][j + 1]);
+    }
+  }
+  const pairs = [];
+  for (let i = 0, j = 0; i < x.length && j < y.length;) {
+    if (x[i] === y[j]) pairs.push([i++, j++]);
+    else if (lengths[i + 1][j] >= lengths[i][j + 1]) i++;
+    else j++;
+  }
+  return pairs;
+}
+
+function marked(signs, inBoth) {
+  const kept = new Set(inBoth);
+  const element = h("bdi", { class: "name" });
+  for (let at = 0; at < signs.length;) {
+    const same = kept.has(at);
+    let end = at;
+    while (end < signs.length && kept.has(end) === same) end++;
+    const text = signs.slice(at, end).join("");
+    element.append(same ? textOf(text) : h("mark", { title: codes(text) }, textOf(text, true)));
+    at = end;
+  }
+  return signs.length ? element : nameOf("");
+}
+
+function codes(text) {
+  return [...text].slice(0, 12).map((sign) => `${sign} U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`).join("  ");
+}
+
+function details(change) {
   const rows = [
     ["What", [kindOf(change.kind), `, slot ${change.slot}`]],
-    ["From", nameOf(change.old_name, change.old_type)],
-    ["To", nameOf(change.new_name, change.new_type)],
+    ["App", [appLink(change), ", group ", h("bdi", {}, change.app_group)]],
+    ["Moved", change.moved_from_slot === null ? null : `The name left slot ${change.moved_from_slot} in the same poll.`],
+    ["Declared", change.declared === null ? null : change.declared ? "The new name is as declared then." : "The new name is not as declared then."],
+    ["Review", change.verdict ? [change.verdict === "expected" ? "expected" : "not expected", " by ", h("bdi", {}, change.reviewer), ", ", when(change.reviewed_at), change.ticket ? [", ticket ", h("bdi", {}, change.ticket)] : ""] : null],
     ["Not before", change.not_before ? when(change.not_before, { seconds: true }) : "unknown: it is part of the baseline"],
     ["Seen at", when(change.seen_at, { seconds: true })],
     ["Recorded at", when(change.recorded_at, { seconds: true })],
-    ["Run", change.dag_run_id ? runLink(change.dag_run_id) : "none"],
+    ["Run", change.dag_run_id ? runLink(change.dag_run_id, { whole: true }) : "none"],
     ["Connection", change.conn_id ? h("code", {}, change.conn_id) : h("span", { class: "none" }, "its poll has been deleted by retention")],
     ["Reads", change.reads === null ? null : `${change.reads}, in poll ${change.poll_id}`],
-    ["Place in the chain", `${change.seq}`],
-    ["Hash", h("code", { class: "whole" }, change.row_hash)],
+    ["Place in the chain", `${change.seq} of ${change.head_seq}`],
+    ["Hash", [h("code", { class: "whole" }, change.row_hash), " ", copy(change.row_hash, "hash")]],
     ["Previous hash", change.prev_hash ? h("code", { class: "whole" }, change.prev_hash) : "none: it is the first change of its app"],
     ["Answer", change.answer ? h("pre", { tabindex: "0", "aria-label": "The vendor's answer" }, change.answer) : null],
-    ["Address", h("a", { href: `changes?app=${encodeURIComponent(app)}&seq=${change.seq}` }, "link to this change")],
   ];
   return h("dl", {}, rows.filter(([, value]) => value !== null).map(([title, value]) => [h("dt", {}, title), h("dd", {}, value)]));
+}
+
+function copy(text, what) {
+  if (!navigator.clipboard) return null;
+  return h("button", { type: "button", class: "small", "aria-label": `Copy the ${what}`, onclick: async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      announce(`The ${what} is copied.`);
+    } catch {
+      announce(`The browser does not allow copying. Select the ${what} instead.`);
+    }
+  } }, "Copy");
 }

@@ -1,37 +1,50 @@
 // Changes: newest first, filtered, page by page; one of them in full; a download of the filtered changes.
-import { appName, ask, choice, field, filterForm, h, here, KINDS, kindOf, nameOf, nothingYet, notice, query, run, runLink, show, tableFrame, timeInput, when } from "./page.js";
-import { changeDialog } from "./change.js";
+import { appField, appOf, appName, ask, choice, field, filterForm, h, here, KINDS, kindOf, lookalikeOf, nameOf, nothingYet, notice, query, run, runLink, show, tableFrame, timeInput, when } from "./page.js";
+import { changeAddress, changeView } from "./change.js";
 
 const FILTERS = ["region", "group", "app", "slot", "kind", "name", "since", "until", "run"];
+const ON_A_PAGE = 50;
 
 run(async () => {
   const filter = Object.fromEntries(FILTERS.map((name) => [name, query.get(name)]));
+  if (filter.app && query.get("seq")) return changeView(filter.app, query.get("seq"));
   const [setup, page, runs] = await Promise.all([
     ask("setup"),
-    ask("changes", { ...filter, before: query.get("before") }),
+    ask("changes", { ...filter, before: query.get("before"), limit: ON_A_PAGE }),
     filter.run ? ask("run", { run: filter.run }) : null,
   ]);
   const active = FILTERS.some((name) => filter[name]);
   const empty = active ? null : await nothingYet(setup.apps);
   if (empty) return show(empty);
+  const counted = h("span", {}, `${page.changes.length} changes`);
   show(
     filter.run ? runPart(runs, filter.run) : null,
     form(filter, setup.apps),
     page.changes.length
-      ? [table(page, filter), pager(page)]
+      ? [pager(page, counted), table(page), pager(page)]
       : notice("info", filter.run ? "This run recorded no change." : active ? "No change matches this filter." : "Nothing has been recorded yet.",
         active ? h("a", { href: "changes" }, "Show all changes") : "The first good poll of an app records its names as a baseline.", { "data-empty": "no-change" }),
-    downloads(filter));
-  const opened = query.get("seq");
-  if (opened && filter.app) changeDialog(filter.app, opened);
+    page.changes.length ? downloads(filter) : null);
+  if (page.changes.length) await counting(page, filter, counted);
 });
+
+/** How many match in all; the list is shown without waiting for it. */
+async function counting(page, filter, place) {
+  if (!page.before && !query.get("before")) return;
+  try {
+    const found = await ask("changes/count", filter);
+    place.textContent = `${page.changes.length} of ${found.more ? "more than " : ""}${found.changes.toLocaleString("en")} changes`;
+  } catch {
+    // The list stands without it.
+  }
+}
 
 function form(filter, apps) {
   const of = (key) => [["", "any"], ...new Set(apps.map((app) => app[key]))];
   return filterForm([
     field("Region", choice("region", of("region"), filter.region)),
     field("App group", choice("group", of("app_group"), filter.group)),
-    field("App", choice("app", [["", "any"], ...apps.map((app) => appName(app))], filter.app)),
+    appField(apps, filter.app),
     field("Slot", h("input", { type: "number", name: "slot", min: "0", max: "999", value: filter.slot ?? "" })),
     field("Kind", choice("kind", [["", "any"], ...Object.entries(KINDS).map(([kind, [, word]]) => [kind, word])], filter.kind)),
     field("Name contains", h("input", { type: "search", name: "name", value: filter.name ?? "", autocomplete: "off" })),
@@ -41,28 +54,37 @@ function form(filter, apps) {
 }
 
 function table(page) {
-  return tableFrame("Changes, newest first", h("table", { class: "list" },
+  const cell = (title, ...children) => h("td", { "data-title": title }, ...children);
+  return tableFrame("Changes, newest first", h("table", { class: "list cards" },
     h("caption", { class: "unseen" }, "Changes, newest first"),
-    h("thead", {}, h("tr", {}, ["Seen", "App", "Slot", "Kind", "From", "To", "Run", "Hash"].map((title) => h("th", { scope: "col" }, title)))),
-    h("tbody", {}, page.changes.map((change) => h("tr", {},
-      h("td", {}, when(change.seen_at), change.not_before ? h("span", { class: "since" }, "not before ", when(change.not_before)) : h("span", { class: "since" }, "baseline")),
-      h("td", {}, h("bdi", {}, change.region), h("span", { class: "since" }, `${change.sdk_app_id}, `, h("bdi", {}, change.app_group))),
-      h("td", { class: "number" }, change.slot),
-      h("td", {}, kindOf(change.kind)),
-      h("td", {}, change.old_name === null ? h("span", { class: "none" }, "no name") : nameOf(change.old_name, change.old_type)),
-      h("td", {}, nameOf(change.new_name, change.new_type)),
-      h("td", {}, change.dag_run_id ? runLink(change.dag_run_id) : h("span", { class: "none" }, "none")),
-      h("td", {}, h("button", {
-        type: "button", class: "hash", "aria-label": `${change.row_hash.slice(0, 10)}: details of change ${change.seq} of ${appName(change)}`,
-        onclick: () => changeDialog(appName(change), change.seq),
-      }, change.row_hash.slice(0, 10))))))));
+    h("thead", {}, h("tr", {}, ["Seen", "App", "Slot", "Kind", "From", "To", "Run"].map((title) => h("th", { scope: "col" }, title)))),
+    h("tbody", {}, page.changes.map((change) => {
+      const address = changeAddress(change);
+      return h("tr", { class: "link", onclick: (event) => { if (!event.target.closest("a") && !String(getSelection())) location.assign(address); } },
+        cell("Seen", h("a", { href: address }, when(change.seen_at), h("span", { class: "unseen" }, `, change ${change.seq} of ${appName(change)}`)),
+          h("span", { class: "since" }, change.not_before ? ["not before ", when(change.not_before)] : "baseline")),
+        cell("App", appOf(change), h("span", { class: "since" }, h("bdi", {}, change.app_group))),
+        cell("Slot", change.slot),
+        cell("Kind", kindOf(change.kind), change.moved_from_slot === null ? null : h("span", { class: "since" }, `from slot ${change.moved_from_slot}`)),
+        cell("From", change.old_name === null ? h("span", { class: "none" }, "no name") : nameOf(change.old_name, change.old_type)),
+        cell("To", nameOf(change.new_name, change.new_type), change.lookalike ? [" ", lookalikeOf(change.lookalike)] : null, verdictOf(change)),
+        cell("Run", change.dag_run_id ? runLink(change.dag_run_id) : h("span", { class: "none" }, "none")));
+    }))));
 }
 
-function pager(page) {
+function verdictOf(change) {
+  if (change.verdict) {
+    const good = change.verdict === "expected";
+    return [" ", h("span", { class: `badge ${good ? "good" : "bad"}` }, good ? "✓ expected" : "✕ not expected")];
+  }
+  return change.declared === null ? null : [" ", h("span", { class: `badge ${change.declared ? "good" : "odd"}` }, change.declared ? "✓ as declared" : "≠ not as declared")];
+}
+
+function pager(page, counted = null) {
   const links = [];
   if (query.get("before")) links.push(h("a", { href: here({ before: null }) }, "Newest"));
   if (page.before) links.push(h("a", { href: here({ before: page.before }), rel: "next" }, "Older changes"));
-  return h("p", { class: "pager" }, h("span", {}, `${page.changes.length} changes`), links);
+  return counted || links.length ? h("p", { class: "pager" }, counted, links) : null;
 }
 
 function downloads(filter) {

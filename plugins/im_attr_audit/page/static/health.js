@@ -1,37 +1,66 @@
 // Health: each app's last good poll, the newest poll's outcome and what to do; the chain check.
-import { ago, appName, ask, h, nothingYet, notice, run, show, span, tableFrame, unreadableList, when } from "./page.js";
+import { ago, appLink, appName, ask, choice, count, field, filterForm, h, nothingYet, notice, query, run, show, span, unreadableList, when } from "./page.js";
+import { bigTable, tips } from "./big-table.js";
+
+const BROKEN_SHOWN = 20;
 
 run(async () => {
   const health = await ask("health");
   const empty = await nothingYet(health.apps);
   if (empty) return show(empty);
   const chain = h("div", { "aria-live": "polite" }, h("p", { class: "waiting" }, "Recomputing the chain of hashes …"));
+  const chosen = Object.fromEntries(["group", "outcome", "conn"].map((name) => [name, query.get(name)]));
+  const apps = health.apps.filter((app) => (!chosen.group || app.app_group === chosen.group)
+    && (!chosen.outcome || (chosen.outcome === "stale" ? app.stale : app.last_outcome === chosen.outcome))
+    && (!chosen.conn || app.conn_id.toLowerCase().includes(chosen.conn.toLowerCase())));
   const bad = health.apps.filter((app) => app.stale || !app.is_good);
+  const limit = `An app is stale after ${span(health.stale_after_seconds)} without a good poll.`;
   show(
-    h("section", { "aria-labelledby": "chain" }, h("h2", { id: "chain" }, "The record's chain"), chain),
     h("section", { "aria-labelledby": "apps" }, h("h2", { id: "apps" }, "Apps"),
       bad.length
-        ? notice("warning", `${bad.length} of ${health.apps.length} apps need attention.`, `An app is stale after ${span(health.stale_after_seconds)} without a good poll.`)
-        : notice("good", `All ${health.apps.length} apps are healthy.`, `An app is stale after ${span(health.stale_after_seconds)} without a good poll.`),
+        ? notice("warning", `${bad.length} of ${count(health.apps.length, "app")} ${bad.length === 1 ? "needs" : "need"} attention.`, limit)
+        : notice("good", `All ${count(health.apps.length, "app")} are healthy.`, limit),
       health.unreadable.length ? [notice("warning", "Misconfigured connections that do not name their app; nothing was sent.", "Fix them in Airflow under Admin, Connections."), unreadableList(health.unreadable)] : null,
-      tableFrame("Health of the apps", table(health))));
+      form(chosen, health.apps),
+      apps.length ? table(health, apps) : notice("info", "No app matches this filter.", h("a", { href: "health" }, "Show all apps"), { "data-empty": "no-app" })),
+    h("section", { "aria-labelledby": "chain" }, h("h2", { id: "chain" }, "The record's chain"), chain));
   await verify(chain, false);
 });
 
-function table(health) {
+function form(chosen, apps) {
+  const of = (key) => [["", "any"], ...[...new Set(apps.map((app) => app[key]))].sort()];
+  return filterForm([
+    field("App group", choice("group", of("app_group"), chosen.group)),
+    field("Newest poll", choice("outcome", [...of("last_outcome"), "stale"], chosen.outcome)),
+    field("Connection contains", h("input", { type: "search", name: "conn", value: chosen.conn ?? "", autocomplete: "off" })),
+  ], "Filter of the apps");
+}
+
+function table(health, chosen) {
   const rank = (app) => (app.stale ? 0 : app.is_good ? 2 : 1);
-  const apps = [...health.apps].sort((a, b) => rank(a) - rank(b));
-  return h("table", { class: "list health" },
-    h("caption", { class: "unseen" }, "Health of the apps, those that need attention first"),
-    h("thead", {}, h("tr", {}, ["App", "Last good poll", "Newest poll", "Failures in a row", "Polls of the last 24 hours"].map((title) => h("th", { scope: "col" }, title)))),
-    h("tbody", {}, apps.map((app) => h("tr", {},
-      h("th", { scope: "row" }, h("bdi", {}, app.region), h("span", { class: "since" }, `${app.sdk_app_id}, `, h("bdi", {}, app.app_group))),
-      h("td", {}, when(app.last_ok_at), h("span", { class: "since" }, app.last_ok_at ? ago(app.last_ok_at, health.at) : `first polled ${span(app.age_seconds)} ago`),
-        app.stale ? h("span", { class: "badge stale" }, h("span", { "aria-hidden": "true" }, "⚠ "), "stale") : null),
-      h("td", { class: "outcome" }, outcome(app), app.advice ? h("p", {}, app.advice) : null,
-        app.error_info ? h("p", { class: "since" }, h("bdi", {}, app.error_info)) : null),
-      h("td", { class: "number" }, app.consecutive_failures),
-      h("td", {}, strip(app))))));
+  const apps = [...chosen].sort((a, b) => rank(a) - rank(b));
+  const frame = bigTable({
+    label: "Health of the apps, those that need attention first",
+    className: "list health",
+    head: ["App", "Last good poll", "Newest poll", "Failures in a row", "Polls of the last 24 hours"].map((title) => h("th", { scope: "col" }, title)),
+    widths: ["26rem", "17rem", "24rem", "8rem", "24rem"],
+    count: apps.length,
+    row: (at) => row(apps[at], health),
+  });
+  tips(frame);
+  return frame;
+}
+
+function row(app, health) {
+  const advice = [app.advice, app.error_info].filter(Boolean).join("\n");
+  return h("tr", {},
+    h("th", { scope: "row" }, appLink(app), h("span", { class: "since" }, " ", h("code", {}, app.conn_id), ", ", h("bdi", {}, app.app_group))),
+    h("td", {}, when(app.last_ok_at), h("span", { class: "since" }, " ", app.last_ok_at ? ago(app.last_ok_at, health.at) : `first polled ${span(app.age_seconds)} ago`),
+      app.stale ? [" ", h("span", { class: "badge stale" }, h("span", { "aria-hidden": "true" }, "⚠ "), "stale")] : null),
+    h("td", { class: "outcome", "data-tip": advice || null }, outcome(app), app.advice ? h("p", {}, app.advice) : null,
+      app.error_info ? h("p", { class: "since" }, h("bdi", {}, app.error_info)) : null),
+    h("td", {}, app.consecutive_failures),
+    h("td", {}, strip(app)));
 }
 
 function outcome(app) {
@@ -78,7 +107,8 @@ async function verify(place, again) {
       result.ok
         ? notice("good", "Every chain holds.", how, { "data-chain": "ok" })
         : notice("error", `${result.broken.length} chains are broken: the record was altered.`,
-          h("span", {}, how, "First bad rows: ", result.broken.map((each) => `${each.region}/${each.sdk_app_id} at ${each.first_bad_seq}`).join(", "), ". Compare with a backup and with im-attr-audit verify."), { "data-chain": "broken" }),
+          h("span", {}, how, "First bad rows: ", result.broken.slice(0, BROKEN_SHOWN).map((each) => `${each.region}/${each.sdk_app_id} at ${each.first_bad_seq}`).join(", "),
+            result.broken.length > BROKEN_SHOWN ? ` and ${count(result.broken.length - BROKEN_SHOWN, "more chain")}` : "", ". Compare with a backup and with im-attr-audit verify."), { "data-chain": "broken" }),
       checkAgain,
       h("p", { class: "since" }, "A consistent rewrite, a cut tail or a dropped app is found by im-attr-audit verify against chain heads that are stored separately."));
   } catch (error) {

@@ -125,8 +125,19 @@ export function dagLink(...children) {
   return airflowLink(`dags/${DAG}`, ...children);
 }
 
-export function runLink(runId) {
-  return airflowLink(`dags/${DAG}/runs/${encodeURIComponent(runId)}`, h("bdi", {}, runId));
+/** A run, in short unless asked for the whole id: how it began, and for when. */
+export function runLink(runId, { whole = false } = {}) {
+  const link = airflowLink(`dags/${DAG}/runs/${encodeURIComponent(runId)}`, h("bdi", {}, whole ? runId : shortRun(runId)),
+    whole ? null : h("span", { class: "unseen" }, ` ${runId}`));
+  link.title = runId;
+  return link;
+}
+
+function shortRun(runId) {
+  const [, kind, time] = /^([a-z]+)(?:_[a-z]+)*__(\d{4}-\d\d-\d\dT\d\d:\d\d\S*)$/.exec(runId) ?? [];
+  const at = new Date(time?.replace(/^(.{16})$/, "$1Z"));
+  if (kind && !Number.isNaN(+at)) return `${kind} ${short.format(at)}`;
+  return runId.length > 24 ? `${runId.slice(0, 23)}…` : runId;
 }
 
 function leaveTheFrame(event) {
@@ -148,35 +159,42 @@ function leaveTheFrame(event) {
 
 // Characters that are invisible or change the direction of text are shown by their number.
 const UNSEEN = /[\p{Cc}\p{Cs}\p{Co}\p{Zl}\p{Zp}\u00ad\u061c\u115f\u1160\u180e\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0]|^\s+|\s+$/gu;
+const UNSEEN_INSIDE = new RegExp(UNSEEN.source.replace("|^\\s+|\\s+$", ""), "gu");
+const UNSEEN_AND_SPACES = new RegExp(UNSEEN.source.replace("|^\\s+|\\s+$", "|\\s+"), "gu");
 
 /** A name exactly as it is, as text only. */
 export function nameOf(name, type = null) {
   if (name === null || name === undefined) return h("span", { class: "none" }, "no name");
-  const element = h("bdi", { class: "name" });
-  if (name === "") element.append(h("span", { class: "none" }, "(empty)"));
+  const element = h("bdi", { class: "name" }, name === "" ? h("span", { class: "none" }, "(empty)") : signs(name, UNSEEN));
+  return type === null ? element : h("span", {}, element, h("span", { class: "type" }, ` type ${type}`));
+}
+
+/** A part of a name; ``spaces``: blanks are shown, too. */
+export function textOf(text, spaces = false) {
+  return signs(text, spaces ? UNSEEN_AND_SPACES : UNSEEN_INSIDE);
+}
+
+/** The text in pieces; what matches is shown by its number. */
+function signs(text, unseen) {
+  const pieces = [];
   let last = 0;
-  for (const match of name.matchAll(UNSEEN)) {
-    element.append(name.slice(last, match.index));
+  for (const match of text.matchAll(unseen)) {
+    pieces.push(text.slice(last, match.index));
     for (const sign of match[0]) {
       const number = `U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
-      element.append(h("span", { class: "sign-of" }, sign === " " ? "␣" : number));
+      pieces.push(h("span", { class: "sign-of" }, sign === " " ? "␣" : number));
     }
     last = match.index + match[0].length;
   }
-  element.append(name.slice(last));
-  return type === null ? element : h("span", {}, element, h("span", { class: "type" }, ` type ${type}`));
+  pieces.push(text.slice(last));
+  const whole = document.createDocumentFragment();
+  whole.append(...pieces);
+  return whole;
 }
 
 /** The same as a plain text, for labels. */
 export function nameText(name) {
   return name === null || name === undefined ? "no name" : name === "" ? "(empty)" : nameOf(name).textContent;
-}
-
-/** The number of a name's colour: the same name, the same colour, everywhere. */
-export function colourOf(name) {
-  let hash = 2166136261;
-  for (let at = 0; at < name.length; at++) hash = Math.imul(hash ^ name.charCodeAt(at), 16777619);
-  return (hash >>> 0) % 10;
 }
 
 export const KINDS = {
@@ -194,6 +212,37 @@ export function kindOf(kind) {
 
 export function appName(app) {
   return `${app.region}/${app.sdk_app_id}`;
+}
+
+/** An app's address, which is the same everywhere: region/sdk_app_id. */
+export function appOf(app) {
+  return h("span", { class: "app" }, h("bdi", {}, app.region), h("span", { class: "id" }, `/${app.sdk_app_id}`));
+}
+
+/** The same as a link to its changes. */
+export function appLink(app) {
+  return h("a", { href: `changes?app=${encodeURIComponent(appName(app))}` }, appOf(app));
+}
+
+/** A few apps of many. */
+export function someApps(some, count) {
+  return [some.map((app, at) => [at ? ", " : "", appLink(app)]), count > some.length ? ` and ${count - some.length} more` : ""];
+}
+
+/** Why a new name looks like the old one. */
+export const LOOKALIKES = {
+  case: "differs only in case",
+  whitespace: "differs only in white space",
+  normalization: "the same characters, coded differently",
+  confusable: "looks the same, is not",
+};
+
+export function lookalikeOf(kind) {
+  return h("span", { class: "badge stale" }, h("span", { "aria-hidden": "true" }, "≈ "), `look-alike: ${LOOKALIKES[kind] ?? kind}`);
+}
+
+export function count(number, word) {
+  return `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
 }
 
 // Times ---------------------------------------------------------------------------------------
@@ -281,6 +330,19 @@ export function choice(name, options, chosen) {
     select.append(option);
   }
   return select;
+}
+
+/** One app of few is chosen; of many it is written, with suggestions. */
+export function appField(apps, chosen) {
+  if (apps.length <= 50) return field("App", choice("app", [["", "any"], ...apps.map(appName)], chosen));
+  const of = field("App", h("input", { name: "app", list: "apps", value: chosen ?? "", placeholder: "region/sdk_app_id", autocomplete: "off" }));
+  of.append(h("datalist", { id: "apps" }, apps.slice(0, 300).map((app) => h("option", { value: appName(app) }))));
+  return of;
+}
+
+/** A box to tick. */
+export function tick(name, label, checked) {
+  return h("div", { class: "field check" }, h("input", { type: "checkbox", name, value: "yes", id: `field-${name}`, checked }), h("label", { for: `field-${name}` }, label));
 }
 
 export function timeInput(name, text) {

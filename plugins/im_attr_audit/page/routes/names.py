@@ -1,0 +1,47 @@
+"""Names: what is usual in each slot and who differs; and who has a name, since when, until when."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+
+from im_attr_audit.page import models, queries, summary
+from im_attr_audit.page.filters import GroupFilter, NameSearch
+from im_attr_audit.page.services import ReaderOf, StaleAfter, as_json
+from im_attr_audit.page.threads import ViewRoute
+
+router = APIRouter(route_class=ViewRoute)
+
+#: More spans, or more different uses, are for a narrower search.
+MAX_SPANS, MAX_USES = 500, 100
+
+
+@router.get("/names", response_model=models.Names)
+def names(reader: ReaderOf, limit: StaleAfter, asked: Annotated[GroupFilter, Query()]) -> Response:
+    """A row for each slot of each group, without retired apps."""
+    with reader.transaction() as connection:
+        at = queries.read_now(connection)
+        apps = queries.read_apps(connection, limit, retired=False)
+        groups = summary.read_groups(connection, apps, asked.group or None)
+    return as_json({"at": at, "stale_after_seconds": int(limit.total_seconds()), "groups": groups})
+
+
+@router.get("/search", response_model=models.NameUses)
+def search(reader: ReaderOf, asked: Annotated[NameSearch, Query()]) -> Response:
+    """Every use of names that contain a text, present and past, of retired apps too."""
+    given = {"name": asked.pattern, "app_group": asked.group or None}
+    with reader.transaction() as connection:
+        at = queries.read_now(connection)
+        uses = queries.read(connection, "name_uses", **given, at_most=MAX_USES + 1)
+        spans = queries.read(connection, "name_spans", **given, at_most=MAX_SPANS + 1)
+    return as_json(
+        {
+            "at": at,
+            "uses": uses[:MAX_USES],
+            "more_uses": len(uses) > MAX_USES,
+            "spans": spans[:MAX_SPANS],
+            "more_spans": len(spans) > MAX_SPANS,
+        }
+    )

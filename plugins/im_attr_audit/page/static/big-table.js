@@ -1,0 +1,128 @@
+// A table of any length: of many rows only those in sight are elements of the page.
+import { h } from "./page.js";
+
+/** So many rows are drawn as they are, each as high as it needs. */
+export const FEW = 40;
+const ABOVE_AND_BELOW = 12;
+
+/**
+ * ``head``: the header cells. ``row(at)`` makes a row. ``widths``: of the columns where there are too
+ * many rows to look at all of them; ``height``: of each row then, in pixels.
+ */
+export function bigTable({ label, head, count, row, widths, height = 37, className = "list" }) {
+  const few = count <= FEW;
+  const body = h("tbody");
+  const table = h("table", { class: `${className} ${few ? "" : "fixed"}`, "aria-rowcount": few ? null : count + 1 },
+    h("caption", { class: "unseen" }, label), few ? null : columns(widths ?? head.map(() => "10rem")),
+    h("thead", {}, h("tr", {}, head)), body);
+  const frame = h("div", { class: `frame ${few ? "" : "tall"}`, tabindex: "0", role: "region", "aria-label": label }, table);
+  if (few) {
+    for (let at = 0; at < count; at++) body.append(row(at));
+    return frame;
+  }
+  const above = spacer(head.length), below = spacer(head.length);
+  let [from, to] = [-1, -1];
+  const draw = (first, last) => {
+    if (first === from && last === to) return;
+    [from, to] = [first, last];
+    above.firstChild.style.height = `${first * height}px`;
+    below.firstChild.style.height = `${(count - last) * height}px`;
+    const rows = [];
+    for (let at = first; at < last; at++) {
+      const made = row(at);
+      made.style.height = `${height}px`;
+      made.setAttribute("aria-rowindex", at + 2);
+      rows.push(made);
+    }
+    const focused = body.contains(document.activeElement) ? placeOf(document.activeElement) : null;
+    body.replaceChildren(above, ...rows, below);
+    if (focused) elementAt(body, focused)?.focus({ preventScroll: true });
+  };
+  const look = () => {
+    const top = Math.floor(frame.scrollTop / height);
+    const seen = Math.ceil((frame.clientHeight || 800) / height);
+    // In steps, so that most scrolling changes nothing.
+    const first = Math.max(0, Math.floor((top - ABOVE_AND_BELOW) / 8) * 8);
+    draw(first, Math.min(count, first + seen + 2 * ABOVE_AND_BELOW + 8));
+  };
+  let waiting = false;
+  frame.addEventListener("scroll", () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; look(); });
+  }, { passive: true });
+  addEventListener("resize", look);
+  addEventListener("beforeprint", () => draw(0, count));
+  addEventListener("afterprint", look);
+  draw(0, Math.min(count, 30));
+  requestAnimationFrame(look);
+  return frame;
+}
+
+function columns(widths) {
+  return h("colgroup", {}, widths.map((width) => {
+    const column = h("col");
+    column.style.width = width;
+    return column;
+  }));
+}
+
+function spacer(columns) {
+  return h("tr", { class: "spacer", "aria-hidden": "true" }, h("td", { colspan: columns }));
+}
+
+/** Which row and which of its links has the focus. */
+function placeOf(element) {
+  const row = element.closest("tr");
+  return [row.getAttribute("aria-rowindex"), [...row.querySelectorAll("a, button")].indexOf(element)];
+}
+
+function elementAt(body, [index, link]) {
+  return body.querySelector(`tr[aria-rowindex="${index}"]`)?.querySelectorAll("a, button")[link];
+}
+
+/** In a matrix the arrow keys go from cell to cell, and Tab goes past all of them. */
+export function arrowKeys(frame) {
+  frame.addEventListener("keydown", (event) => {
+    const [down, right] = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1] }[event.key] ?? [0, 0];
+    if (!down && !right) return;
+    const links = (row) => [...(row?.querySelectorAll("td a") ?? [])];
+    const cell = event.target.closest?.("td");
+    if (!cell) {
+      if (event.target === frame && event.key === "ArrowRight") links(frame.querySelector("tbody tr:not(.spacer)"))[0]?.focus();
+      return;
+    }
+    const row = cell.parentElement;
+    const at = [...row.children].indexOf(cell);
+    const next = down ? (down > 0 ? row.nextElementSibling : row.previousElementSibling)?.children[at] : row.children[at + right];
+    const link = next?.querySelector("a");
+    if (!link) return;
+    event.preventDefault();
+    link.focus({ preventScroll: true });
+    link.closest("td").scrollIntoView({ block: "nearest", inline: "nearest" });
+  });
+}
+
+/** What ``data-tip`` says, beside the element that is pointed at or has the focus. */
+export function tips(place) {
+  const tip = h("div", { class: "tip", role: "tooltip", hidden: true });
+  document.body.append(tip);
+  const showFor = (event) => {
+    const of = event.target.closest?.("[data-tip]");
+    tip.hidden = !of;
+    if (!of) return;
+    tip.textContent = of.dataset.tip;
+    const box = of.getBoundingClientRect();
+    const mine = tip.getBoundingClientRect();
+    const above = box.bottom + mine.height + 8 > innerHeight;
+    tip.style.left = `${Math.max(4, Math.min(box.left, innerWidth - mine.width - 8))}px`;
+    tip.style.top = `${Math.max(4, above ? box.top - mine.height - 4 : box.bottom + 4)}px`;
+  };
+  const hide = () => { tip.hidden = true; };
+  place.addEventListener("mouseover", showFor);
+  place.addEventListener("focusin", showFor);
+  place.addEventListener("mouseleave", hide);
+  place.addEventListener("focusout", hide);
+  place.addEventListener("scroll", hide, { capture: true, passive: true });
+  addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+}

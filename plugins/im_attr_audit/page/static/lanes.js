@@ -1,0 +1,170 @@
+// The drawing of one lane of the timeline and of its axis, as SVG.
+import { appName, KINDS, longTime, nameText } from "./page.js";
+import { changeAddress } from "./change.js";
+
+const HEIGHT = 28;
+const SVG = "http://www.w3.org/2000/svg";
+const [MINUTE, HOUR, DAY] = [60e3, 3600e3, 86400e3];
+const STEPS = [MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 14 * DAY, 30 * DAY, 91 * DAY, 365 * DAY];
+const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+const month = new Intl.DateTimeFormat("en-GB", { month: "short", year: "numeric" });
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) if (value !== null) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+/** The place of a time, in pixels. */
+function x(scale, time) {
+  return (+new Date(time) - scale.from) / (scale.to - scale.from) * scale.width;
+}
+
+/** Times at which there is a line: at round times of the browser's zone, far enough apart to be read. */
+function ticks(scale) {
+  const step = STEPS.find((each) => each / (scale.to - scale.from) * scale.width >= 74) ?? STEPS.at(-1);
+  const zone = new Date(scale.from).getTimezoneOffset() * MINUTE;
+  const times = [];
+  for (let at = Math.ceil((scale.from - zone) / step) * step + zone; at <= scale.to; at += step) times.push(at);
+  return { step, times };
+}
+
+export function drawAxis(scale) {
+  const { step, times } = ticks(scale);
+  const svg = make("svg", { width: scale.width, height: HEIGHT, "aria-hidden": "true" });
+  for (const at of times) {
+    const time = new Date(at);
+    const text = step >= 91 * DAY ? month.format(time) : step >= DAY || (time.getHours() === 0 && time.getMinutes() === 0) ? day.format(time) : clock.format(time);
+    svg.append(make("line", { class: "grid", x1: x(scale, at), x2: x(scale, at), y1: 18, y2: HEIGHT }), make("text", { x: x(scale, at) + 4, y: 18 }, text));
+  }
+  return svg;
+}
+
+export function drawLane(lane, scale, limits, colours) {
+  const svg = make("svg", { width: scale.width, height: HEIGHT });
+  svg.append(make("path", { class: "grid", d: ticks(scale).times.map((at) => `M${x(scale, at).toFixed(1)} 0v${HEIGHT}`).join("") || "M0 0" }));
+  const within = (time) => Math.min(Math.max(+new Date(time), limits[0]), limits[1]);
+  const gaps = lane.gaps.map((gap) => [within(gap.gap_from), within(gap.gap_to)]).sort((a, b) => a[0] - b[0]);
+  if (lane.slot === null) svg.append(...gapMarks(merged(gaps, scale), scale));
+  for (const each of lane.spans) svg.append(...spanOf(each, lane, scale, [within(each.seen_from), within(each.seen_to)], gaps, colours));
+  svg.append(...failures(lane, scale), ...changeMarks(lane, scale, within));
+  return svg;
+}
+
+/** Gaps that a few pixels part are one. */
+function merged(gaps, scale) {
+  const near = 6 / scale.width * (scale.to - scale.from);
+  const found = [];
+  for (const [from, to] of gaps) {
+    const last = found.at(-1);
+    if (last && from - last[1] <= near) [last[1], last[2]] = [Math.max(last[1], to), last[2] + 1];
+    else found.push([from, to, 1]);
+  }
+  return found;
+}
+
+function gapMarks(gaps, scale) {
+  return gaps.map(([from, to, many]) => {
+    const [left, right] = [x(scale, from), x(scale, to)];
+    const title = many === 1 ? `No good poll from ${time(from)} to ${time(to)}` : `${many} gaps without a good poll from ${time(from)} to ${time(to)}`;
+    const text = many === 1 ? "no good poll" : `${many} gaps`;
+    return boxed("gap", left, Math.max(2, right - left), 4, HEIGHT - 8, right - left > 86 ? text : "", title);
+  });
+}
+
+/** Faint as a whole: last known. On top of it what polls no further apart than the limit have seen. */
+function spanOf(each, lane, scale, [from, to], gaps, colours) {
+  const [left, right] = [x(scale, from), x(scale, to)];
+  if (right < 0 || left > scale.width) return [];
+  const colour = colours.of(lane, each.name);
+  const look = colour === null ? "usual" : `c${colour}`;
+  let d = "", begin = from;
+  const piece = (a, b) => {
+    const [p, q] = [Math.max(-1, x(scale, a)), Math.min(scale.width + 1, x(scale, b))];
+    if (q > p) d += `M${p.toFixed(1)} 3h${Math.max(0.5, q - p).toFixed(1)}v${HEIGHT - 6}h${-Math.max(0.5, q - p).toFixed(1)}z`;
+  };
+  for (const [a, b] of gaps) {
+    if (b <= begin || a >= to) continue;
+    if (a > begin) piece(begin, a);
+    begin = Math.max(begin, b);
+  }
+  if (begin <= to) piece(begin, Math.max(to, begin + 1));
+  const title = `${nameText(each.name)}: seen from ${longTime(each.seen_from)} to ${longTime(each.seen_to)}`;
+  const start = Math.max(0, left);
+  const box = boxed(`span ${look} faint`, start, Math.max(1.5, Math.min(scale.width, right) - start), 3, HEIGHT - 6, "", title);
+  const text = boxed("words", start + 15, Math.max(0, Math.min(scale.width, right) - start - 17), 3, HEIGHT - 6, right - left > 40 ? nameText(each.name) : "", title);
+  return [box, make("path", { class: `solid ${look}`, d: d || "M0 0" }), text];
+}
+
+/** A box whose text is cut off at its edge. */
+function boxed(look, left, width, top, height, text, title) {
+  const box = make("svg", { class: look, x: left, y: top, width, height });
+  box.append(make("title", {}, title), make("rect", { width: "100%", height: "100%", rx: 3 }));
+  if (text) box.append(make("text", { x: 4, y: height / 2 + 4.5 }, text));
+  return box;
+}
+
+/** One cross for failures that are too near each other to be told apart. */
+function failures(lane, scale) {
+  const places = [...lane.failed].sort((a, b) => (a.at < b.at ? -1 : 1));
+  const groups = [];
+  for (const poll of places) {
+    const at = x(scale, poll.at);
+    if (at < -8 || at > scale.width + 8) continue;
+    const last = groups.at(-1);
+    if (last && at - last.at < 9) last.polls.push(poll);
+    else groups.push({ at, polls: [poll] });
+  }
+  return groups.map(({ at, polls }) => {
+    const [first] = polls;
+    const outcome = `${first.outcome}${first.error_code ? ` ${first.error_code}` : ""}`;
+    const label = polls.length === 1
+      ? `${outcome} at ${longTime(first.at)}${first.error_info ? `: ${first.error_info}` : ""}`
+      : `${polls.length} failed polls from ${longTime(first.at)} to ${longTime(polls.at(-1).at)}, the first ${outcome}`;
+    const cross = make("g", { class: "failed", role: "img", "aria-label": label }, make("title", {}, label), make("path", { d: `M${at - 4} ${HEIGHT / 2 - 4}l8 8m0 -8l-8 8` }));
+    cross.dataset.polls = polls.length;
+    return cross;
+  });
+}
+
+/** Each change with the time in which it happened; a baseline lies below, and smaller. */
+function changeMarks(lane, scale, within) {
+  const marks = [];
+  const order = (change) => (change.kind === "baseline" ? 0 : 1);
+  const seen = [...lane.changes].sort((a, b) => order(a) - order(b) || (a.seen_at < b.seen_at ? -1 : 1));
+  let last = null;
+  for (const change of seen) {
+    const at = x(scale, within(change.seen_at));
+    if (at < -12 || at > scale.width + 12) continue;
+    if (last && order(last.change) === order(change) && at - last.at < 7) {
+      last.more += 1;
+      continue;
+    }
+    if (last) marks.push(mark(last, lane, scale, within));
+    last = { change, at, more: 0 };
+  }
+  if (last) marks.push(mark(last, lane, scale, within));
+  return marks;
+}
+
+function mark({ change, at, more }, lane, scale, within) {
+  const [sign, word] = KINDS[change.kind];
+  const label = `${appName(change)} slot ${change.slot} ${word}: ${nameText(change.old_name)} to ${nameText(change.new_name)}, seen ${longTime(change.seen_at)}${more ? `; ${more} more changes beside it` : ""}`;
+  const many = `changes?${new URLSearchParams({ app: appName(change), slot: change.slot })}`;
+  const begin = change.not_before ? Math.max(-2, x(scale, within(change.not_before))) : at;
+  const place = Math.min(Math.max(at, 9), scale.width - 9);
+  const small = change.kind === "baseline";
+  const link = make("a", { href: more ? many : changeAddress(change), class: `mark ${change.kind}`, "aria-label": label }, make("title", {}, label));
+  if (at - begin > 2) link.append(make("rect", { class: "between", x: begin, y: 3, width: at - begin, height: HEIGHT - 6 }));
+  link.append(small
+    ? make("path", { d: `M${place} ${HEIGHT / 2 - 5}l5 5l-5 5l-5 -5z` })
+    : make("rect", { x: place - 8, y: 5, width: 16, height: 18, rx: 3 }));
+  if (!small) link.append(make("text", { x: place, y: HEIGHT / 2 + 5, "text-anchor": "middle" }, more ? `${more + 1}` : sign));
+  return link;
+}
+
+function time(at) {
+  return longTime(new Date(at).toISOString());
+}

@@ -1,0 +1,215 @@
+// Names: a row for each slot; opened, the apps that differ; all apps as a matrix; a search by name.
+import { ago, appLink, appName, appOf, ask, bounds, choice, count, field, filterForm, h, here, longTime, nameOf, nameText, nothingYet, notice, query, run, show, someApps, tick, when } from "./page.js";
+import { arrowKeys, bigTable, tips } from "./big-table.js";
+
+const CHIPS = 4;
+const chosen = Object.fromEntries(["q", "group", "slot", "only", "matrix"].map((name) => [name, query.get(name)]));
+
+run(async () => {
+  const names = await ask("names");
+  const empty = await nothingYet(names.groups);
+  if (empty) return show(empty);
+  if (chosen.q) return show(search(names), await uses(names));
+  const group = names.groups.find((each) => each.app_group === chosen.group);
+  if (chosen.group && !group) {
+    return show(search(names), notice("info", "No app group has this name.", h("a", { href: "names" }, "Show all groups"), { "data-empty": "no-group" }));
+  }
+  if (group && chosen.matrix) return show(search(names), await matrix(group));
+  const slot = group?.slots.find((each) => String(each.slot) === chosen.slot);
+  if (slot) return show(search(names), await opened(group, slot));
+  show(search(names), table(group ? [group] : names.groups));
+});
+
+function search(names) {
+  return filterForm([
+    field("Find a name", h("input", { type: "search", name: "q", value: chosen.q ?? "", autocomplete: "off", placeholder: "such as city" })),
+    field("App group", choice("group", [["", "all"], ...names.groups.map((each) => each.app_group)], chosen.group)),
+    chosen.q ? null : tick("only", "Only drift", chosen.only === "yes"),
+  ], "Search of names");
+}
+
+// All slots -----------------------------------------------------------------------------------
+
+function table(groups) {
+  const rows = [];
+  for (const group of groups) {
+    const slots = chosen.only ? group.slots.filter((slot) => slot.others.length) : group.slots;
+    if (slots.length || !chosen.only) rows.push({ group });
+    rows.push(...slots.map((slot) => ({ group, slot })));
+  }
+  if (!rows.length) return notice("good", "No names drift.", h("a", { href: here({ only: null }) }, "Show all names"), { "data-empty": "no-drift" });
+  return bigTable({
+    label: "Names by app group and slot",
+    head: ["Slot", "Name", "Apps", "Other names", "Newest change"].map((title) => h("th", { scope: "col" }, title)),
+    widths: ["5rem", "16rem", "8rem", "30rem", "10rem"],
+    count: rows.length,
+    row: (at) => (rows[at].slot ? slotRow(rows[at]) : groupRow(rows[at].group)),
+  });
+}
+
+function groupAddress(group, more = {}) {
+  return `names?${new URLSearchParams({ group: group.app_group, ...more })}`;
+}
+
+function groupRow(group) {
+  const drift = group.slots.filter((slot) => slot.others.length).length;
+  const parts = [count(group.apps, "app"), count(group.slots.length, "slot"), drift ? `${drift} with drift` : "no drift",
+    group.stale ? `${group.stale} stale` : null, group.known < group.apps ? `${group.apps - group.known} never seen` : null];
+  return h("tr", { class: "head" }, h("th", { colspan: 5, scope: "rowgroup" }, h("bdi", {}, group.app_group), h("small", {}, ` ${parts.filter(Boolean).join(", ")} `),
+    group.slots.length ? h("a", { href: groupAddress(group, { matrix: "yes" }), "aria-label": `All apps of ${group.app_group}` }, "All apps")
+      : h("small", {}, group.known ? "None of its apps has a name." : "None of its apps has answered yet.")));
+}
+
+function slotRow({ group, slot }) {
+  return h("tr", { class: "link" },
+    h("th", { scope: "row" }, h("a", { href: groupAddress(group, { slot: slot.slot }), "aria-label": `Slot ${slot.slot} of ${group.app_group}` }, `Slot ${slot.slot}`)),
+    h("td", {}, nameOf(slot.usual.name)),
+    h("td", {}, `${slot.usual.apps} of ${slot.apps}`, slot.others.length ? [" ", drift()] : null),
+    h("td", {}, chips(group, slot)),
+    h("td", {}, slot.newest_change_at
+      ? h("a", { href: `changes?${new URLSearchParams({ group: group.app_group, slot: slot.slot })}` }, when(slot.newest_change_at))
+      : h("span", { class: "none" }, "none seen")));
+}
+
+function drift() {
+  return h("span", { class: "badge odd" }, h("span", { "aria-hidden": "true" }, "≠ "), "drift");
+}
+
+function chips(group, slot) {
+  const shown = slot.others.slice(0, CHIPS);
+  return h("div", { class: "chips" }, shown.map((other) =>
+    h("a", { class: "chip odd", href: groupAddress(group, { slot: slot.slot }) }, nameOf(other.name),
+      h("small", {}, other.apps === 1 ? [" in ", appOf(other.some[0])] : ` in ${other.apps} apps`))),
+  slot.others.length > CHIPS ? h("a", { class: "chip", href: groupAddress(group, { slot: slot.slot }) }, `${slot.others.length - CHIPS} more names`) : null);
+}
+
+// One slot ------------------------------------------------------------------------------------
+
+async function opened(group, slot) {
+  const now = await ask("now", { group: group.app_group, slot: slot.slot });
+  const [{ apps, slots }] = now.groups;
+  const cells = slots[0]?.cells ?? apps.map(() => null);
+  const all = query.get("all") === "yes" || !slot.others.length;
+  const rows = apps.map((app, at) => ({ app, cell: cells[at], differs: app.first_ok_at !== null && (cells[at]?.name ?? null) !== slot.usual.name }))
+    .filter((row) => all || row.differs);
+  const title = `Slot ${slot.slot} of ${group.app_group}`;
+  return h("section", { "aria-labelledby": "slot" },
+    h("h2", { id: "slot" }, "Slot ", slot.slot, " of ", h("bdi", {}, group.app_group), h("small", {}, " ", count(slot.apps, "app"))),
+    h("p", {}, h("span", { class: "none" }, "Usual: "), nameOf(slot.usual.name), ` in ${slot.usual.apps} of ${slot.apps}.`,
+      slot.others.length ? [" ", drift()] : ""),
+    slot.others.length ? h("ul", {}, slot.others.map((other) => h("li", {}, nameOf(other.name), ` in ${count(other.apps, "app")}: `, someApps(other.some, other.apps)))) : null,
+    h("p", { class: "pager" },
+      slot.others.length ? h("a", { href: here({ all: all ? null : "yes" }) }, all ? "Only the apps that differ" : `All ${count(apps.length, "app")}`) : null,
+      h("a", { href: `timeline?${new URLSearchParams({ group: group.app_group, slot: slot.slot })}` }, "Timeline"),
+      h("a", { href: `changes?${new URLSearchParams({ group: group.app_group, slot: slot.slot })}` }, "Changes"),
+      h("a", { href: groupAddress(group) }, "All slots of the group")),
+    bigTable({
+      label: all ? `Apps of ${title}` : `Apps that differ in ${title}`,
+      head: ["App", "Name", "Set", "Last seen"].map((text) => h("th", { scope: "col" }, text)),
+      widths: ["16rem", "18rem", "18rem", "12rem"],
+      count: rows.length,
+      row: (at) => appRow(rows[at], slot, now),
+    }));
+}
+
+function appRow({ app, cell, differs }, slot, now) {
+  return h("tr", { class: app.stale ? "stale" : "" },
+    h("th", { scope: "row" }, appLink(app)),
+    h("td", {}, app.first_ok_at ? nameOf(cell?.name ?? null, cell?.attr_type ?? null) : h("span", { class: "none" }, "not known yet"), differs ? [" ", drift()] : null),
+    h("td", {}, cell ? h("a", { href: `changes?${new URLSearchParams({ app: appName(app), slot: slot.slot })}` }, bounds(cell.not_before, cell.seen_at)) : ""),
+    h("td", {}, ago(app.last_ok_at, now.at), app.stale ? [" ", stale()] : null));
+}
+
+function stale() {
+  return h("span", { class: "badge stale" }, h("span", { "aria-hidden": "true" }, "⚠ "), "stale");
+}
+
+// All apps ------------------------------------------------------------------------------------
+
+async function matrix(group) {
+  const now = await ask("now", { group: group.app_group });
+  const [{ apps, slots }] = now.groups;
+  const usual = new Map(group.slots.map((slot) => [slot.slot, slot.usual.name]));
+  const label = `Names of all apps of ${group.app_group}`;
+  const frame = bigTable({
+    label,
+    className: "matrix",
+    head: [h("th", { scope: "col" }, "App"), ...slots.map((slot) => h("th", { scope: "col" }, `Slot ${slot.slot}`))],
+    widths: ["17rem", ...slots.map(() => "11rem")],
+    count: apps.length,
+    row: (at) => h("tr", { class: apps[at].stale ? "stale" : null },
+      h("th", { scope: "row", "data-tip": `Last seen ${ago(apps[at].last_ok_at, now.at)}` }, appLink(apps[at]), apps[at].stale ? [" ", stale()] : null),
+      slots.map((slot) => matrixCell(apps[at], slot, slot.cells[at], usual.get(slot.slot), now))),
+  });
+  arrowKeys(frame);
+  tips(frame);
+  return h("section", { "aria-labelledby": "all" },
+    h("h2", { id: "all" }, h("bdi", {}, group.app_group), h("small", {}, ` ${count(apps.length, "app")}, ${count(slots.length, "slot")}`)),
+    h("p", { class: "pager" }, h("a", { href: groupAddress(group) }, "A row for each slot"), h("span", {}, "The arrow keys go from cell to cell.")),
+    frame);
+}
+
+function matrixCell(app, slot, cell, usual, now) {
+  if (!app.first_ok_at) return h("td", { class: "unknown" }, h("span", { class: "none" }, "not known yet"));
+  const differs = (cell?.name ?? null) !== usual;
+  const tip = [`${appName(app)}, slot ${slot.slot}: ${nameText(cell?.name ?? null)}`,
+    cell ? (cell.not_before ? `Set between ${longTime(cell.not_before)} and ${longTime(cell.seen_at)}` : `Part of the baseline, seen since ${longTime(cell.seen_at)}`) : null,
+    differs ? `Usual in this slot: ${nameText(usual)}` : null,
+    app.stale ? `Stale: last seen ${ago(app.last_ok_at, now.at)}` : null].filter(Boolean).join("\n");
+  return h("td", { class: differs ? "odd" : null },
+    h("a", { href: `changes?${new URLSearchParams({ app: appName(app), slot: slot.slot })}`, tabindex: "-1", "data-tip": tip },
+      differs ? h("span", { class: "unseen" }, "drift: ") : null, nameOf(cell?.name ?? null)));
+}
+
+// Who has a name ------------------------------------------------------------------------------
+
+async function uses(names) {
+  const found = await ask("search", { name: chosen.q, group: chosen.group });
+  if (!found.spans.length) {
+    return notice("info", "No app has or had a name that contains this text.", h("a", { href: "names" }, "Show all names"), { "data-empty": "no-name" });
+  }
+  const known = new Map(names.groups.map((group) => [group.app_group, group]));
+  return [
+    h("div", {}, h("h2", {}, "Where the name is used"),
+      bigTable({
+        label: "Where the name is used",
+        head: ["Name", "App group", "Slot", "Apps now", "First seen", "Gone"].map((title) => h("th", { scope: "col" }, title)),
+        widths: ["18rem", "14rem", "5rem", "9rem", "11rem", "11rem"],
+        count: found.uses.length,
+        row: (at) => useRow(found.uses[at], known),
+      }),
+      found.more_uses ? h("p", {}, `Only the first ${found.uses.length} are listed. Search for more of the name.`) : null),
+    h("div", {}, h("h2", {}, "Who has it, since when, until when"),
+      bigTable({
+        label: "Who has it, since when, until when",
+        head: ["App", "App group", "Slot", "Name", "Since", "Until"].map((title) => h("th", { scope: "col" }, title)),
+        widths: ["16rem", "11rem", "5rem", "14rem", "17rem", "17rem"],
+        count: found.spans.length,
+        row: (at) => spanRow(found.spans[at], found.at),
+      }),
+      found.more_spans ? h("p", {}, `Only the first ${found.spans.length} are listed. Search for more of the name, or choose a group.`) : null),
+  ];
+}
+
+function useRow(use, known) {
+  const group = known.get(use.app_group);
+  return h("tr", {},
+    h("th", { scope: "row" }, nameOf(use.name)),
+    h("td", {}, h("bdi", {}, use.app_group)),
+    h("td", { class: "number" }, group ? h("a", { href: groupAddress(group, { slot: use.slot }) }, use.slot) : use.slot),
+    h("td", {}, use.apps ? `${use.apps}${group ? ` of ${group.known}` : ""}` : h("span", { class: "none" }, `none, ${count(use.apps_ever, "app")} before`)),
+    h("td", {}, when(use.seen_from)),
+    h("td", {}, use.gone_by ? ["by ", when(use.gone_by)] : "still used"));
+}
+
+function spanRow(each, now) {
+  return h("tr", {},
+    h("th", { scope: "row" }, appLink(each), each.retired ? h("span", { class: "since" }, " retired") : null),
+    h("td", {}, h("bdi", {}, each.app_group)),
+    h("td", { class: "number" }, each.slot),
+    h("td", {}, nameOf(each.name, each.attr_type)),
+    h("td", {}, h("a", { href: `changes?${new URLSearchParams({ app: appName(each), slot: each.slot })}` }, each.possible_from ? bounds(each.possible_from, each.valid_from) : ["seen since ", when(each.valid_from)])),
+    h("td", {}, each.valid_to === null
+      ? ["still so, last seen ", ago(each.certain_to, now)]
+      : each.certain_to ? ["between ", when(each.certain_to), " and ", when(each.valid_to)] : ["by ", when(each.valid_to)]));
+}

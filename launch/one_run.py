@@ -18,6 +18,7 @@ from launch.dag_runs import DagRuns
 from launch.postgres import EmbeddedPostgres
 from launch.state import LaunchError, State, say
 from launch.targets import targets
+from launch.task_logs import write_task_logs
 
 # Retries are for a vendor that is busy; a user at a terminal wants the result soon.
 RETRY_SECONDS = "1"
@@ -84,6 +85,8 @@ def _in_this_process(state: State, server: EmbeddedPostgres) -> int:
             with contextlib.suppress(Exception):
                 runs.end_torn()
             raise
+    # Airflow writes a task's log only where a worker of its own runs the task.
+    write_task_logs(state.logs / "sync.log", state.logs / "tasks", DAG_ID, run_id)
     shown = table.of_run(ready.reader, run_id, environment.conn_ids(variables))
     return _show(shown, success, state.logs / "sync.log")
 

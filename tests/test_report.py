@@ -61,7 +61,7 @@ def test_a_run_is_shown_app_by_app_and_change_by_change() -> None:
         "  frankfurt  1400000001  rejected       as of 2026-05-03 10:00:00Z: "
         '0 "sex"  2 "" (type 1)',
         "  seoul      1400000001  ok             (none)",
-        "  ?          ?           misconfigured  (never seen)",
+        "  -          im_None     misconfigured  (never seen)",
         "",
         "Baseline: 1 names seen for the first time.",
         "",

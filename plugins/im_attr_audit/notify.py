@@ -320,7 +320,8 @@ def _messenger(keep_muted: Callable[[], None]) -> Messenger | None:
         log.warning("Alerts not sent: %s. They wait for the next run.", error)
         return None
     if connection is None:
-        log.info("Alerts not sent: connection %s does not exist.", CONN_ID)
+        # No alerts are wanted: nothing to report in every run's log.
+        log.debug("Alerts not sent: connection %s does not exist.", CONN_ID)
         return None
     try:
         import apprise

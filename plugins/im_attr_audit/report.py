@@ -160,12 +160,12 @@ def time_text(at: datetime | None) -> str:
 def _apps(polls: Sequence[RunPoll]) -> list[str]:
     return _table(
         ("REGION", "APP", "OUTCOME", "NAMES"),
-        [(p.region or "?", str(p.sdk_app_id or "?"), p.outcome, _names(p)) for p in polls],
+        [(p.region or "-", str(p.sdk_app_id or p.conn_id), p.outcome, _names(p)) for p in polls],
     )
 
 
 def _counts(polls: Sequence[RunPoll]) -> list[str]:
-    counted = Counter((poll.region or "?", poll.outcome) for poll in polls)
+    counted = Counter((poll.region or "-", poll.outcome) for poll in polls)
     return _table(
         ("REGION", "OUTCOME", "APPS"),
         [(region, outcome, str(n)) for (region, outcome), n in sorted(counted.items())],
@@ -189,9 +189,11 @@ def _change(change: RunChange) -> tuple[str, str, str, str, str]:
 
 def _failures(failed: Iterable[RunPoll]) -> Iterator[str]:
     for poll in failed:
-        app = f"{poll.region or '?'}/{poll.sdk_app_id or '?'}"
         reason = one_line(poll.error_info or "")
-        yield f"  {app} (connection {poll.conn_id}): {poll.outcome}: {reason}"
+        # A connection that cannot be read names no app.
+        app = f"{poll.region}/{poll.sdk_app_id} (connection {poll.conn_id})"
+        who = app if poll.region else f"connection {poll.conn_id}"
+        yield f"  {who}: {poll.outcome}: {reason}"
         cause = Cause(poll.outcome, poll.error_code, reason)
         yield from (f"      {line}" for line in cause.advice)
 

@@ -62,7 +62,8 @@ def im_attr_name_audit() -> None:
 
     @task(retries=2, execution_timeout=timedelta(minutes=10))
     def plan(params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-        return tasks.plan((params or {}).get("conn_ids"))
+        run_id = get_current_context()["ti"].run_id
+        return tasks.plan((params or {}).get("conn_ids"), dag_run_id=run_id)
 
     @task(
         map_index_template="{{ task.op_kwargs['label'] }}",

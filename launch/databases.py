@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import psycopg2.errors
-from im_attr_audit.record.roles import READER, WRITER
+from im_attr_audit.record.roles import READER, SEALER, WRITER
 
 from launch.files import write_private
 from launch.postgres import EmbeddedPostgres, set_password
@@ -73,7 +73,7 @@ def _prepare_embedded(server: EmbeddedPostgres) -> tuple[str, str]:
 
     server.ensure_database(AUDIT)
     migrate(server.url(AUDIT))
-    for role in (WRITER, READER):
+    for role in (WRITER, READER, SEALER):
         server.ensure_role(role)
     return _embedded(server, WRITER), _embedded(server, READER)
 

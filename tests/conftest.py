@@ -15,6 +15,7 @@ from im_attr_audit.record.engine import create_audit_engine
 from im_attr_audit.record.migrate import migrate
 from im_attr_audit.record.roles import OWNER as OWNER
 from im_attr_audit.record.roles import READER as READER
+from im_attr_audit.record.roles import SEALER as SEALER
 from im_attr_audit.record.roles import WRITER as WRITER
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
@@ -110,7 +111,7 @@ def make_template(postgres: EmbeddedPostgres) -> str:
     with postgres.connect() as connection, connection.cursor() as cursor:
         cursor.execute(f"create database {name}")
     migrate(postgres.url(name))
-    for role in (OWNER, WRITER, READER):
+    for role in (OWNER, WRITER, READER, SEALER):
         postgres.ensure_role(role)
     with postgres.connect() as connection, connection.cursor() as cursor:
         # The owner logs in here so that tests can act as it; in production nobody does.

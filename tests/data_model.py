@@ -183,7 +183,12 @@ def main() -> None:
         try:
             server.ensure_database("migrated")
             migrate(server.url("migrated"))
-            for role in ("attr_audit_owner", "attr_audit_writer", "attr_audit_reader"):
+            for role in (
+                "attr_audit_owner",
+                "attr_audit_writer",
+                "attr_audit_reader",
+                "attr_audit_sealer",
+            ):
                 server.ensure_role(role)
             for path, tell in ((PAGE, story.week), (BI_PAGE, quarter)):
                 page = path.read_text(encoding="utf-8")

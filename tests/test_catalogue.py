@@ -25,6 +25,7 @@ RELATIONS = {
     *("app", "poll", "snapshot", "change", "membership", "notification", "clock_correction"),
     *("current_names", "name_history", "drift", "freshness", "daily_changes"),
     *("changes", "polls", "drift_episodes", "coverage_by_month"),
+    *("planned", "seal"),
 }
 FUNCTIONS = {
     "names_as_of(timestamp with time zone)",
@@ -104,7 +105,7 @@ def test_the_reader_has_no_way_into_the_internal_schema(week: AuditDb) -> None:
 
 
 def test_the_roles_find_attr_audit_without_a_qualifier(week: AuditDb) -> None:
-    for role in ("attr_audit_reader", "attr_audit_writer"):
+    for role in ("attr_audit_reader", "attr_audit_writer", "attr_audit_sealer"):
         with psycopg2.connect(week.url(role).replace("+psycopg2", "")) as connection:
             cursor = connection.cursor()
             cursor.execute("show search_path")

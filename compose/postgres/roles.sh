@@ -20,10 +20,13 @@ revoke connect, temporary on database airflow from public;
 create role attr_audit_owner nologin;
 create role attr_audit_writer login password :'writer';
 create role attr_audit_reader login password :'reader';
+-- For `im-attr-audit checkpoint`, which runs elsewhere: nobody can log in until a password is set.
+create role attr_audit_sealer login;
 create role attr_audit_migrator login password :'migrator';
 grant attr_audit_owner to attr_audit_migrator;
 create database attr_audit template template0 encoding 'UTF8';
 revoke connect on database attr_audit from public;
 grant connect, create on database attr_audit to attr_audit_owner;
-grant connect on database attr_audit to attr_audit_writer, attr_audit_reader, attr_audit_migrator;
+grant connect on database attr_audit
+    to attr_audit_writer, attr_audit_reader, attr_audit_sealer, attr_audit_migrator;
 SQL

@@ -59,16 +59,18 @@ def _as_airflow_errors() -> Iterator[None]:
 
 
 @_as_airflow_errors()
-def plan(conn_ids: Sequence[str] | None) -> list[dict[str, Any]]:
+def plan(conn_ids: Sequence[str] | None, *, dag_run_id: str | None = None) -> list[dict[str, Any]]:
     """The mapped `sync` instances: ``{"label", "conn_ids", "problems"}`` each.
 
     ``conn_ids``: the DAG param, to limit one run. Each instance polls apps of one region.
     ``problems``: the connections that must not be polled as they are listed, with the reason. The
     key keeps its name because a run that is under way while this package is upgraded has it in its
-    XCom. An unrestricted run also retires apps that are no longer listed. Raises
-    AirflowFailException where the Variable or the param is not a list of connection ids.
+    XCom. An unrestricted run also retires apps that are no longer listed.
+    ``dag_run_id``: the run, whose targets are recorded as planned; the previous release's DAG file
+    does not give it. Raises AirflowFailException where the Variable or the param is not a list of
+    connection ids.
     """
-    from im_attr_audit.record.runs import prepare_run, retire_apps
+    from im_attr_audit.record.runs import prepare_run, record_planned, retire_apps
     from im_attr_audit.targets import doubly_listed, resolve, with_known_apps
 
     listed = _listed_conn_ids()
@@ -95,6 +97,16 @@ def plan(conn_ids: Sequence[str] | None) -> list[dict[str, Any]]:
                 )
             )
         targets = with_known_apps(engine, targets)
+        if dag_run_id is not None:
+            record_planned(
+                engine,
+                dag_run_id,
+                [
+                    (conn_id, t.region, t.sdk_app_id)
+                    for conn_id, t in targets.items()
+                    if conn_id in wanted
+                ],
+            )
     finally:
         engine.dispose()
 

@@ -25,9 +25,9 @@ from im_attr_audit.errors import AttrAuditError, UnsuitableDatabase
 from im_attr_audit.record.finish import finish_migration
 from im_attr_audit.record.owner import owner_engine, retry_while_locked
 from im_attr_audit.record.reference import load_reference_data
-from im_attr_audit.record.roles import OWNER, READER, WRITER
+from im_attr_audit.record.roles import OWNER, READER, SEALER, WRITER
 
-ROLES = (OWNER, WRITER, READER)
+ROLES = (OWNER, WRITER, READER, SEALER)
 
 #: Two migrations at once must not both create the first table.
 _LOCK = 0x696D5F61747472
@@ -71,18 +71,21 @@ def sql_directory() -> Path:
 def print_roles(database: str, migrator: str = "<the migrating login>") -> str:
     """SQL for a DBA: what the migrating login needs where it may not create roles itself."""
     return f"""\
--- Once per server:
+-- Once per server. Where a role exists already, its line fails and changes nothing.
 create role {OWNER} nologin;
 create role {WRITER} login;
 create role {READER} login;
+create role {SEALER} login;
 alter role {WRITER} set search_path = attr_audit;
 alter role {READER} set search_path = attr_audit;
--- Passwords, in psql: \\password {WRITER} and \\password {READER}
+alter role {SEALER} set search_path = attr_audit;
+-- Passwords, in psql: \\password {WRITER} and \\password {READER}, and for
+-- `im-attr-audit checkpoint` \\password {SEALER}
 -- The login that runs `im-attr-audit migrate` acts as the owner:
 grant {OWNER} to {_quoted(migrator)};
 -- Once per database (in UTF8: encoding 'UTF8' template template0):
 grant connect, create on database {_quoted(database)} to {OWNER};
-grant connect on database {_quoted(database)} to {WRITER}, {READER};
+grant connect on database {_quoted(database)} to {WRITER}, {READER}, {SEALER};
 """
 
 
@@ -274,6 +277,7 @@ def _ensure_roles(connection: Connection) -> None:
         (OWNER, "create"),
         (WRITER, "connect"),
         (READER, "connect"),
+        (SEALER, "connect"),
     ):
         has = text("select has_database_privilege(:role, current_database(), :privilege)")
         if not connection.execute(has, {"role": role, "privilege": privilege}).scalar_one():

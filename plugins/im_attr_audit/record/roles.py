@@ -5,3 +5,4 @@ from typing import Final
 OWNER: Final = "attr_audit_owner"
 WRITER: Final = "attr_audit_writer"
 READER: Final = "attr_audit_reader"
+SEALER: Final = "attr_audit_sealer"

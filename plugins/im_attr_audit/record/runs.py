@@ -5,7 +5,7 @@ Everything is read from the database, nothing from XCom: after a kill the record
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -222,6 +222,26 @@ def prepare_run(engine: Engine) -> None:
     """See to it that poll has its partitions, this month's and three more."""
     with engine.begin() as connection:
         connection.execute(text("select attr_audit_internal.ensure_poll_partitions()"))
+
+
+def record_planned(
+    engine: Engine, dag_run_id: str, targets: Sequence[tuple[str, str | None, int | None]]
+) -> None:
+    """Record what a run is to poll: connection, region and SDKAppID of each target."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "insert into attr_audit.planned (dag_run_id, conn_ids, regions, sdk_app_ids) "
+                "values (:dag_run_id, cast(:conn_ids as text[]), cast(:regions as text[]), "
+                "cast(:ids as bigint[]))"
+            ),
+            {
+                "dag_run_id": dag_run_id,
+                "conn_ids": [conn_id for conn_id, _, _ in targets],
+                "regions": [region for _, region, _ in targets],
+                "ids": [number for _, _, number in targets],
+            },
+        )
 
 
 def retire_apps(

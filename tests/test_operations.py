@@ -338,6 +338,9 @@ def test_every_command_of_the_guide_works_in_its_order(
         assert "(0 rows)" in guide.next("Alerts")
 
     assert "(0 rows)" in guide.next("Freshness from outside")
+    metrics = guide.next("Metrics").splitlines()
+    assert "im_attr_audit_up 1.0" in metrics
+    assert 'im_attr_audit_changes_total{region="frankfurt"}' in "".join(metrics)
     printed = guide.next("Licences")
     assert re.search(r"^ *im-attr-audit +\S+ +Apache-2.0 *$", printed, re.MULTILINE)
     assert guide.waiting == []

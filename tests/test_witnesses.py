@@ -97,7 +97,7 @@ def server() -> Iterator[Server]:
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     match request.param:
         case "file":
-            return f"file:{tmp_path}/a/witness"
+            return f"file:{tmp_path}"
         case "memory":
             fsspec.filesystem("memory").store.clear()
             return "memory://bucket/prefix"
@@ -123,7 +123,9 @@ def test_a_checkpoint_is_never_replaced_and_the_same_one_may_be_written_again(ta
     witness = open_witness(target)
     witness.write(1, b"one")
     witness.write(1, b"one")
-    with pytest.raises(WitnessConflict, match="holds another checkpoint of size 1"):
+    with pytest.raises(
+        WitnessConflict, match="holds another checkpoint of size 1; nothing was replaced"
+    ):
         witness.write(1, b"other")
     assert (witness.sizes(), witness.read(1)) == ([1], b"one")
 
@@ -131,7 +133,7 @@ def test_a_checkpoint_is_never_replaced_and_the_same_one_may_be_written_again(ta
 def test_a_checkpoint_that_is_missing_is_an_error_of_the_operating_systems_kind(
     target: str,
 ) -> None:
-    with pytest.raises(OSError, match="has no checkpoint of size 7"):
+    with pytest.raises(OSError, match="there is no checkpoint of size 7"):
         open_witness(target).read(7)
 
 
@@ -191,10 +193,17 @@ def test_what_others_keep_in_the_folder_is_ignored(tmp_path: Path) -> None:
     assert open_witness(f"file:{tmp_path}").sizes() == []
 
 
-def test_a_folder_that_is_a_file_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "witness").touch()
-    witness = open_witness(f"file://{tmp_path}/witness")
-    for ask in (witness.sizes, lambda: witness.read(1), lambda: witness.write(1, b"")):
+@pytest.mark.parametrize("place", ["file", "missing"])
+def test_a_folder_that_is_missing_or_a_file_is_reported_and_not_made(
+    tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").touch()
+    witness = open_witness(f"file://{tmp_path}/{place}")
+    with pytest.raises(WitnessFailed) as error:
+        witness.sizes()
+    assert str(error.value) == f"{witness}: {error.value.strerror}"
+    assert not (tmp_path / "missing").exists()
+    for ask in (lambda: witness.read(1), lambda: witness.write(1, b"")):
         with pytest.raises(WitnessFailed):
             ask()
 

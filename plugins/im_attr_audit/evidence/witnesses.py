@@ -45,7 +45,14 @@ class BadTarget(AttrAuditError):
 
 
 class WitnessFailed(AttrAuditError, OSError):
-    """A witness that cannot be read or written now; try again later."""
+    """A witness that cannot be read or written now; try again later.
+
+    The text names the target; ``strerror`` is the same without it.
+    """
+
+    def __init__(self, target: object, what: str) -> None:
+        super().__init__(f"{target}: {what}")
+        self.strerror = what
 
 
 class WitnessConflict(WitnessFailed):
@@ -63,23 +70,21 @@ class Witness(ABC):
 
     @abstractmethod
     def sizes(self) -> list[int]:
-        """The sizes of which there is a file, in order; none where the folder does not exist."""
+        """The sizes of which there is a file, in order."""
 
     def read(self, size: int) -> bytes:
         """The file of that size."""
         content = self._content(_name(size))
         if content is None:
-            raise WitnessFailed(f"{self} has no checkpoint of size {size}")
+            raise self._failed(f"there is no checkpoint of size {size}")
         if len(content) > MOST_BYTES:
-            raise WitnessFailed(f"{self}: the checkpoint of size {size} is too long to be read")
+            raise self._failed(f"the checkpoint of size {size} is too long to be read")
         return content
 
     def write(self, size: int, content: bytes) -> None:
         """Create the file. One that exists with the same content is left as it is."""
         if not self._create(_name(size), content) and self._content(_name(size)) != content:
-            raise WitnessConflict(
-                f"{self} holds another checkpoint of size {size}. Nothing was replaced."
-            )
+            raise self._conflict(size)
 
     @abstractmethod
     def _content(self, name: str) -> bytes | None:
@@ -90,7 +95,11 @@ class Witness(ABC):
         """Create the file unless it exists, and say whether it was created."""
 
     def _failed(self, what: str) -> WitnessFailed:
-        return WitnessFailed(f"{self}: {what}")
+        return WitnessFailed(self, what)
+
+    def _conflict(self, size: int) -> WitnessConflict:
+        what = f"it holds another checkpoint of size {size}; nothing was replaced"
+        return WitnessConflict(self, what)
 
 
 def open_witness(target: str) -> Witness:
@@ -130,7 +139,10 @@ def _sizes(names: Iterable[str]) -> list[int]:
 
 
 class FileWitness(Witness):
-    """A folder: on another machine's disk, or on write-once media."""
+    """A folder: on another machine's disk, or on write-once media.
+
+    It is not created here: one that is missing may be a disk that is not mounted.
+    """
 
     def __init__(self, target: str, folder: Path) -> None:
         super().__init__(target)
@@ -139,8 +151,6 @@ class FileWitness(Witness):
     def sizes(self) -> list[int]:
         try:
             return _sizes(os.listdir(self._folder))  # noqa: PTH208 - the names alone
-        except FileNotFoundError:
-            return []
         except OSError as error:
             raise self._failed(str(error.strerror)) from None
 
@@ -156,7 +166,6 @@ class FileWitness(Witness):
     def _create(self, name: str, content: bytes) -> bool:
         """The file appears whole or not at all, and is on the disk when this returns."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".new-")
             try:
                 with os.fdopen(handle, "wb") as file:
@@ -289,9 +298,7 @@ class HttpsWitness(Witness):
         if self._content(_name(size)) is None:
             super().write(size, content)
         if self._content(_name(size)) != content:
-            raise WitnessConflict(
-                f"{self} holds another checkpoint of size {size}. Nothing was replaced."
-            )
+            raise self._conflict(size)
 
     def _ask(self, method: str, name: str, body: bytes = b"") -> Reply:
         headers = {"Accept-Encoding": "identity"}

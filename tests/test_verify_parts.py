@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -26,8 +27,9 @@ from im_attr_audit.record import parts
 from im_attr_audit.record.canonical import NULL, Chains, kind_of, token
 from im_attr_audit.record.engine import Connector, connector_of
 from im_attr_audit.record.heads import Head, watch
+from im_attr_audit.record.quick_chains import QuickChains
 from im_attr_audit.record.store import record_polls
-from im_attr_audit.record.tables import Microseconds, Range, read_rows
+from im_attr_audit.record.tables import Microseconds, Range, prepare, read_rows
 from im_attr_audit.record.verify import Checked, check_database
 from sqlalchemy import text
 
@@ -304,8 +306,114 @@ def test_hashes_that_are_right_only_when_put_together_are_found() -> None:
     assert [finding.seq for finding in found] == [2]
 
 
+# By the line --------------------------------------------------------------------------------------
+
+
+def line_of(row: Row) -> bytes:
+    """The row as Postgres writes it for `QuickChains`; a control character stays as it is."""
+    cells = list(row)
+    for at, cell in enumerate(cells[:19]):
+        if cell[:1] == b'"':  # of JSON's escapes CSV has those of the quotation mark and itself
+            value = json.loads(cell).replace("\\", "\\\\").replace('"', '\\"')
+            cells[at] = b'"%b"' % value.encode()
+    prev = b'"%b"' % row[19] if row[19] else NULL
+    follows = b"[" if row[21] == kind_of(row[9], row[5], row[6]) else b"]"
+    return b"\t".join([b'"%b"' % row[20], follows, *cells[:19], prev])
+
+
+def by_line(rows: list[Row], block: int, heads: Iterable[Head]) -> QuickChains:
+    """As by COPY: blocks end at a line end, also at one within a value."""
+    quick = QuickChains("database", watch(heads))
+    lines = b"\n".join(map(line_of, rows)).split(b"\n")
+    for at in range(0, len(lines), block):
+        quick.add(b"\n".join(lines[at : at + block]))
+    quick._end()
+    return quick
+
+
+_VALUES = st.sampled_from(
+    [
+        *('a"', "a\\", "\t", "\n", "a\n", 'a", "b', 'x\t"y', "\x01", "null", "", "seoul", "name 2"),
+        *('a\n"b"\t[\t1\t"seoul"\t2\t1', '"seoul"\t1\t', "name 2\n", "name 1, null"),
+    ]
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data(), st.integers(1, 30))
+def test_what_is_sound_by_the_line_is_sound_by_the_row(data: st.DataObject, block: int) -> None:
+    rows = [list(row) for row in _SOUND]
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = data.draw(st.integers(0, len(rows) - 1))
+        other = data.draw(st.integers(0, len(rows) - 1))
+        match data.draw(st.sampled_from(["cell", "value", "copy", "swap", "drop", "double"])):
+            case "cell":
+                column = data.draw(st.sampled_from([0, 2, 3, 4, 5, 6, 9, 19, 20, 21]))
+                rows[at][column] = rows[other][column]
+            case "value":
+                rows[at][data.draw(st.sampled_from([1, 5, 6, 12, 14]))] = token(data.draw(_VALUES))
+            case "copy":
+                rows[at] = list(rows[other])
+            case "swap":
+                rows[at], rows[other] = rows[other], rows[at]
+            case "drop" if len(rows) > 1:
+                del rows[at]
+            case _:
+                rows.insert(at, list(rows[at]))
+    quick = by_line(rows, block, _HEADS)
+    _, heads, replayed, findings, watched = by_row(rows, _HEADS)
+    if quick.doubtful is None:
+        return
+    unsound = {app.sdk_app_id for app in heads} & quick.doubtful
+    assert {finding.sdk_app_id for finding in findings} <= unsound
+    sound = {app for app in heads if app.sdk_app_id not in quick.doubtful}
+    count, quick_heads, quick_replayed = quick.results()
+    assert count == sum(int(row[2]) not in quick.doubtful for row in rows)
+    assert quick_heads == {app: heads[app] for app in sound}
+    assert quick_replayed == {app: replayed[app] for app in sound}
+    assert all(quick._watched[app] == watched[app] for app in sound if app in watched)
+
+
+@pytest.mark.parametrize("block", [1, 5, 30])
+def test_sound_rows_are_sound_by_the_line(block: int) -> None:
+    quick = by_line(_SOUND, block, _HEADS)
+    assert quick.doubtful == set()
+    assert quick.results()[0] == 24
+
+
+def test_an_ordinary_record_is_checked_by_the_line(audit_db: AuditDb) -> None:
+    months_before(audit_db)
+    hard = 'a "quoted" \\ name, 会员等级 \x7f'
+    for number, names in enumerate(({0: "sex"}, {0: hard, 1: ""}, {1: "null"}, {1: "\\N", 2: "t"})):
+        poll = polled(names, names, at=900 * number)
+        record_polls(audit_db.writer, [poll], dag_run_id=f"run {number}", try_number=1)
+    with parts.reading(audit_db.reader) as connection:
+        prepare(connection)
+        quick = QuickChains("database", {})
+        quick.read(connection, Range())
+        chains = Chains("database", {})
+        read_rows(connection, "change", Range(), "c.seq", chains.add_columns)
+    chains.end()
+    assert quick.doubtful == set()
+    assert quick.results() == (chains.rows, chains.heads, chains.replayed)
+    assert chains.findings == []
+
+
+def test_a_time_that_no_hash_can_hold_ends_no_transaction(recorded: AuditDb) -> None:
+    with recorded.owner.begin() as connection:
+        for name in ("bounds_do_not_cross", "seen_at_is_not_in_the_future"):
+            connection.execute(text(f"alter table attr_audit.change drop constraint {name}"))
+    as_a_forger(
+        recorded,
+        "update attr_audit.change set prior_ok_at = 'infinity' where sdk_app_id = 5 and seq = 2",
+    )
+    found = [str(finding) for finding in check_database(recorded.reader, processes=1).findings]
+    assert "frankfurt/5 seq 2: the chain is broken at this row" in found
+    assert "frankfurt/2 seq 2: the chain is broken at this row" in found
+
+
 class Copying:
-    """What ``read_rows`` needs of a connection; gives these lines as COPY does, one by one."""
+    """What reading needs of a connection; gives these lines as COPY does, one by one."""
 
     def __init__(self, lines: Iterable[bytes]) -> None:
         self._lines = lines
@@ -317,6 +425,24 @@ class Copying:
 
     def close(self) -> None:
         pass
+
+    def begin_nested(self) -> Any:
+        return SimpleNamespace(commit=lambda: None)
+
+
+def test_memory_by_the_line_does_not_grow_with_changes() -> None:
+    def peak(changes: int) -> int:
+        chains = QuickChains("database", {})
+        connection: Any = Copying(line_of(row) + b"\n" for row in chained(1, changes))
+        tracemalloc.start()
+        try:
+            chains.read(connection, Range())
+            assert (chains.doubtful, chains.results()[0]) == (set(), changes)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(5_000) < 1.2 * peak(1_000) < 4_000_000
 
 
 def test_memory_grows_with_apps_and_names_and_not_with_changes() -> None:

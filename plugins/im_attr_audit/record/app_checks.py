@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from sqlalchemy import Connection
@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from im_attr_audit.apps import AppKey
 from im_attr_audit.record.canonical import NULL, Chains, State, runs
 from im_attr_audit.record.heads import Finding, Head, Watched
+from im_attr_audit.record.quick_chains import QuickChains
 from im_attr_audit.record.tables import Range, read_rows
 
 Replayed = dict[AppKey, dict[bytes, State]]
@@ -20,33 +21,43 @@ Replayed = dict[AppKey, dict[bytes, State]]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What was found in the rows of some apps. ``watched``: those of them that have a witness."""
+    """What was found in the rows of some apps. ``watched``: those of them that have a witness.
+
+    ``spans_follow``: whether the columns that the database derives for spans were seen to follow.
+    """
 
     rows: int
     heads: tuple[Head, ...]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     watched: dict[AppKey, Watched]
+    spans_follow: bool
 
 
 def check_apps(connection: Connection, apps: Range, watched: Mapping[AppKey, Watched]) -> Part:
     """Check these apps' changes, snapshot and digests, in the transaction that is open."""
+    quick = QuickChains("database", watched)
+    quick.read(connection, apps)
+    rows, heads, replayed = quick.results()
     chains = Chains("database", watched)
-    _read_changes(connection, apps, chains)
-    unlike, digests = _compare_snapshot(connection, apps, chains.replayed)
-    hidden, notes = _compare_apps(connection, apps, chains.replayed, digests)
+    if quick.doubtful != set():
+        only = None if quick.doubtful is None else tuple(quick.doubtful)
+        doubtful = replace(apps, only=only)
+        order = "c.region, c.sdk_app_id, c.seq"
+        read_rows(connection, "change", doubtful, order, chains.add_columns)
+        chains.end()
+    heads |= chains.heads
+    replayed |= chains.replayed
+    unlike, digests = _compare_snapshot(connection, apps, replayed)
+    hidden, notes = _compare_apps(connection, apps, replayed, digests)
     return Part(
-        chains.rows,
-        tuple(chains.heads.values()),
+        rows + chains.rows,
+        tuple(head for _, head in sorted(heads.items())),
         (*chains.findings, *unlike, *hidden),
         notes,
-        {app: watched[app] for app in chains.heads if app in watched},
+        {app: watched[app] for app in heads if app in watched},
+        spans_follow=quick.doubtful == set(),
     )
-
-
-def _read_changes(connection: Connection, apps: Range, chains: Chains) -> None:
-    read_rows(connection, "change", apps, "c.region, c.sdk_app_id, c.seq", chains.add_columns)
-    chains.end()
 
 
 def _compare_snapshot(

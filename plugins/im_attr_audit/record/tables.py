@@ -126,11 +126,16 @@ class Range:
 
     first: int | None = None
     end: int | None = None
+    #: Only these of them; None: all.
+    only: tuple[int, ...] | None = None
 
     def condition(self) -> str:
         """A where clause, or nothing."""
         bounds = ((self.first, ">= {:d}"), (self.end, "< {:d}"))
         tests = [f"c.sdk_app_id {test.format(at)}" for at, test in bounds if at is not None]
+        if self.only is not None:
+            listed = ",".join(f"{number:d}" for number in self.only)
+            tests.append(f"c.sdk_app_id = any('{{{listed}}}'::int8[])")
         return f"where {' and '.join(tests)}" if tests else ""
 
 
@@ -164,8 +169,12 @@ def read_rows(connection: Connection, table: str, apps: Range, order: str, take:
         f"copy (select {', '.join(f'c.{name}' for name in columns)} "  # noqa: S608 - names from TABLES
         f"from only attr_audit.{table} as c {apps.condition()} order by {order}) to stdout"
     )
-    blocks = _Blocks(lambda block: take(_tokens(block, types, times)))
-    sink = io.BufferedWriter(blocks, _BLOCK)
+    copy_lines(connection, statement, lambda block: take(_tokens(block, types, times)))
+
+
+def copy_lines(connection: Connection, statement: str, take: Callable[[bytes], None]) -> None:
+    """Give what COPY writes to ``take``: some lines at a time, without the last line end."""
+    sink = io.BufferedWriter(_Blocks(take), _BLOCK)
     cursor = connection.connection.cursor()
     try:
         cursor.copy_expert(statement, sink)

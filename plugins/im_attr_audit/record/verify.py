@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, text
 from im_attr_audit.record.canonical import HASHED, NULL, Chains, token
 from im_attr_audit.record.heads import Finding, Head, NotAnExport, check_heads, watch
 from im_attr_audit.record.parts import check_in_parts, processes_for, reading
+from im_attr_audit.record.quick_chains import SPAN_FOLLOWS
 from im_attr_audit.record.tables import prepare
 
 
@@ -53,7 +54,8 @@ def check_database(
         prepare(connection)
         parts = check_in_parts(engine, connection, watched, processes or processes_for(connection))
         findings = [*chain.from_iterable(part.findings for part in parts)]
-        findings += _check_spans(connection)
+        if not all(part.spans_follow for part in parts):
+            findings += _check_spans(connection)
         findings += _check_polls(connection)
     for part in parts:
         watched |= part.watched
@@ -150,7 +152,6 @@ select distinct on (c.region, c.sdk_app_id) c.region, c.sdk_app_id, c.seq, c.pol
                       and p.dag_run_id is not distinct from c.dag_run_id)
  order by c.region, c.sdk_app_id, c.seq
 """
-
 # A poll is recorded by the task that made it, and no task runs for an hour.
 _BACKDATED_POLLS = """
 select p.region, p.sdk_app_id, count(*) as polls, min(p.poll_id) as first_poll
@@ -160,21 +161,10 @@ select p.region, p.sdk_app_id, count(*) as polls, min(p.poll_id) as first_poll
  order by p.region, p.sdk_app_id
 """
 
-# In the classes of the migration that made the column. Sums of times are compared, not differences:
-# those of an infinite time raise an error.
-_SPANS = """
-select distinct on (region, sdk_app_id) region, sdk_app_id, seq,
-       count(*) over (partition by region, sdk_app_id) as changes
-  from (select c.region, c.sdk_app_id, c.seq, c.seen_at, c.span_from, c.span_class,
-               coalesce(c.old_seen_at, c.not_before, c.prior_ok_at) as began
-          from only attr_audit.change as c) as s
- where case when began is distinct from span_from then true
-            when began is null then span_class is not null
-            when span_class = 0 then seen_at >= began + interval '1 hour'
-            when span_class = 6 then seen_at < began + interval '1024 hours'
-            when span_class between 1 and 5
-            then seen_at < began + interval '1 hour' * 4 ^ (span_class - 1)
-                 or seen_at >= began + interval '1 hour' * 4 ^ span_class
-            else true end
- order by region, sdk_app_id, seq
-"""
+_SPANS = f"""
+select distinct on (c.region, c.sdk_app_id) c.region, c.sdk_app_id, c.seq,
+       count(*) over (partition by c.region, c.sdk_app_id) as changes
+  from only attr_audit.change as c
+ where ({SPAN_FOLLOWS}) is not true
+ order by c.region, c.sdk_app_id, c.seq
+"""  # noqa: S608 - no value in it

@@ -399,6 +399,31 @@ def test_a_period_is_attested_by_the_function_of_the_record(
     assert client.get("/api/attest", params=turned).status_code == 422
 
 
+def test_the_page_says_what_is_sealed(audit_db: AuditDb, client: TestClient) -> None:
+    poll(audit_db, {0: "city"}, 600)
+    one = "/api/change?region=frankfurt&sdk_app_id=1400000001&seq=1"
+    assert client.get("/api/overview").json()["newest_seal"] is None
+    assert client.get(one).json()["seal"] is None
+    at = now(audit_db)
+    with audit_db.owner.begin() as connection:
+        connection.execute(
+            text(
+                "insert into attr_audit.seal (n, leaf, note, last_poll_id, last_change_id, "
+                "last_planned_id, marks) values (0, :leaf, 'note', 1, 1, 0, '')"
+            ),
+            {"leaf": json.dumps(["run-v1", 0, int(at.timestamp() * 1e6)])},
+        )
+    assert client.get("/api/overview").json()["newest_seal"]["n"] == 0
+    assert client.get(one).json()["seal"]["n"] == 0
+
+    def seal_of_period(until: datetime) -> Any:
+        asked = {"since": (at - timedelta(days=1)).isoformat(), "until": until.isoformat()}
+        return client.get("/api/attest", params=asked).json()["seal"]
+
+    assert seal_of_period(at - timedelta(seconds=1))["n"] == 0
+    assert seal_of_period(at + timedelta(seconds=1)) is None
+
+
 def test_a_search_by_name_gives_its_present_and_its_past(
     audit_db: AuditDb, client: TestClient
 ) -> None:

@@ -145,6 +145,13 @@ class NameUses(BaseModel):
     more_spans: bool
 
 
+class Seal(BaseModel):
+    """A seal of the record, by its number from 0."""
+
+    n: int
+    sealed_at: datetime
+
+
 class Cause(BaseModel):
     """Apps whose newest poll had one cause; ``since``: the oldest last good poll of them, or the
     first poll of an app that was never seen."""
@@ -185,6 +192,7 @@ class Overview(BaseModel):
     apps: int
     groups: int
     seen_at: datetime | None
+    newest_seal: Seal | None
     stale: list[Cause]
     failing: list[Cause]
     unreadable: list[Unreadable]
@@ -259,6 +267,7 @@ class ChangeDetail(Change):
     vendor_date: datetime | None
     conn_id: str | None
     head_seq: int
+    seal: Seal | None
     reviewer: str | None
     ticket: str | None
     reviewed_at: datetime | None
@@ -283,9 +292,12 @@ class Attested(BaseModel):
 
 
 class Attest(BaseModel):
+    """``seal``: the first one closed at or after the period's end."""
+
     at: datetime
     since: datetime
     until: datetime
+    seal: Seal | None
     apps: list[Attested]
 
 

@@ -28,7 +28,8 @@ def attest(reader: ReaderOf, asked: Annotated[Period, Query()]) -> Response:
         apps = queries.read(
             connection, "attest", since=since, until=until, app_group=asked.group or None
         )
-    return as_json({"at": at, "since": since, "until": until, "apps": apps})
+        seal = queries.read_one(connection, "seal_of_period", until=until)
+    return as_json({"at": at, "since": since, "until": until, "seal": seal, "apps": apps})
 
 
 def _last_month(at: datetime) -> tuple[datetime, datetime]:

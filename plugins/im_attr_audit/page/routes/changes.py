@@ -74,7 +74,8 @@ def change(reader: ReaderOf, asked: Annotated[OneChange, Query()]) -> Response:
         if row is None:
             raise HTTPException(404, "There is no such change.")
         [mark] = queries.read_marks(connection, [row])
-    return as_json(models.ChangeDetail(**row, **mark))
+        seal = queries.read_one(connection, "seal_of_change", change_id=row["change_id"])
+    return as_json(models.ChangeDetail(**row, **mark, seal=models.Seal(**seal) if seal else None))
 
 
 @router.get("/run", response_model=models.Run)

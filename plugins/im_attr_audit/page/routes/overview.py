@@ -33,6 +33,7 @@ def overview(reader: ReaderOf, limit: StaleAfter) -> Response:
         apps = queries.read(connection, "health", stale_after=limit)
         groups = summary.read_groups(connection, apps)
         unreadable = queries.read(connection, "unreadable")
+        seal = queries.read_one(connection, "newest_seal")
         changes = queries.read(
             connection, "recent_changes", period=_PERIOD, at_most=_CHANGES_SHOWN + 1
         )
@@ -44,6 +45,7 @@ def overview(reader: ReaderOf, limit: StaleAfter) -> Response:
             "apps": len(apps),
             "groups": len(groups),
             "seen_at": min(fresh, default=None),
+            "newest_seal": seal,
             "stale": _causes(app for app in apps if app["stale"]),
             "failing": _causes(
                 app for app in apps if not app["stale"] and app["last_outcome"] not in GOOD

@@ -91,6 +91,7 @@ function details(change) {
     ["Place in the chain", `${change.seq} of ${change.head_seq}`],
     ["Hash", [h("code", { class: "whole" }, change.row_hash), " ", copy(change.row_hash, "hash")]],
     ["Previous hash", change.prev_hash ? h("code", { class: "whole" }, change.prev_hash) : "none: it is the first change of its app"],
+    ["Seal", change.seal ? [`seal ${change.seal.n}, `, when(change.seal.sealed_at, { seconds: true })] : h("span", { class: "none" }, "not sealed yet")],
     ["Answer", change.answer ? h("pre", { tabindex: "0", "aria-label": "The vendor's answer" }, change.answer) : null],
   ];
   return h("dl", {}, rows.filter(([, value]) => value !== null).map(([title, value]) => [h("dt", {}, title), h("dd", {}, value)]));

@@ -4,6 +4,7 @@ import { bigTable } from "./big-table.js";
 
 /** So many of a kind are shown; the view that has all of them is linked. */
 const SHOWN = 6;
+const SEALED_FOR = 26 * 3600e3;
 
 run(async () => {
   const overview = await ask("overview");
@@ -13,6 +14,7 @@ run(async () => {
     ...limited(overview.stale, (cause) => need("bad", "⚠", staleTitle(cause), since(cause), cause.advice ?? "Check that the DAG runs: its newest poll was good.", causeApps(cause)), "health", "stale apps"),
     ...misconfigured(overview.unreadable),
     ...limited(overview.failing, (cause) => need("", "✕", `The newest poll of ${count(cause.apps, "app")} failed: ${cause.outcome}${cause.error_code ? ` ${cause.error_code}` : ""}`, since(cause), cause.advice, causeApps(cause)), "health", "failures"),
+    ...unsealed(overview),
     ...limited(overview.drift, driftNeed, "names?only=yes", "slots with drift"),
   ];
   show(
@@ -32,9 +34,13 @@ function sentence(overview) {
   if (overview.unreadable.length) parts.push(`${count(overview.unreadable.length, "connection")} ${overview.unreadable.length === 1 ? "is" : "are"} misconfigured`);
   if (failing) parts.push(`the newest poll of ${count(failing, "app")} failed`);
   if (overview.drift.length) parts.push(`${count(overview.drift.length, "slot")} ${overview.drift.length === 1 ? "drifts" : "drift"}`);
+  const seal = overview.newest_seal;
+  const overdue = unsealed(overview).length;
+  if (overdue) parts.push("the record's seal is overdue");
+  const sealed = seal ? `, sealed ${ago(seal.sealed_at, overview.at)}` : "";
   const limit = `An app is stale after ${span(overview.stale_after_seconds)} without a good poll.`;
   if (!parts.length) {
-    return notice("good", `All is well: ${overview.apps === 1 ? "the app was" : `all ${count(overview.apps, "app")} were`} ${seen} or later, and no names drift.`, limit, { "data-state": "well" });
+    return notice("good", `All is well: ${overview.apps === 1 ? "the app was" : `all ${count(overview.apps, "app")} were`} ${seen} or later, and no names drift${sealed}.`, limit, { "data-state": "well" });
   }
   const text = parts.join(", ");
   return notice(stale || overview.unreadable.length ? "error" : "warning", `${text[0].toUpperCase()}${text.slice(1)}.`,
@@ -77,6 +83,13 @@ function misconfigured(unreadable) {
   if (!unreadable.length) return [];
   return [need("bad", "✕", `${count(unreadable.length, "connection")} ${unreadable.length === 1 ? "does" : "do"} not name an app; nothing was sent`, null,
     "Fix them in Airflow under Admin, Connections.", unreadableList(unreadable.slice(0, SHOWN)))];
+}
+
+/** Where seals are made at all, one a day is expected. */
+function unsealed({ newest_seal: seal, at }) {
+  if (!seal || new Date(at) - new Date(seal.sealed_at) < SEALED_FOR) return [];
+  return [need("", "◷", `The record was last sealed ${ago(seal.sealed_at, at)}`, ["seal ", seal.n, ", ", when(seal.sealed_at)],
+    "Check the job that runs im-attr-audit checkpoint: what was recorded since can still be rewritten unnoticed by the database's owner.", null)];
 }
 
 function driftNeed(slot) {

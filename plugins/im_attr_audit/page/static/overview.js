@@ -11,7 +11,7 @@ run(async () => {
   const empty = overview.apps ? null : await nothingYet([]);
   if (empty) return show(empty);
   const needs = [
-    ...limited(overview.stale, (cause) => need("bad", "⚠", staleTitle(cause), since(cause), cause.advice ?? "Check that the DAG runs: its newest poll was good.", causeApps(cause)), "health", "stale apps"),
+    ...limited(overview.stale, (cause) => need("bad", "⚠", staleTitle(cause), since(cause), cause.advice ?? "No poll has been recorded since. Check that the DAG is not paused and that Airflow's scheduler runs.", causeApps(cause)), "health", "stale apps"),
     ...misconfigured(overview.unreadable),
     ...limited(overview.failing, (cause) => need("", "✕", `The newest poll of ${count(cause.apps, "app")} failed: ${cause.outcome}${cause.error_code ? ` ${cause.error_code}` : ""}`, since(cause), cause.advice, causeApps(cause)), "health", "failures"),
     ...unsealed(overview),
@@ -65,7 +65,7 @@ function need(look, sign, what, sinceWhen, todo, where) {
 }
 
 function staleTitle(cause) {
-  return `${count(cause.apps, "app")} ${cause.apps === 1 ? "is" : "are"} stale: ${cause.outcome}${cause.error_code ? ` ${cause.error_code}` : ""}`;
+  return `${count(cause.apps, "app")} ${cause.apps === 1 ? "is" : "are"} stale: ${cause.advice ? cause.outcome : "not polled"}${cause.error_code ? ` ${cause.error_code}` : ""}`;
 }
 
 function causeApps(cause) {

@@ -62,7 +62,7 @@ def test_a_leaf_has_the_bytes_that_the_contract_shows() -> None:
     )
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(VALUES, max_size=6), st.lists(VALUES, max_size=6))
 def test_canonical_bytes_read_back_and_differ_where_the_arrays_do(
     one: list[object], other: list[object]

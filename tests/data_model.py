@@ -1,5 +1,6 @@
-"""Writes the generated parts of docs/data-model.md and docs/bi.md: `python -m tests.data_model`.
+"""Writes what docs and bi/ take from the database: `python -m tests.data_model`.
 
+That is docs/data-model.md, docs/bi.md, the dbt package's sources and the Superset dashboard.
 Tables come from the migrated database's own comments, outputs from the real psql as the reader, in
 the scripted week of tests/story.py and the scripted quarter of tests/quarter.py. Tests do the same
 and compare.
@@ -7,18 +8,22 @@ and compare.
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
+import textwrap
 from pathlib import Path
 
 from launch.postgres import THROWAWAY, EmbeddedPostgres
-from tests import story
+from tests import story, superset_charts, superset_export
 from tests.psql import QUERIES, psql
 from tests.quarter import quarter
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "data-model.md"
 BI_PAGE = PAGE.with_name("bi.md")
 QUESTIONS = sorted((QUERIES.parent / "questions").glob("*.sql"))
+DBT_SOURCES = PAGE.parents[1] / "bi" / "dbt" / "models" / "sources.yml"
+SUPERSET = PAGE.parents[1] / "bi" / "superset"
 COMMAND = "python -m tests.data_model"
 
 #: The end of the scripted week plays the part of now; every query in the order of the page.
@@ -37,6 +42,24 @@ SHOWN: dict[str, dict[str, str]] = {
     "names_no_longer_there": {"names": '["Membership level", "city", "birthdate"]'},
     "export_for_auditor": {},
 }
+
+#: The column to filter by, which is never null.
+NEVER_NULL = {
+    "changes": "seen_at",
+    "polls": "requested_at",
+    "drift_episodes": "began_seen_at",
+    "coverage_by_month": "month",
+    "violations": "since",
+    "unreviewed_changes": "seen_at",
+}
+
+_FRESHNESS = [
+    "        config:",
+    "          # Of the stalest app. Without this query dbt takes the newest time of all apps.",
+    '          loaded_at_query: "select min(now() - age) from {{ this }}"',
+    "          freshness:",
+    "            error_after: {count: 1, period: hour}",
+]
 
 _MARKED = re.compile(
     r"(?P<begin><!-- generated: (?P<what>\w+)(?P<rest>.*?)-->\n).*?(?P<end><!-- end -->)", re.DOTALL
@@ -58,6 +81,45 @@ class Page:
             return f"{marked['begin']}{part.strip()}\n{marked['end']}"
 
         return _MARKED.sub(generated, page)
+
+    def dbt_sources(self) -> str:
+        """Every relation of the reader as a source of dbt, with its comments."""
+        lines = [
+            f"# Written by `{COMMAND}` from the database's own comments.",
+            "sources:",
+            "  - name: attr_audit",
+            "    description: The record of im-attr-audit. Functions are in docs/data-model.md.",
+            "    schema: \"{{ var('attr_audit_schema') }}\"",
+            "    tables:",
+        ]
+        for [name, comment] in self._rows(_RELATIONS):
+            lines += [f"      - name: {name}", f"        description: {json.dumps(comment)}"]
+            lines += _FRESHNESS if name == "freshness" else []
+            lines += ["        columns:"]
+            for column, _, said in self._rows(_COLUMNS, name=f"attr_audit.{name}"):
+                lines += [
+                    f"          - name: {column}",
+                    f"            description: {json.dumps(said)}",
+                ]
+                if column == NEVER_NULL.get(name):
+                    lines += ["            data_tests: [not_null]"]
+        return "\n".join(lines) + "\n"
+
+    def superset(self) -> dict[str, str]:
+        """The files of bi/superset by path."""
+        columns = {}
+        for name, dataset in superset_charts.DATASETS.items():
+            if dataset.sql is None:
+                columns[name] = self._rows(_COLUMNS, name=f"attr_audit.{name}")
+            else:
+                described = f"{dataset.sql} limit 0 \\gdesc"
+                columns[name] = [[*pair, ""] for pair in self._rows(described)]
+        return superset_export.export(
+            {
+                name: [(column, type_.removesuffix(", null"), said) for column, type_, said in rows]
+                for name, rows in columns.items()
+            }
+        )
 
     # What a marker may name; each takes the rest of the marker.
 
@@ -91,6 +153,19 @@ class Page:
     def queries(self, _: str) -> str:
         """Every query with its question and its output."""
         return "\n\n".join(self._query(name, variables) for name, variables in SHOWN.items())
+
+    def types(self, _: str) -> str:
+        """Where the types are that some tools cannot read."""
+        named = ", ".join(f"`{name}`" for [name] in self._rows(_AWKWARD))
+        return textwrap.fill(
+            "**Some tools cannot read `interval`, `jsonb`, `bytea` and arrays.** These have a "
+            f"column of such a type: {named}. The other relations have seconds and hexadecimal "
+            "text instead. Cast such a column, for example `extract(epoch from age)::float8` or "
+            "`encode(row_hash, 'hex')`. polars stops with a panic at an `interval`.",
+            108,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
 
     def questions(self, _: str) -> str:
         """Every question with its query and the output."""
@@ -128,6 +203,14 @@ class Page:
         return [row.split("\x1f") for row in rows if row]
 
 
+_RELATIONS = """
+select relname, obj_description(oid, 'pg_class')
+  from pg_class
+ where relnamespace = 'attr_audit'::regnamespace and relkind in ('r', 'v', 'p')
+   and has_table_privilege(oid, 'select')
+ order by relname
+"""
+
 _COLUMNS = """
 select a.attname, format_type(a.atttypid, a.atttypmod) || case when a.attnotnull then '' when
        c.relkind = 'v' then '' else ', null' end, col_description(a.attrelid, a.attnum)
@@ -143,6 +226,24 @@ select conname, pg_get_constraintdef(oid)
   from pg_constraint
  where conrelid = :'name'::regclass and contype <> 'n'
  order by contype desc, conname
+"""
+
+_AWKWARD = """
+select c.relname
+  from pg_class c
+  join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
+ where c.relnamespace = 'attr_audit'::regnamespace and c.relkind in ('r', 'v', 'p')
+   and has_table_privilege(c.oid, 'select')
+   and (a.atttypid = any ('{interval,jsonb,bytea}'::regtype[])
+        or format_type(a.atttypid, null) like '%]')
+union
+select p.proname || '()'
+  from pg_proc p
+ cross join unnest(p.proallargtypes, p.proargmodes) as given (type, mode)
+ where p.pronamespace = 'attr_audit'::regnamespace and p.proretset and given.mode = 't'
+   and (given.type = any ('{interval,jsonb,bytea}'::regtype[])
+        or format_type(given.type, null) like '%]')
+ order by 1
 """
 
 # The function itself, not its overload for text arguments, which is created after it.
@@ -194,6 +295,11 @@ def main() -> None:
                 page = path.read_text(encoding="utf-8")
                 written = Page(server, tell(server, "migrated")).regenerate(page)
                 path.write_text(written, encoding="utf-8")
+            sources = Page(server, quarter(server, "migrated")).dbt_sources()
+            DBT_SOURCES.write_text(sources, encoding="utf-8")
+            for file, content in Page(server, quarter(server, "migrated")).superset().items():
+                (SUPERSET / file).parent.mkdir(parents=True, exist_ok=True)
+                (SUPERSET / file).write_text(content, encoding="utf-8")
         finally:
             server.destroy()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from datetime import date, datetime, timedelta
 from itertools import groupby, pairwise
 from statistics import median
@@ -33,15 +33,16 @@ Span = tuple[datetime, datetime]
 
 _HOUR = timedelta(hours=1)
 _APPS = sorted(STORY.listed)
+_GROUPS = ("shop", "loyalty", "coupons")
 Q2 = (day(4, 1), day(7, 1))
 
 
-def _cut(spans: Iterable[Span], window: Span) -> list[Span]:
+def cut(spans: Iterable[Span], window: Span) -> list[Span]:
     cut = [(max(begin, window[0]), min(end, window[1])) for begin, end in spans]
     return [(begin, end) for begin, end in cut if begin < end]
 
 
-def _seconds(spans: Iterable[Span]) -> float:
+def length(spans: Iterable[Span]) -> float:
     return sum((end - begin).total_seconds() for begin, end in spans)
 
 
@@ -49,7 +50,7 @@ def _first_polled(app: AppKey) -> datetime:
     return STORY.listed[app][0][0]
 
 
-def _gaps(app: AppKey) -> list[Span]:
+def wide_gaps(app: AppKey) -> list[Span]:
     """Where no good poll is for more than an hour, from the first poll on and without an end."""
     far = datetime.max.replace(tzinfo=END.tzinfo)
     edges = [(one.confirmed, other.asked) for one, other in pairwise(seen(app))]
@@ -61,7 +62,7 @@ def _failed_in(app: AppKey, span: Span) -> int:
     return sum(span[0] <= time < span[1] for time in failed(app))
 
 
-def _stays(app: AppKey, window: Span) -> list[tuple[str, Span]]:
+def stays(app: AppKey, window: Span) -> list[tuple[str, Span]]:
     """The groups of the app in the window, and when it was in each."""
     since = STORY.groups[app]
     ends = [at for at, _ in since[1:]] + [window[1]]
@@ -69,7 +70,7 @@ def _stays(app: AppKey, window: Span) -> list[tuple[str, Span]]:
         (group, (window[0] if number == 0 else at, end))
         for number, ((at, group), end) in enumerate(zip(since, ends, strict=True))
     ]
-    return [(group, cut[0]) for group, span in spans if (cut := _cut([span], window))]
+    return [(group, inside[0]) for group, span in spans if (inside := cut([span], window))]
 
 
 def _in_quarter() -> list[Change]:
@@ -79,50 +80,50 @@ def _in_quarter() -> list[Change]:
 Spell = tuple[str | None, Seen | None, list[Seen], Seen | None]
 
 
-def _spells(app: AppKey, slot: int) -> list[Spell]:
+def spells(app: AppKey, slot: int) -> list[Spell]:
     """The names of a slot: each with its polls, the poll before them and the one after them."""
-    spells = [
+    found = [
         (name, list(polls))
         for name, polls in groupby(seen(app), key=lambda poll: poll.names.get(slot))
     ]
     return [
         (
             name,
-            spells[i - 1][1][-1] if i else None,
+            found[i - 1][1][-1] if i else None,
             polls,
-            spells[i + 1][1][0] if i + 1 < len(spells) else None,
+            found[i + 1][1][0] if i + 1 < len(found) else None,
         )
-        for i, (name, polls) in enumerate(spells)
+        for i, (name, polls) in enumerate(found)
     ]
 
 
 def campaign_window() -> list[Row]:
     window, rows = (day(5, 4), day(5, 18)), []
-    whole = _seconds([window])
+    whole = length([window])
     for app in _APPS:
         if STORY.group(app, window[0]) != "shop":
             continue
-        spells = [spell for spell in _spells(app, 2) if spell[0] == "Membership level"]
-        sure = [(polls[0].arrived, polls[-1].confirmed) for _, _, polls, _ in spells]
-        certain = _cut(sure, window)
-        possible = _cut(
+        named = [spell for spell in spells(app, 2) if spell[0] == "Membership level"]
+        sure = [(polls[0].arrived, polls[-1].confirmed) for _, _, polls, _ in named]
+        certain = cut(sure, window)
+        possible = cut(
             [
                 (before.confirmed if before else polls[0].arrived, after.arrived if after else END)
-                for _, before, polls, after in spells
+                for _, before, polls, after in named
             ],
             window,
         )
-        blind = _cut(_gaps(app), window)
-        share = [round(100 * _seconds(spans) / whole, 2) for spans in (certain, possible)]
+        blind = cut(wide_gaps(app), window)
+        share = [round(100 * length(spans) / whole, 2) for spans in (certain, possible)]
         verdict = "yes" if share[0] == 100 else "partly" if share[0] else "no"
         if verdict == "yes" and blind:
             verdict = "yes, with gaps"
-        rows.append((*app, [2] if possible else [], *share, _seconds(blind), verdict))
+        rows.append((*app, [2] if possible else [], *share, length(blind), verdict))
     return rows
 
 
 def when_was_it_gone() -> list[Row]:
-    [(_, before, polls, after)] = [s for s in _spells(FRANKFURT, 2) if s[0] == "Tier"]
+    [(_, before, polls, after)] = [s for s in spells(FRANKFURT, 2) if s[0] == "Tier"]
     assert before
     assert after
     first, last = polls[0], polls[-1]
@@ -132,9 +133,9 @@ def when_was_it_gone() -> list[Row]:
 
 def gaps() -> list[Row]:
     rows = [
-        (*app, STORY.group(app, span[0]), *span, _seconds([span]), _failed_in(app, span))
+        (*app, STORY.group(app, span[0]), *span, length([span]), _failed_in(app, span))
         for app in _APPS
-        for span in _cut(_gaps(app), Q2)
+        for span in cut(wide_gaps(app), Q2)
     ]
     return sorted(rows, key=lambda row: (row[3], row[0], row[1]))
 
@@ -142,7 +143,7 @@ def gaps() -> list[Row]:
 def attest_quarter() -> list[Row]:
     rows = []
     for app in _APPS:
-        for group, (begin, end) in _stays(app, Q2):
+        for group, (begin, end) in stays(app, Q2):
             polls = [poll for poll in seen(app) if begin <= poll.asked < end]
             before = [poll for poll in seen(app) if poll.asked <= begin]
             after = [poll for poll in seen(app) if poll.asked >= end]
@@ -151,7 +152,7 @@ def attest_quarter() -> list[Row]:
                 one.api != other.api and begin <= other.asked < end
                 for one, other in pairwise(seen(app))
             )
-            watched = before and after and not _cut(_gaps(app), (begin, end))
+            watched = before and after and not cut(wide_gaps(app), (begin, end))
             verdict = (
                 "changed"
                 if changed
@@ -192,12 +193,15 @@ def group_on_a_date() -> list[Row]:
     ]
 
 
+#: The new names that look like the old ones.
+LOOKALIKES: dict[str | None, str] = {"membership level": "case", "s\u0435x": "confusable"}
+
+
 def lookalikes() -> list[Row]:
-    said = {"membership level": "case", "s\u0435x": "confusable"}
     return [
-        (c.seen_at, c.group, c.app.region, c.slot, c.old, c.new, said[c.new])
+        (c.seen_at, c.group, c.app.region, c.slot, c.old, c.new, LOOKALIKES[c.new])
         for c in changes()
-        if c.new in said
+        if c.new in LOOKALIKES
     ]
 
 
@@ -265,24 +269,24 @@ def drift_of_the_past() -> list[Row]:
     ]
 
 
-def _failures_since(app: AppKey, poll: Seen) -> int:
+def failures_since(app: AppKey, poll: Seen) -> int:
     return _failed_in(app, (poll.asked, END))
 
 
 def stale_apps() -> list[Row]:
     last = {app: seen(app)[-1] for app in _APPS}
     return [
-        (*app, STORY.group(app, END), poll.confirmed, "unavailable", _failures_since(app, poll))
+        (*app, STORY.group(app, END), poll.confirmed, "unavailable", failures_since(app, poll))
         for app, poll in last.items()
         if poll.confirmed < day(7, 1, 12)
     ]
 
 
-def failures_by_cause() -> list[Row]:
+def failures_by_cause(groups: Container[str] = _GROUPS) -> list[Row]:
     found = defaultdict(list)
     for app in _APPS:
         for time in failed(app):
-            if Q2[0] <= time < Q2[1]:
+            if Q2[0] <= time < Q2[1] and STORY.group(app, time) in groups:
                 failure: Any = STORY.failure(app, time)
                 found[failure.outcome, failure.error_code].append((time, app))
     rows = []
@@ -311,11 +315,11 @@ def coverage_by_month() -> list[Row]:
     rows = []
     for month in (4, 5, 6):
         for app in _APPS:
-            for group, stay in _stays(app, (day(month, 1), day(month + 1, 1))):
-                for span in _cut([stay], (_first_polled(app), END)):
-                    if gaps := _cut(_gaps(app), span):
-                        covered = round(100 - 100 * _seconds(gaps) / _seconds([span]), 2)
-                        longest = max(_seconds([gap]) for gap in gaps)
+            for group, stay in stays(app, (day(month, 1), day(month + 1, 1))):
+                for span in cut([stay], (_first_polled(app), END)):
+                    if gaps := cut(wide_gaps(app), span):
+                        covered = round(100 - 100 * length(gaps) / length([span]), 2)
+                        longest = max(length([gap]) for gap in gaps)
                         good = sum(span[0] <= poll.asked < span[1] for poll in seen(app))
                         counts = (good, _failed_in(app, span))
                         rows.append((date(2026, month, 1), group, *app, covered, longest, *counts))
@@ -344,7 +348,7 @@ def changes_per_week() -> list[Row]:
 
 def names_of_a_slot() -> list[Row]:
     rows: list[Row] = []
-    for name, before, polls, after in _spells(FRANKFURT, 2):
+    for name, before, polls, after in spells(FRANKFURT, 2):
         bounds = (before and before.confirmed, polls[0].arrived, polls[-1].confirmed)
         rows.append((name, *bounds, after and after.arrived))
     return rows

@@ -1,0 +1,1 @@
+"""`make test-bi`: a real Superset and a real dbt read the record with what bi/ ships."""

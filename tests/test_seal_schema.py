@@ -107,8 +107,8 @@ def test_the_sealer_reads_and_seals_and_does_nothing_else(
     for table in ("app", "poll", "change", "snapshot", "planned", "seal"):
         run(sealer, f"select * from attr_audit.{table}")
     insert = (
-        "insert into attr_audit.seal (n, leaf, note, last_poll_id, last_change_id, "
-        "last_planned_id, marks) values (0, '', '', 0, 0, 0, '')"
+        "insert into attr_audit.seal (origin, n, leaf, note, last_poll_id, last_change_id, "
+        "last_planned_id, marks) values ('a', 0, '', '', 0, 0, 0, '')"
     )
     run(sealer, insert)
     for engine in (audit_db.writer, audit_db.reader):

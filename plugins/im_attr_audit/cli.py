@@ -15,6 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from im_attr_audit.errors import AttrAuditError
 from im_attr_audit.frames import without_frames
+from im_attr_audit.seal_commands import (
+    add_checkpoint,
+    add_checkpoints_to_verify,
+    add_prove,
+    auditing_engine,
+    verify_checkpoints,
+)
 from im_attr_audit.settings import AUDIT_DB, AUDIT_DB_READER, DATABASE_URL
 
 if TYPE_CHECKING:
@@ -82,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     migrate.set_defaults(run=_migrate)
 
     _add_verify(commands)
+    add_checkpoint(commands)
+    add_prove(commands, _reader_engine)
 
     metrics = commands.add_parser(
         "metrics",
@@ -146,6 +155,7 @@ def _add_verify(commands: Any) -> None:
         "Airflow records into, such as a restore on trial or one of several audit databases: "
         "the events are of the other one",
     )
+    add_checkpoints_to_verify(verify)
     verify.set_defaults(run=_verify)
 
 
@@ -247,7 +257,7 @@ def _verify(given: argparse.Namespace) -> int:
     else:
         if not given.no_asset_events:
             witnessed += _asset_heads()
-        engine = _reader_engine()
+        engine = auditing_engine(_reader_engine) if given.checkpoints else _reader_engine()
         try:
             checked = check_database(engine, witnessed)
         finally:
@@ -259,7 +269,8 @@ def _verify(given: argparse.Namespace) -> int:
         print(f"note: {note}")
     if given.heads or witnessed:
         _print_unwitnessed(checked, witnessed)
-    if checked.findings:
+    is_as_sealed = not given.checkpoints or verify_checkpoints(given, _reader_engine)
+    if checked.findings or not is_as_sealed:
         if given.save_heads:
             kept = "The file was left unchanged." if existing else "No file was written."
             print(f"Heads were not saved to {given.save_heads}: see the findings above. {kept}")

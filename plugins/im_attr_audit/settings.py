@@ -101,6 +101,12 @@ DATABASE_URL: Final = Setting(
     "The owner's URL of the audit database, for `im-attr-audit migrate` and `retention` only. "
     "Never set it in a task's environment.",
 )
+SEALER_URL: Final = Setting(
+    "IM_ATTR_AUDIT_SEALER_URL",
+    _ENVIRONMENT,
+    "The URL of the audit database as `attr_audit_sealer`, for `im-attr-audit checkpoint` and for "
+    "an auditor's `verify --checkpoints` and `prove`. Never set it in a task's environment.",
+)
 STATE_DIR: Final = Setting(
     "IM_ATTR_AUDIT_STATE_DIR",
     _ENVIRONMENT,
@@ -124,6 +130,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     CONFIRM_SECONDS,
     RETRY_SECONDS,
     DATABASE_URL,
+    SEALER_URL,
     STATE_DIR,
 )
 

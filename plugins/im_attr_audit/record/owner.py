@@ -27,8 +27,12 @@ class BadDatabaseUrl(AttrAuditError):
     """The owner's URL cannot be used; the text says how to write it."""
 
 
-def owner_engine(url: str, application: str) -> Engine:
-    """An engine for the owner's URL; each connection is closed after use. Raises BadDatabaseUrl."""
+def owner_engine(url: str, application: str, lock_seconds: float | None = LOCK_SECONDS) -> Engine:
+    """An engine for the owner's or sealer's URL; each connection is closed after use.
+
+    ``lock_seconds``: how long a statement waits for a lock; None: as long as the sync does. Raises
+    BadDatabaseUrl.
+    """
     try:
         parsed = make_url(url)
     except ArgumentError:
@@ -36,7 +40,7 @@ def owner_engine(url: str, application: str) -> Engine:
             "The database URL cannot be read. Write it as postgresql://user:password@host/database."
         ) from None
     return create_audit_engine(
-        parsed, {"application_name": application}, pooled=False, lock_seconds=LOCK_SECONDS
+        parsed, {"application_name": application}, pooled=False, lock_seconds=lock_seconds
     )
 
 

@@ -153,7 +153,7 @@ class Helper:
 
 
 @contextlib.contextmanager
-def _without_garbage_collection() -> Iterator[None]:
+def without_garbage_collection() -> Iterator[None]:
     """Nothing here refers to itself; looking for such things takes a fifth of the time."""
     was_on = gc.isenabled()
     gc.disable()
@@ -164,7 +164,7 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-@_without_garbage_collection()
+@without_garbage_collection()
 def check_in_parts(
     engine: Engine, connection: Connection, watched: Mapping[AppKey, Watched], processes: int
 ) -> list[Part]:
@@ -187,7 +187,7 @@ def check_in_parts(
             helper.end()
 
 
-@_without_garbage_collection()
+@without_garbage_collection()
 def _help(
     pipe: Pipe[Any, Any],
     connector: Connector,

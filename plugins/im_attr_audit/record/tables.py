@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, text
@@ -139,12 +140,17 @@ class Range:
         return f"where {' and '.join(tests)}" if tests else ""
 
 
-def prepare(connection: Connection) -> None:
-    """Set up the transaction and check that the record's tables are tables. Raises NotATable."""
+def prepare(
+    connection: Connection, tables: Mapping[str, Mapping[str, str]] = MappingProxyType(TABLES)
+) -> None:
+    """Set up the transaction and check that the record's tables are tables. Raises NotATable.
+
+    ``tables``: those that are read, with the types of the columns that are read.
+    """
     for statement in _SETTINGS.split(";"):
         connection.execute(text(statement))
-    found = dict(connection.execute(text(_UNLIKE), {"tables": list(TABLES)}).tuples().all())
-    for table, columns in TABLES.items():
+    found = dict(connection.execute(text(_UNLIKE), {"tables": list(tables)}).tuples().all())
+    for table, columns in tables.items():
         reason = found.get(table, "it does not exist, or this login may not see it")
         if reason is None:
             types = dict(connection.execute(text(_TYPES), {"table": table}).tuples().all())
@@ -164,11 +170,17 @@ def read_rows(connection: Connection, table: str, apps: Range, order: str, take:
     A value is a token, or a hash as hex (empty: null).
     """
     columns = TABLES[table]
-    types, times = list(columns.values()), Microseconds()
     statement = (
-        f"copy (select {', '.join(f'c.{name}' for name in columns)} "  # noqa: S608 - names from TABLES
-        f"from only attr_audit.{table} as c {apps.condition()} order by {order}) to stdout"
+        f"select {', '.join(f'c.{name}' for name in columns)} "  # noqa: S608 - names from TABLES
+        f"from only attr_audit.{table} as c {apps.condition()} order by {order}"
     )
+    copy_rows(connection, statement, list(columns.values()), take)
+
+
+def copy_rows(connection: Connection, statement: str, types: list[str], take: Take) -> None:
+    """Give a query's rows to ``take``; ``types`` are those of its columns. Else as `read_rows`."""
+    times = Microseconds()
+    statement = f"copy ({statement}) to stdout"
     copy_lines(connection, statement, lambda block: take(_tokens(block, types, times)))
 
 
@@ -211,7 +223,9 @@ def _tokens(block: bytes, types: list[str], times: Microseconds) -> list[list[by
     columns = []
     for at, type_ in enumerate(types):
         column = values[at :: len(types)]
-        if type_ == "text":
+        if type_ != "bytea" and column.count(_NULL) == len(column):
+            column = [NULL] * len(column)
+        elif type_ == "text":
             if unusual:
                 column = [_NULL if v == _NULL else _ESCAPED.sub(_as_json, v) for v in column]
             column = [NULL if v == _NULL else b'"%b"' % v for v in column]

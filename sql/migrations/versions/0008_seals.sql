@@ -82,7 +82,8 @@ create trigger append_only before update or delete or truncate on attr_audit.pla
 -- What was sealed ----------------------------------------------------------------------------------
 
 create table attr_audit.seal (
-    n               bigint primary key,
+    origin          text not null default '',
+    n               bigint not null,
     leaf            text not null,
     note            text not null,
     timestamp_token bytea,
@@ -92,10 +93,13 @@ create table attr_audit.seal (
     last_planned_id bigint not null,
     polls_from      timestamptz,
     marks           bytea not null,
+    primary key (origin, n),
     constraint n_counts_from_0 check (n >= 0)
 );
 comment on table attr_audit.seal is
     'A copy of the seals and checkpoints that `im-attr-audit checkpoint` wrote to its witnesses. Append-only. The files at the witnesses are what counts.';
+comment on column attr_audit.seal.origin is
+    'The name of the log and of its key. After a key was lost or a dump was restored, another log begins.';
 comment on column attr_audit.seal.n is 'The seal''s index in the log, from 0.';
 comment on column attr_audit.seal.leaf is
     'The leaf of the log: a JSON array of the number and the Merkle root of the polls, changes and planned targets recorded since the seal before.';
@@ -155,7 +159,7 @@ grant usage on schema attr_audit, attr_audit_internal to attr_audit_sealer;
 grant select on attr_audit.app, attr_audit.poll, attr_audit.snapshot, attr_audit.change,
     attr_audit.membership, attr_audit.clock_correction, attr_audit.planned, attr_audit.seal
     to attr_audit_sealer;
-grant insert (n, leaf, note, timestamp_token, last_poll_id, last_change_id, last_planned_id,
+grant insert (origin, n, leaf, note, timestamp_token, last_poll_id, last_change_id, last_planned_id,
               polls_from, marks)
     on attr_audit.seal to attr_audit_sealer;
 grant execute on function attr_audit_internal.begin_seal(), attr_audit_internal.close_seal()

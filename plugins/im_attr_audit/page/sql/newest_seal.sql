@@ -1,2 +1,2 @@
 -- The newest seal of the record.
-select n, sealed_at from attr_audit.seal order by n desc limit 1
+select n, sealed_at from attr_audit.seal order by sealed_at desc limit 1

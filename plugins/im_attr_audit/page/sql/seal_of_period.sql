@@ -4,5 +4,5 @@ select n, sealed_at
  where sealed_at >= cast(:until as timestamptz)
    and cast(cast(leaf as jsonb) ->> 2 as numeric)
        >= extract(epoch from cast(:until as timestamptz)) * 1000000
- order by n
+ order by sealed_at
  limit 1

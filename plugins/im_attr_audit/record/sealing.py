@@ -1,0 +1,277 @@
+"""Close a seal: recompute what is sealed, sign what came since, write it to every witness.
+
+The order makes it safe to be killed anywhere. The database's copy is committed first: a checkpoint
+that was signed is then never signed in another form. Witnesses get it after that, and the next run
+writes what one of them lacks.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, Engine, text
+
+from im_attr_audit.errors import AttrAuditError, LockTimeout
+from im_attr_audit.evidence.bundle import MARK, Seal
+from im_attr_audit.evidence.canonical import run_leaf
+from im_attr_audit.evidence.checkpoint import Checkpoint
+from im_attr_audit.evidence.merkle import leaf_hash
+from im_attr_audit.evidence.note import Signer
+from im_attr_audit.evidence.witnesses import Witness, WitnessFailed
+from im_attr_audit.record.canonical import NULL
+from im_attr_audit.record.parts import reading, without_garbage_collection
+from im_attr_audit.record.seal_checks import SealCheck, check_sealed_rows
+from im_attr_audit.record.seal_log import (
+    BadWitness,
+    Log,
+    compare,
+    extend,
+    newest,
+    read_seal,
+    stored_seals,
+)
+from im_attr_audit.record.sealed_rows import (
+    KINDS,
+    Kind,
+    Root,
+    microseconds_of,
+    prepare_sealed,
+    read_batches,
+)
+
+#: How long one wait for running transactions takes, in seconds; what begins then waits as long.
+_WAIT = 2.0
+#: How long it is tried again.
+_PATIENCE = 60.0
+#: A seal with more rows keeps no marks.
+_MOST_MARKS = 200_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_INSERT = """
+insert into attr_audit.seal (origin, n, leaf, note, timestamp_token, last_poll_id, last_change_id,
+                             last_planned_id, polls_from, marks)
+values (:origin, :n, :leaf, :note, :token, :poll, :change, :planned,
+        timestamptz '1970-01-01 00:00:00+00'
+        + cast(:polls_from as bigint) * interval '1 microsecond',
+        :marks)
+"""
+
+
+class SealingRefused(AttrAuditError):
+    """Nothing was sealed; ``findings`` say what is not as it was sealed."""
+
+    def __init__(self, sentence: str, findings: Sequence[str] = ()) -> None:
+        super().__init__(sentence)
+        self.findings = tuple(findings)
+
+
+@dataclass(slots=True)
+class Sealed:
+    """What a run sealed. ``failed``: witnesses that lack it, with the reason."""
+
+    seal: Seal
+    check: SealCheck
+    written: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+def make_checkpoint(
+    engine: Engine,
+    signer: Signer,
+    witnesses: Sequence[Witness],
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    stamp: Callable[[bytes], bytes | None] = lambda _: None,
+    at_site: Callable[[str], None] = lambda _: None,
+) -> Sealed:
+    """Seal what was recorded since the last seal, and witness it.
+
+    ``engine``: the sealer's. ``stamp``: asks a time-stamp authority for a token over the note.
+    ``at_site``: is called where tests kill. Raises SealingRefused where what is sealed is not a
+    prefix of what is stored, or no witness can be reached.
+    """
+    failed: list[str] = []
+    with engine.begin() as lock:
+        lock.execute(text("select attr_audit_internal.begin_seal()"))
+        log = _read_log(lock, signer, witnesses, failed)
+        at_site("log read")
+        last, closed_us = _close(engine, now)
+        at_site("closed")
+        with reading(engine) as connection:
+            prepare_sealed(connection)
+            check = check_sealed_rows(connection, log.seals)
+            if check.findings:
+                raise SealingRefused(
+                    "Nothing was sealed: what was sealed before is not what is stored.",
+                    check.findings,
+                )
+            seal = _next_seal(connection, log, last, closed_us, signer, stamp)
+        at_site("signed")
+        refused = log.append(seal)
+        if refused:
+            raise SealingRefused(f"Nothing was sealed: {refused}.")
+        _insert(lock, signer.name, seal)
+        at_site("inserted")
+    at_site("committed")
+    sealed = Sealed(seal, check, failed=failed)
+    for witness in witnesses:
+        _publish(witness, log, sealed, at_site)
+    return sealed
+
+
+def _read_log(
+    connection: Connection, signer: Signer, witnesses: Sequence[Witness], failed: list[str]
+) -> Log:
+    """The whole log so far: the database's copy, and what only a witness has."""
+    log = Log(signer.verifier)
+    stored = stored_seals(connection, signer.name)
+    extend(log, stored)
+    if stored and not log.seals:
+        raise SealingRefused(
+            f"Nothing was sealed: the database has a log {signer.name} that this key did not sign. "
+            "A new key needs a new name, and a folder of its own."
+        )
+    known = []
+    reached = 0
+    for witness in witnesses:
+        try:
+            checkpoint = newest(witness, signer.verifier)
+            reached += 1
+            if checkpoint is None:
+                continue
+            known.append((str(witness), checkpoint))
+            for size in range(len(log.seals) + 1, checkpoint.size + 1):
+                if reason := log.append(read_seal(witness, size)):
+                    raise SealingRefused(
+                        f"Nothing was sealed: {witness}, seal {size - 1}: {reason}."
+                    )
+        except WitnessFailed as error:
+            failed.append(str(error))
+        except BadWitness as error:
+            raise SealingRefused(f"Nothing was sealed: {error}.") from None
+    if not reached:
+        raise SealingRefused(
+            f"Nothing was sealed: no witness can be reached ({'; '.join(failed)})."
+        )
+    if split := compare(log, known):
+        raise SealingRefused("Nothing was sealed: a witness holds another log.", split)
+    # A copy that was lost, by a restore for example, is filled up. One that differs stays.
+    for seal in log.seals[len(stored) :]:
+        _insert(connection, signer.name, seal)
+    return log
+
+
+def _close(engine: Engine, now: Callable[[], datetime]) -> tuple[tuple[int, int, int], int]:
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            with engine.begin() as connection:
+                connection.execute(text(f"set local lock_timeout = '{round(1000 * _WAIT)}ms'"))
+                row = connection.execute(
+                    text("select * from attr_audit_internal.close_seal()")
+                ).one()
+                closed = (now() - _EPOCH) // timedelta(microseconds=1)
+                return (row.last_poll_id, row.last_change_id, row.last_planned_id), closed
+        except LockTimeout:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+
+
+def _next_seal(
+    connection: Connection,
+    log: Log,
+    last: tuple[int, int, int],
+    closed_us: int,
+    signer: Signer,
+    stamp: Callable[[bytes], bytes | None],
+) -> Seal:
+    before = log.seals[-1].last if log.seals else (0, 0, 0)
+    rows = [
+        _new_rows(connection, kind, first, until)
+        for kind, first, until in zip(KINDS, before, last, strict=True)
+    ]
+    polls, changes, planned = rows
+    leaf = run_leaf(
+        len(log.seals),
+        closed_us,
+        *(polls.root.size, polls.root.hex(), changes.root.size, changes.root.hex()),
+        *(planned.root.size, planned.root.hex()),
+        sorted(json.loads(run) for run in polls.runs | changes.runs | planned.runs),
+    )
+    root = log.root_with(leaf_hash(leaf))
+    note = Checkpoint(signer.name, len(log.seals) + 1, root).sign(signer)
+    marks = b"".join(each.marks for each in rows)
+    total = sum(each.root.size for each in rows)
+    return Seal(
+        leaf=leaf.decode(),
+        note=note.decode(),
+        timestamp=stamp(note),
+        # No further than the rows that were seen, whatever the database's function says.
+        last=tuple(max(each.last, b) for each, b in zip(rows, before, strict=True)),  # type: ignore[arg-type]
+        polls_from=polls.requested_from,
+        marks=marks if total <= _MOST_MARKS else b"",
+    )
+
+
+@dataclass(slots=True)
+class _NewRows:
+    root: Root = field(default_factory=Root)
+    runs: set[bytes] = field(default_factory=set)
+    marks: bytearray = field(default_factory=bytearray)
+    last: int = 0
+    requested_from: int | None = None
+
+
+@without_garbage_collection()
+def _new_rows(connection: Connection, kind: Kind, after: int, until: int) -> _NewRows:
+    new = _NewRows()
+    for batch in read_batches(connection, kind, after, until):
+        new.root.extend(batch.hashes)
+        new.runs.update(set(batch.columns[kind.run]) - {NULL})
+        if new.root.size <= _MOST_MARKS:
+            new.marks += b"".join(hash_[:MARK] for hash_ in batch.hashes)
+        new.last = int(batch.columns[0][-1])
+        if kind.requested_at is not None:
+            times = [microseconds_of(each) for each in set(batch.columns[kind.requested_at])]
+            known = [each for each in (*times, new.requested_from) if each is not None]
+            new.requested_from = min(known, default=None)
+    return new
+
+
+def _insert(connection: Connection, origin: str, seal: Seal) -> None:
+    poll, change, planned = seal.last
+    connection.execute(
+        text(_INSERT),
+        {
+            "origin": origin,
+            "n": seal.n,
+            "leaf": seal.leaf,
+            "note": seal.note,
+            "token": seal.timestamp,
+            "poll": poll,
+            "change": change,
+            "planned": planned,
+            "polls_from": seal.polls_from,
+            "marks": seal.marks,
+        },
+    )
+
+
+def _publish(witness: Witness, log: Log, sealed: Sealed, at_site: Callable[[str], None]) -> None:
+    """Write what the witness lacks: also a checkpoint that an interrupted run left out."""
+    try:
+        there = set(witness.sizes())
+        for size in range(1, len(log.seals) + 1):
+            if size not in there:
+                witness.write(size, log.seals[size - 1].to_json())
+                at_site("witnessed")
+    except WitnessFailed as error:
+        if str(error) not in sealed.failed:
+            sealed.failed.append(str(error))
+    else:
+        sealed.written.append(str(witness))

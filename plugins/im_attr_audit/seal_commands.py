@@ -1,0 +1,246 @@
+"""The commands about seals: `checkpoint`, `prove`, and `verify --checkpoints`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from im_attr_audit.errors import AttrAuditError
+from im_attr_audit.settings import SEALER_URL
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from im_attr_audit.evidence.note import Verifier
+    from im_attr_audit.evidence.witnesses import Witness
+
+#: At most so many findings or notes are printed, after the count.
+SHOWN = 20
+
+
+class CannotSeal(AttrAuditError):
+    """The command cannot be carried out as it was called; the text says what to do."""
+
+
+def add_checkpoint(commands: Any) -> None:
+    """The parser of `checkpoint`."""
+    checkpoint = commands.add_parser(
+        "checkpoint",
+        help="seal what was recorded since the last seal, and write the checkpoint to witnesses",
+        description="Check that everything that was sealed is still there, close a seal over what "
+        "was recorded since, sign the log's new head and write it to every target. Logs in with "
+        f"{SEALER_URL.name} (attr_audit_sealer). Nothing is sealed where the last witnessed "
+        "checkpoint is not a prefix of what is stored. Exit code 1: that is so; 2: a target was "
+        "not written, or nothing could be sealed.",
+    )
+    checkpoint.add_argument(
+        "--key", type=Path, required=True, metavar="FILE", help="the signing key"
+    )
+    what = checkpoint.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--to",
+        action="append",
+        metavar="TARGET",
+        help="where checkpoints are kept: file:/path, s3://…, gs://…, az://…, git:URL#branch or "
+        "https://…; may be given several times",
+    )
+    checkpoint.add_argument(
+        "--tsa", metavar="URL", help="have the checkpoint time-stamped by this RFC 3161 authority"
+    )
+    what.add_argument(
+        "--new-key",
+        metavar="NAME",
+        help="make a key of this name (a URL without its scheme, such as example.com/audit), write "
+        "it to the new file of --key and print its public half",
+    )
+    checkpoint.set_defaults(run=_checkpoint)
+
+
+def add_prove(commands: Any, reader: Callable[[], Engine]) -> None:
+    """The parser of `prove`."""
+    prove = commands.add_parser(
+        "prove",
+        help="write a file that proves a poll or a change to an outsider",
+        description="Write one JSON file, by which anyone who has the public key can check that "
+        "this poll or change was recorded and sealed. docs/evidence.md has a program for that. "
+        f"Connects with {SEALER_URL.name}, else as `verify`.",
+    )
+    prove.add_argument("--region", required=True, metavar="R", help="the app's region")
+    prove.add_argument("--app", required=True, type=int, metavar="N", help="the app's SDKAppID")
+    which = prove.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--at", type=_time, metavar="T", help="prove the app's newest poll at this time (ISO 8601)"
+    )
+    which.add_argument("--seq", type=int, metavar="N", help="prove the app's change of this number")
+    prove.add_argument("--vkey", metavar="KEY", help="the public key, to check the proof by it")
+    prove.add_argument(
+        "--out", type=Path, metavar="FILE", help="write to this file instead of standard output"
+    )
+    prove.set_defaults(run=lambda given: _prove(given, reader))
+
+
+def add_checkpoints_to_verify(verify: Any) -> None:
+    """The options of `verify` that compare with checkpoints."""
+    verify.add_argument(
+        "--checkpoints",
+        action="append",
+        metavar="DIR",
+        help="compare every sealed poll, change and planned target with the checkpoints in this "
+        "folder or at this target; may be given several times. Needs --vkey",
+    )
+    verify.add_argument(
+        "--vkey", metavar="KEY", help="the public key of the checkpoints, or a file with it"
+    )
+
+
+def verify_checkpoints(given: argparse.Namespace, reader: Callable[[], Engine]) -> bool:
+    """Carry out `verify --checkpoints`; whether everything is as it was sealed."""
+    from im_attr_audit.record.seal_verify import check_seals
+
+    if not given.vkey:
+        raise CannotSeal("--checkpoints needs --vkey: the public key that the checkpoints need.")
+    engine = auditing_engine(reader)
+    try:
+        witnesses = [_copy_of(given) for given in given.checkpoints]
+        log, found = check_seals(engine, witnesses, _verifier(given.vkey))
+    finally:
+        engine.dispose()
+    print(
+        f"checkpoints: {len(log.seals)} seals, {found.rows} sealed rows checked, "
+        f"{found.waiting} rows not sealed yet"
+    )
+    _print_list("NOT AS SEALED  ", found.findings)
+    _print_list("note: ", found.notes)
+    return not found.findings
+
+
+def auditing_engine(reader: Callable[[], Engine]) -> Engine:
+    """The sealer's engine where its URL is set: an auditor may have no Airflow. Else ``reader``."""
+    return sealer_engine() if os.environ.get(SEALER_URL.name) else reader()
+
+
+def sealer_engine() -> Engine:
+    """An engine for the sealer's URL. Raises CannotSeal where it is not set."""
+    from im_attr_audit.record.owner import owner_engine
+
+    url = os.environ.get(SEALER_URL.name)
+    if not url:
+        raise CannotSeal(
+            f"{SEALER_URL.name} is not set. Set it to the sealer's URL, such as "
+            "postgresql://attr_audit_sealer:password@host:5432/database."
+        )
+    return owner_engine(url, "im-attr-audit checkpoint", None)
+
+
+def _checkpoint(given: argparse.Namespace) -> int:
+    from im_attr_audit.evidence.note import read_key_file, write_new_key
+    from im_attr_audit.evidence.witnesses import open_witness
+    from im_attr_audit.record.seal_checks import at
+    from im_attr_audit.record.sealing import SealingRefused, make_checkpoint
+
+    if given.new_key:
+        print(write_new_key(given.key, given.new_key).verifier)
+        return 0
+    signer = read_key_file(given.key)
+    witnesses = [open_witness(target) for target in given.to]
+    unstamped: list[str] = []
+    engine = sealer_engine()
+    try:
+        stamp = _stamper(given.tsa, unstamped)
+        sealed = make_checkpoint(engine, signer, witnesses, stamp=stamp)
+    except SealingRefused as refused:
+        if not refused.findings:
+            raise
+        print(refused)
+        _print_list("NOT AS SEALED  ", refused.findings)
+        return 1
+    finally:
+        engine.dispose()
+    polls, changes, planned = (sealed.seal.rows(kind)[0] for kind in range(3))
+    print(
+        f"seal {sealed.seal.n}, closed at {at(sealed.seal.closed_us)}: {polls} polls, {changes} "
+        f"changes, {planned} planned targets"
+    )
+    print(sealed.seal.note, end="")
+    for target in sealed.written:
+        print(f"written to {target}")
+    for failure in sealed.failed:
+        print(f"not written: {failure}. The next run writes it there.", file=sys.stderr)
+    for reason in unstamped:
+        print(f"{reason}. The checkpoint has no time stamp.", file=sys.stderr)
+    return 2 if sealed.failed or unstamped else 0
+
+
+def _prove(given: argparse.Namespace, reader: Callable[[], Engine]) -> int:
+    from im_attr_audit.apps import AppKey
+    from im_attr_audit.record.seal_prove import prove_change, prove_poll
+
+    app = AppKey(given.region, given.app)
+    verifier = _verifier(given.vkey) if given.vkey else None
+    engine = auditing_engine(reader)
+    try:
+        if given.at is not None:
+            proof = prove_poll(engine, app, given.at, verifier)
+        else:
+            proof = prove_change(engine, app, given.seq, verifier)
+    finally:
+        engine.dispose()
+    if given.out is None:
+        print(proof.to_json(), end="")
+    else:
+        given.out.write_text(proof.to_json(), encoding="utf-8")
+    return 0
+
+
+def _copy_of(given: str) -> Witness:
+    """A target, or the path of a folder."""
+    from im_attr_audit.evidence.witnesses import open_witness
+
+    path = Path(given)
+    return open_witness(f"file:{quote(str(path.resolve()))}" if path.is_dir() else given)
+
+
+def _stamper(url: str | None, failed: list[str]) -> Callable[[bytes], bytes | None]:
+    """What asks the authority; a reason why there is no time stamp is added to ``failed``."""
+    from im_attr_audit.evidence.timestamps import TimestampFailed, request_timestamp
+
+    def stamp(note: bytes) -> bytes | None:
+        if url is None:
+            return None
+        try:
+            return request_timestamp(url, note)
+        except TimestampFailed as error:
+            failed.append(str(error))
+            return None
+
+    return stamp
+
+
+def _verifier(given: str) -> Verifier:
+    from im_attr_audit.evidence.note import read_verifier
+
+    path = Path(given)
+    if "+" not in given and path.is_file():
+        given = path.read_text(encoding="utf-8").strip()
+    return read_verifier(given)
+
+
+def _time(given: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(given)
+    except ValueError:
+        raise argparse.ArgumentTypeError("not a time, such as 2026-11-01T12:00:00Z") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _print_list(begin: str, sentences: Sequence[str]) -> None:
+    if len(sentences) > SHOWN:
+        print(f"{begin}{len(sentences)} in all; the first {SHOWN}:")
+    for sentence in sentences[:SHOWN]:
+        print(f"{begin}{sentence}")

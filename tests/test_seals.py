@@ -18,6 +18,7 @@ from im_attr_audit.evidence.note import Signer, new_signer, read_key_file, read_
 from im_attr_audit.evidence.proof import check_proof, read_proof
 from im_attr_audit.evidence.witnesses import Witness, open_witness
 from im_attr_audit.record.engine import create_audit_engine
+from im_attr_audit.record.retention import drop_old_polls
 from im_attr_audit.record.runs import record_planned
 from im_attr_audit.record.seal_prove import NotProvable, prove_change, prove_poll
 from im_attr_audit.record.seal_verify import check_seals, check_seals_on
@@ -533,6 +534,36 @@ def test_a_forged_record_is_not_sealed_on(sealed: Sealing) -> None:
     [finding] = refused.value.findings
     assert "poll 5 of frankfurt/7 is not as it was sealed" in finding
     assert len(run(sealed.db.reader, "select * from attr_audit.seal")) == 4
+
+
+def test_months_that_retention_dropped_are_noted_and_not_called_forged(sealed: Sealing) -> None:
+    """The seal holds polls of an old month beside later ones; of those none may be gone."""
+    run(
+        sealed.db.owner,
+        "select attr_audit_internal.create_poll_partition(m::date) from generate_series("
+        "date_trunc('month', now() at time zone 'UTC') - interval '2 months', "
+        "now() at time zone 'UTC', '1 month') m",
+    )
+    polls = (
+        "insert into attr_audit.poll (conn_id, region, sdk_app_id, requested_at, outcome) "
+        "select 'c', 'seoul', 7, date_trunc('month', now(), 'UTC') - m * interval '1 month', "
+        "'rejected' from generate_series(0, 2) m"
+    )
+    run(sealed.db.owner, polls)
+    sealed.seal()
+    drop_old_polls(sealed.db.server.url(sealed.db.name), keep_months=1)
+    _, found = check_seals(sealed.engine, [folder_at(sealed.folder)], sealed.signer.verifier)
+    assert found.findings == []
+    [note] = found.notes
+    assert note.startswith("seal 4, closed at ")
+    assert "1 of its 5 polls cannot be checked" in note
+    sealed.seal()
+    with sealed.db.server.connect(sealed.db.name) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "set session_replication_role = replica; "
+            "update attr_audit.poll set error_info = 'x' where poll_id = 11"
+        )
+    assert any("seal 4, closed at" in finding for finding in sealed.found())
 
 
 # Interruptions ---------------------------------------------------------------------------------

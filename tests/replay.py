@@ -110,13 +110,17 @@ class Life:
                     min(left, default=None) if not stays else None,
                 )
 
-    def state(self, name: str, at: datetime) -> tuple[bool, bool]:
-        """Whether it certainly had the name at a time that is no bound, and whether possibly."""
-        number = sum(look.seen_at <= at for look in self.looks)
+    def state(self, name: str, left: datetime, right: datetime) -> tuple[bool, bool]:
+        """Whether it certainly had the name in a piece of time that has no bound inside, and
+        whether possibly.
+
+        No instant inside: a piece can be as short as a tick.
+        """
+        number = sum(look.seen_at <= left for look in self.looks)
         if number == 0:
             return False, True
         here = _slots(self.looks[number - 1], name)
-        if at <= self.looks[number - 1].looked_at:
+        if right <= self.looks[number - 1].looked_at:
             return bool(here), bool(here)
         if number == len(self.looks):
             return False, True
@@ -130,11 +134,9 @@ def _slots(look: Look, name: str) -> set[int]:
 
 def _pieces(
     lo: datetime, hi: datetime, bounds: Iterable[datetime]
-) -> Iterator[tuple[datetime, timedelta]]:
-    """The middle and the length of every piece between two bounds."""
-    cuts = sorted({lo, hi, *(b for b in bounds if lo < b < hi)})
-    for left, right in itertools.pairwise(cuts):
-        yield left + (right - left) / 2, right - left
+) -> Iterator[tuple[datetime, datetime]]:
+    """Every piece between two bounds."""
+    yield from itertools.pairwise(sorted({lo, hi, *(b for b in bounds if lo < b < hi)}))
 
 
 def _bounds(life: Life) -> list[datetime]:
@@ -196,14 +198,17 @@ def name_in_window(
         for group, begin, end in life.stays(lo, hi):
             certain = possible = blind = timedelta(0)
             cuts = [*_bounds(life), *itertools.chain.from_iterable(wide)]
-            for middle, length in _pieces(begin, end, cuts):
-                sure, maybe = life.state(name, middle)
+            for left, right in _pieces(begin, end, cuts):
+                length = right - left
+                sure, maybe = life.state(name, left, right)
                 certain += length * sure
                 possible += length * maybe
                 known = (
-                    bool(life.looks) and life.looks[0].seen_at < middle < life.looks[-1].looked_at
+                    bool(life.looks)
+                    and life.looks[0].seen_at <= left
+                    and right <= life.looks[-1].looked_at
                 )
-                blind += length * (not known or any(a < middle < b for a, b in wide))
+                blind += length * (not known or any(a <= left and right <= b for a, b in wide))
             whole = end - begin
             if certain == whole and not blind:
                 verdict = "yes"

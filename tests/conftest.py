@@ -37,6 +37,7 @@ LONGEST = (
     "test_histories.py",
     "test_dag.py",
     "test_operations.py",
+    "test_seals.py",
     "test_kill_points.py",
     "test_secrets.py",
     "test_launch_postgres.py",

@@ -92,9 +92,16 @@ function details(change) {
     ["Hash", [h("code", { class: "whole" }, change.row_hash), " ", copy(change.row_hash, "hash")]],
     ["Previous hash", change.prev_hash ? h("code", { class: "whole" }, change.prev_hash) : "none: it is the first change of its app"],
     ["Seal", change.seal ? [`seal ${change.seal.n}, `, when(change.seal.sealed_at, { seconds: true })] : h("span", { class: "none" }, "not sealed yet")],
+    ["Proof", change.seal ? h("code", { class: "whole" }, proof(change)) : null],
     ["Answer", change.answer ? h("pre", { tabindex: "0", "aria-label": "The vendor's answer" }, change.answer) : null],
   ];
   return h("dl", {}, rows.filter(([, value]) => value !== null).map(([title, value]) => [h("dt", {}, title), h("dd", {}, value)]));
+}
+
+/** The command that writes one file by which a stranger can check the change; for a POSIX shell. */
+function proof(change) {
+  const quoted = `'${change.region.replaceAll("'", "'\\''")}'`;
+  return `im-attr-audit prove --region ${/^[\w-]+$/.test(change.region) ? change.region : quoted} --app ${change.sdk_app_id} --seq ${change.seq} --out change.json`;
 }
 
 function copy(text, what) {

@@ -16,7 +16,11 @@ from im_attr_audit.settings import SETTINGS
 
 ROOT = Path(__file__).parents[1]
 VALUES = yaml.safe_load((ROOT / "kubernetes" / "values.yaml").read_text(encoding="utf-8"))
-JOBS = list(yaml.safe_load_all((ROOT / "kubernetes" / "jobs.yaml").read_text(encoding="utf-8")))
+JOBS = [
+    job
+    for name in ("jobs.yaml", "checkpoint.yaml")
+    for job in yaml.safe_load_all((ROOT / "kubernetes" / name).read_text(encoding="utf-8"))
+]
 DOCS = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
 
 
@@ -59,7 +63,8 @@ def test_each_command_of_a_job_is_one_that_the_package_has(
 def test_the_docs_list_each_secret_and_key_that_is_used() -> None:
     used = {(ref["name"], ref["key"]) for ref in find([VALUES, JOBS], "secretKeyRef")}
     used |= {(source["name"], "") for source in find(VALUES, "secret") if "name" in source}
-    used |= {(name, "") for name in find(VALUES, "passwordSecretName")}
+    used |= {(name, "") for name in find([VALUES, JOBS], "passwordSecretName")}
+    used |= {(name, "") for name in find(JOBS, "secretName")}
     used |= {(name, "") for name in VALUES["data"].values()}
     rows = [row for row in DOCS.splitlines() if row.startswith("|")]
     assert len(used) >= 8
@@ -73,6 +78,13 @@ def test_only_the_jobs_that_change_the_schema_get_the_owners_login() -> None:
     owners = {job["metadata"]["name"] for job in JOBS if "im-attr-audit-owner" in str(job)}
     assert owners == {"im-attr-audit-migrate", "im-attr-audit-retention"}
     assert "im-attr-audit-owner" not in str(VALUES)
+
+
+def test_the_signing_key_is_mounted_where_nothing_of_airflow_runs() -> None:
+    holders = {job["metadata"]["name"] for job in JOBS if "checkpoint-key" in str(job)}
+    assert holders == {"im-attr-audit-checkpoint"}
+    assert "checkpoint-key" not in str(VALUES)
+    assert "sealer" not in str(VALUES)
 
 
 def test_no_secret_stands_in_the_files() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
-from im_attr_audit.settings import DAG_ID
+from im_attr_audit.settings import DAG_ID, REVIEW_DAG_ID
 
 from launch import api, components, databases, environment, metadata, network, processes, table
 from launch.components import Component, Family
@@ -163,6 +163,7 @@ class _Run:
         print(
             f"\n  The page     {address}/im-attr-audit/"
             f"\n  Airflow      {address}/dags/{DAG_ID}"
+            f"\n  Reviews      {address}/dags/{REVIEW_DAG_ID}/required_actions"
             f"\n  Login        {' / '.join(environment.login(state))}"
             + (f"\n  BI tools     {reader[0]} (password in {reader[1]})" if reader else "")
             + "\n  Ctrl-C stops everything; the data are kept.\n",
@@ -215,13 +216,14 @@ class _Run:
 
     def _unpause(self, address: str) -> None:
         """As the DAG is made unpaused, this matters to one that `make sync` had made before."""
-        dag = f"{address}/api/v2/dags/{DAG_ID}"
+        dags = [f"{address}/api/v2/dags/{dag_id}" for dag_id in (DAG_ID, REVIEW_DAG_ID)]
         token = api.log_in(address, *environment.login(self._state))
 
         def known() -> bool:
             with contextlib.suppress(urllib.error.HTTPError):
-                if api.ask(dag, token=token)["is_paused"]:
-                    api.ask(dag, {"is_paused": False}, token, "PATCH")
+                for dag in dags:
+                    if api.ask(dag, token=token)["is_paused"]:
+                        api.ask(dag, {"is_paused": False}, token, "PATCH")
                 return True
             return False
 

@@ -26,6 +26,7 @@ RELATIONS = {
     *("current_names", "name_history", "drift", "freshness", "daily_changes"),
     *("changes", "polls", "drift_episodes", "coverage_by_month"),
     *("planned", "seal"),
+    *("review", "unreviewed_changes"),
 }
 FUNCTIONS = {
     "names_as_of(timestamp with time zone)",

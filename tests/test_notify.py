@@ -18,8 +18,9 @@ import pytest
 from im_attr_audit import notify
 from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import Rejected, Unavailable
+from im_attr_audit.inert import inert_word
 from im_attr_audit.names import AttrName
-from im_attr_audit.notify import Messenger, compose, inert_word, send_waiting
+from im_attr_audit.notify import Messenger, compose, send_waiting
 from im_attr_audit.outcomes import OUTCOMES
 from im_attr_audit.record import notifications as alerts
 from im_attr_audit.record.notifications import Alert, Delivery, deliver, read_waiting, record_gaps

@@ -13,13 +13,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import urllib.error
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.settings import DAG_ID
+from im_attr_audit.settings import DAG_ID, REVIEW_DAG_ID
 from im_attr_audit.tencent.target import Target
 from sqlalchemy.engine import make_url
 
@@ -72,6 +74,8 @@ class Airflow:
             self.state, user, ready, port=self.port, log_port=log_port
         ) | {
             "AIRFLOW__CORE__PARALLELISM": "2",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,uma:user,vera:viewer",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self._passwords()),
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
@@ -99,6 +103,40 @@ class Airflow:
             self.start_part(name)
         assert processes.wait_until(self._up, seconds=180, interval=0.3), "Airflow does not get up"
         self._token = api.log_in(self.address, *environment.login(self.state))
+        self.pause_reviews(True)
+
+    def pause_reviews(self, paused: bool) -> None:
+        self.ask("", {"is_paused": paused}, "PATCH", dag=REVIEW_DAG_ID)
+
+    def log_in(self, user: str) -> str:
+        """A user's token."""
+        return self._token if user == "admin" else api.log_in(self.address, user, user)
+
+    def waiting_reviews(self) -> list[dict[str, Any]]:
+        """The human-in-the-loop tasks that wait for an answer."""
+        asked = self.ask("dagRuns/~/hitlDetails?limit=100", dag=REVIEW_DAG_ID)["hitl_details"]
+        return [each for each in asked if each["task_instance"]["state"] == "awaiting_input"]
+
+    def answer(self, asked: dict[str, Any], option: str, user: str) -> int:
+        """The status of this user's answer."""
+        ti = asked["task_instance"]
+        path = f"dagRuns/{quote(ti['dag_run_id'])}/taskInstances/{ti['task_id']}/{ti['map_index']}"
+        given = {"chosen_options": [option], "params_input": {"ticket": "OPS-1", "comment": None}}
+        try:
+            self.ask(
+                f"{path}/hitlDetails", given, "PATCH", dag=REVIEW_DAG_ID, token=self.log_in(user)
+            )
+        except urllib.error.HTTPError as refusal:
+            return refusal.code
+        return 200
+
+    def _passwords(self) -> Path:
+        """A file with the users' passwords: their names, but for the administrator."""
+        path = self.state.secrets / "users.json"
+        path.write_text(
+            json.dumps({"uma": "uma", "vera": "vera", **dict([environment.login(self.state)])})
+        )
+        return path
 
     def start_part(self, name: str) -> None:
         airflow = str(Path(sys.executable).parent / "airflow")
@@ -121,7 +159,8 @@ class Airflow:
     def _up(self) -> bool:
         with contextlib.suppress(OSError, ValueError):
             token = api.log_in(self.address, *environment.login(self.state))
-            api.ask(f"{self.address}/api/v2/dags/{DAG_ID}", token=token)
+            for dag in (DAG_ID, REVIEW_DAG_ID):
+                api.ask(f"{self.address}/api/v2/dags/{dag}", token=token)
             return api.is_healthy(self.address)
         return False
 
@@ -131,9 +170,18 @@ class Airflow:
         made = api.ask(f"{self.address}/api/v2/dags/{DAG_ID}/dagRuns", asked, self._token)
         return str(made["dag_run_id"])
 
-    def ask(self, path: str, body: dict[str, Any] | None = None, method: str = "") -> Any:
+    def ask(
+        self,
+        path: str,
+        body: dict[str, Any] | None = None,
+        method: str = "",
+        *,
+        dag: str = DAG_ID,
+        token: str = "",
+    ) -> Any:
         """Ask Airflow's public API for something of the DAG."""
-        return api.ask(f"{self.address}/api/v2/dags/{DAG_ID}/{path}", body, self._token, method)
+        address = f"{self.address}/api/v2/dags/{dag}/{path}".removesuffix("/")
+        return api.ask(address, body, token or self._token, method)
 
     def clear(self, run_id: str, **what: Any) -> DagRun:
         """Clear tasks of a run as the UI does, and the run as it ends."""
@@ -328,6 +376,57 @@ WAYS: dict[str, dict[str, Any]] = {
     "only failed": {"only_failed": True},
     "one sync with what follows it": {**ONE_SYNC, "include_downstream": True},
 }
+
+
+def reviews(scene: Scene) -> list[tuple[Any, ...]]:
+    """Region, verdict, reviewer and ticket of every review, in order."""
+    with scene.airflow.server.connect(databases.AUDIT) as audit, audit.cursor() as cursor:
+        cursor.execute(
+            "select region, verdict, reviewer, ticket from attr_audit.review order by review_id"
+        )
+        return cursor.fetchall()
+
+
+def test_a_person_answers_for_a_change_in_airflow(scene: Scene) -> None:
+    airflow = scene.airflow
+    airflow.pause_reviews(False)
+    for target in scene.targets:
+        scene.rig.set_names(target, {0: "{{ 7+7 }}", 1: "city"})
+    assert scene.run().state == "success"
+
+    def wait(found: Callable[[], bool]) -> None:
+        assert processes.wait_until(found, seconds=150, interval=0.3)
+
+    # They wait without triggerer; no process and no task is left running.
+    wait(lambda: len(airflow.waiting_reviews()) == len(REGIONS))
+    first, second = sorted(airflow.waiting_reviews(), key=lambda each: str(each["subject"]))
+    assert first["subject"] == "china: 1 change of attribute names. Expected?"
+    assert '`"\\u007b\\u007b 7+7 \\u007d\\u007d"`' in first["body"]
+
+    assert airflow.answer(first, "Expected", "vera") == 403
+    assert airflow.answer(first, "Not expected", "uma") == 200
+    assert airflow.answer(first, "Expected", "admin") == 409
+    wait(lambda: reviews(scene) == [("china", "not_expected", "uma", "OPS-1")])
+    assert [each["subject"] for each in airflow.waiting_reviews()] == [second["subject"]]
+
+    # Cleared, it asks again. The last answer counts.
+    cleared = {
+        "dry_run": False,
+        "only_failed": False,
+        "dag_run_id": first["task_instance"]["dag_run_id"],
+        "task_ids": [["of_region.review", first["task_instance"]["map_index"]]],
+        "include_downstream": True,
+    }
+    airflow.ask("clearTaskInstances", cleared, dag=REVIEW_DAG_ID)
+    wait(lambda: len(airflow.waiting_reviews()) == len(REGIONS))
+    for asked in airflow.waiting_reviews():
+        assert airflow.answer(asked, "Expected", "admin") == 200
+    wait(lambda: len(reviews(scene)) == 3)
+    assert {review[1:3] for review in reviews(scene)[1:]} == {("expected", "admin")}
+    with airflow.server.connect(databases.AUDIT) as audit, audit.cursor() as cursor:
+        cursor.execute("select count(*) from attr_audit.unreviewed_changes")
+        assert cursor.fetchone() == (0,)
+    airflow.pause_reviews(True)
 
 
 @pytest.mark.parametrize("what", WAYS.values(), ids=WAYS.keys())

@@ -43,6 +43,7 @@ CATEGORIES = {
     "span": "apps with changes that names_as_of does not find where they belong",
     "app": "apps hidden from the views",
     "poll": "polls that do not fit what they are of",
+    "review": "reviews that are not as they were recorded",
     "witness": "apps that are not as a witness saw them",
 }
 
@@ -264,6 +265,8 @@ def _verify(given: argparse.Namespace) -> int:
             engine.dispose()
     where = "export" if given.export else "database"
     print(f"{where}: {checked.rows} changes of {len(checked.heads)} apps checked")
+    if checked.reviews:
+        print(f"{where}: {checked.reviews} reviews checked")
     _print_findings(checked.findings)
     for note in checked.notes:
         print(f"note: {note}")

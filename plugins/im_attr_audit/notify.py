@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,14 +22,14 @@ from airflow.sdk.configuration import conf
 from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import SecretsUnavailable
 from im_attr_audit.frames import without_frames
+from im_attr_audit.inert import endangered, inert_word, listed, page_address, plain_word
 from im_attr_audit.lookup import find_connection
 from im_attr_audit.outcomes import OUTCOMES
 from im_attr_audit.record.notifications import Alert, Delivery, deliver, read_waiting
-from im_attr_audit.report import change_text, quoted, time_text
-from im_attr_audit.settings import DAG_ID, BadSetting
+from im_attr_audit.report import change_text, time_text
+from im_attr_audit.settings import DAG_ID, REVIEW_DAG_ID, REVIEW_WITHIN, BadSetting
 from im_attr_audit.settings import NOTIFY as CONN_ID
 from im_attr_audit.tencent.codes import explain
-from im_attr_audit.tencent.redact import clip
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -47,18 +46,14 @@ BUDGET = 120.0
 MOST_BYTES = 3500
 #: Bytes of a link.
 MOST_OF_A_LINK = 300
-#: Characters of a name, a group or a region in a message. The record has them whole.
-MOST_OF_A_WORD = 56
 
 _MUTED = ("apprise", "urllib3", "urllib3.connectionpool", "requests")
 
-_DANGER = (
-    "In danger: push conditions (AttrsAnd, AttrsOr) and everything that sets or reads users' "
-    "attributes by the old name{names}. Fix them; do not drop a condition: a push without "
-    "conditions goes to everybody."
-)
-_SAFE = "No name was taken away: conditions that use the other names still hold."
 _STALE = "Changes of names there are not seen until a poll succeeds."
+_UNREVIEWED = (
+    f"They wait for a review longer than {REVIEW_WITHIN.name} allows. Answer in Airflow under "
+    f"Required Actions of the DAG {REVIEW_DAG_ID}."
+)
 _BACK = "Changes made in the meantime are reported separately, with these bounds."
 
 
@@ -186,7 +181,9 @@ def compose(
     for alert in alerts:
         text = line(alert)
         if base_url:
-            text = f"{text}\n{_link('Page', _page(base_url, alert))}".rstrip()
+            app = AppKey(alert.region, alert.sdk_app_id)
+            page = page_address(base_url, app, alert.seq)
+            text = f"{text}\n{_link('Page', page)}".rstrip()
         left -= _size(text) + 2
         if left < 0 and lines:
             break
@@ -196,40 +193,9 @@ def compose(
     return title_text, "\n\n".join([*lines, end])
 
 
-def _page(base_url: str, alert: Alert) -> str:
-    """Where the page shows the change, or what is wrong with the app."""
-    address = quote(AppKey(alert.region, alert.sdk_app_id).address, safe="")
-    view = "health?" if alert.seq is None else f"changes?seq={alert.seq}&"
-    return f"{base_url}/im-attr-audit/{view}app={address}"
-
-
 def _link(label: str, url: str) -> str:
     """A line with a link; none where a name of the operator's own makes it too long."""
     return f"{label}: {url}" if len(url) <= MOST_OF_A_LINK else ""
-
-
-def inert_word(word: str) -> str:
-    """A foreign word in double quotes in which nothing acts on a messenger.
-
-    What Markdown, HTML, a messenger's mentions or its links live on is shown as an escape, as in
-    JSON; clipped to what a message has room for.
-    """
-    inner = _LIVE.sub(
-        lambda found: "".join(f"\\u{ord(char):04x}" for char in found[0]), quoted(word)[1:-1]
-    )
-    return f'"{clip(inner, MOST_OF_A_WORD)}"'
-
-
-# Markup and mentions; then what makes an address of plain words: a dot before a letter, a scheme's
-# colon; underscores that could begin or end emphasis; an entity's ampersand.
-_LIVE = re.compile(
-    r"[<>@*`\[\]~|\uff20\uff1c\uff1e]|\.(?=[^\W\d])|:(?=//)|(?<!\w)_|_(?!\w)|__+|&(?=#?\w{1,32};)"
-)
-
-
-def _plain(word: str) -> str:
-    """A region or group: bare where it is a plain word, as nearly always, else inert."""
-    return word if re.fullmatch(r"[A-Za-z0-9-]+(_[A-Za-z0-9-]+)*", word) else inert_word(word)
 
 
 def _change_title(alerts: Sequence[Alert]) -> str:
@@ -244,7 +210,11 @@ def _change_line(alert: Alert) -> str:
 
 def _change_end(alerts: Sequence[Alert]) -> str:
     old = [a.old.name for a in alerts if a.old and (a.new is None or a.new.name != a.old.name)]
-    return _DANGER.format(names=f" ({_listed(map(inert_word, old), 240)})") if old else _SAFE
+    return endangered(old)
+
+
+def _unreviewed_title(alerts: Sequence[Alert]) -> str:
+    return f"Attribute names: {_count(alerts, 'unreviewed change')} in {_regions(alerts)}"
 
 
 def _stale_title(alerts: Sequence[Alert]) -> str:
@@ -255,7 +225,7 @@ def _stale_line(alert: Alert) -> str:
     since = f"last good poll {time_text(alert.gap_from)}"
     if not alert.ever_seen:
         since = f"no good poll since the first poll {time_text(alert.gap_from)}"
-    line = f"{_app(alert)} (connection {_plain(alert.conn_id)}): {since}"
+    line = f"{_app(alert)} (connection {plain_word(alert.conn_id)}): {since}"
     if alert.outcome is None:
         return f"{line}. Not polled since: check that the DAG runs."
     code = alert.error_code
@@ -279,6 +249,7 @@ _Form = tuple[
 ]
 _FORMS: Mapping[str, _Form] = {
     "change": (_change_title, _change_line, _change_end),
+    "unreviewed": (_unreviewed_title, _change_line, lambda alerts: _UNREVIEWED),
     "stale": (_stale_title, _stale_line, lambda alerts: _STALE),
     "back": (_back_title, _back_line, lambda alerts: _BACK),
 }
@@ -289,22 +260,11 @@ def _count(alerts: Sequence[Alert], what: str) -> str:
 
 
 def _regions(alerts: Sequence[Alert]) -> str:
-    return _listed(sorted({_plain(alert.region) for alert in alerts}), 80)
-
-
-def _listed(words: Iterable[str], room: int) -> str:
-    """The words, each once, as many as there is room for; the first one always."""
-    all_of_them = list(dict.fromkeys(words))
-    shown = [all_of_them[0]]
-    for word in all_of_them[1:]:
-        if _size(", ".join([*shown, word])) > room:
-            return f"{', '.join(shown)} and {len(all_of_them) - len(shown)} more"
-        shown.append(word)
-    return ", ".join(shown)
+    return listed(sorted({plain_word(alert.region) for alert in alerts}), 80)
 
 
 def _app(alert: Alert) -> str:
-    return f"Group {_plain(alert.app_group)}, app {_plain(alert.region)}/{alert.sdk_app_id}"
+    return f"Group {plain_word(alert.app_group)}, app {plain_word(alert.region)}/{alert.sdk_app_id}"
 
 
 def _size(text: str) -> int:

@@ -20,6 +20,7 @@ from typing import Final
 from im_attr_audit.errors import AttrAuditError
 
 DAG_ID: Final = "im_attr_name_audit"
+REVIEW_DAG_ID: Final = "im_attr_name_review"
 
 # Connection ids and the Variable.
 AUDIT_DB: Final = "im_attr_audit_db"
@@ -89,6 +90,15 @@ RETRY_SECONDS: Final = Seconds(
     least=0,
     most=3600,
 )
+REVIEW_WITHIN: Final = Seconds(
+    "IM_ATTR_AUDIT_REVIEW_WITHIN",
+    _ENVIRONMENT,
+    "Seconds that a change may wait for its review, from when `im_attr_name_review` asks, before "
+    "an alert is sent (259200: three days).",
+    "259200",
+    least=1,
+    most=366 * 86400,
+)
 SCHEDULE: Final = Setting(
     "IM_ATTR_AUDIT_SCHEDULE",
     _ENVIRONMENT,
@@ -129,6 +139,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     STALE_AFTER,
     CONFIRM_SECONDS,
     RETRY_SECONDS,
+    REVIEW_WITHIN,
     DATABASE_URL,
     SEALER_URL,
     STATE_DIR,
@@ -138,6 +149,11 @@ SETTINGS: Final[tuple[Setting, ...]] = (
 def stale_after(environ: Mapping[str, str] = os.environ) -> timedelta:
     """How long without a good poll makes an app stale."""
     return timedelta(seconds=STALE_AFTER.read(environ))
+
+
+def review_within(environ: Mapping[str, str] = os.environ) -> timedelta:
+    """How long a change may wait for its review before an alert is sent."""
+    return timedelta(seconds=REVIEW_WITHIN.read(environ))
 
 
 def schedule(environ: Mapping[str, str] = os.environ) -> str:

@@ -48,7 +48,7 @@ MASKED_AT_MOST = 50
 
 
 @contextlib.contextmanager
-def _as_airflow_errors() -> Iterator[None]:
+def as_airflow_errors() -> Iterator[None]:
     """Turn what has one known cause into Airflow's errors: a sentence, and a retry if it helps."""
     try:
         yield
@@ -58,7 +58,7 @@ def _as_airflow_errors() -> Iterator[None]:
         raise AirflowException(str(error)) from None
 
 
-@_as_airflow_errors()
+@as_airflow_errors()
 def plan(conn_ids: Sequence[str] | None, *, dag_run_id: str | None = None) -> list[dict[str, Any]]:
     """The mapped `sync` instances: ``{"label", "conn_ids", "problems"}`` each.
 
@@ -121,7 +121,7 @@ def plan(conn_ids: Sequence[str] | None, *, dag_run_id: str | None = None) -> li
     ]
 
 
-@_as_airflow_errors()
+@as_airflow_errors()
 def sync(
     conn_ids: Sequence[str],
     misconfigured: Mapping[str, str],
@@ -243,7 +243,7 @@ def _log_retired(apps: Sequence[tuple[AppKey, bool]]) -> None:
             log.info("%s: %s", word, few(addresses))
 
 
-@_as_airflow_errors()
+@as_airflow_errors()
 def publish(inlet_events: Any, outlet_events: Any) -> int:
     """Emit an asset event per region and run for what no event has announced yet; how many.
 
@@ -267,7 +267,7 @@ def publish(inlet_events: Any, outlet_events: Any) -> int:
     return len(events)
 
 
-@_as_airflow_errors()
+@as_airflow_errors()
 def report(
     instances: Sequence[Mapping[str, Any]] | None, *, dag_run_id: str, states: Mapping[str, Any]
 ) -> None:
@@ -303,15 +303,17 @@ def report(
 
 
 def _send_alerts(engine: Engine, dag_run_id: str) -> list[str]:
-    """Record which apps are stale or back, send the waiting alerts; what failed on *our* side.
+    """Record what alerts are due, send the waiting ones; what failed on *our* side.
 
     A messenger that is down does not fail the run: its alerts wait.
     """
     from im_attr_audit.notify import send_waiting
     from im_attr_audit.record.notifications import record_gaps
+    from im_attr_audit.record.reviews import queue_unreviewed
 
     try:
         record_gaps(engine, dag_run_id=dag_run_id, stale_after=settings.stale_after())
+        queue_unreviewed(engine, settings.review_within(), dag_run_id=dag_run_id)
         send_waiting(engine)
     except (BadSetting, LockTimeout) as error:
         return [str(error)]

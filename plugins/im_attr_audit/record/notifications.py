@@ -118,7 +118,7 @@ select 'back', a.region, a.sdk_app_id, s.gap_from, a.good_at, :dag_run_id
 # A retired app is not expected to be polled.
 _IS_CURRENT = """
 n.sent_at is null and n.created_at > now() - :expire_after
-   and (n.kind = 'change' or a.retired_at is null)
+   and (n.kind in ('change', 'unreviewed') or a.retired_at is null)
 """
 
 _WAITING = f"""

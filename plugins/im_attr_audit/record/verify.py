@@ -22,6 +22,7 @@ from im_attr_audit.record.canonical import HASHED, NULL, Chains, token
 from im_attr_audit.record.heads import Finding, Head, NotAnExport, check_heads, watch
 from im_attr_audit.record.parts import check_in_parts, processes_for, reading
 from im_attr_audit.record.quick_chains import SPAN_FOLLOWS
+from im_attr_audit.record.review_checks import check_reviews
 from im_attr_audit.record.tables import prepare
 
 
@@ -29,19 +30,20 @@ from im_attr_audit.record.tables import prepare
 class Checked:
     """What a check found: the heads of what it read, and the findings (none: all is well).
 
-    ``notes`` are worth a look and are not findings.
+    ``notes`` are worth a look and are not findings. ``reviews``: how many were checked.
     """
 
     rows: int
     heads: tuple[Head, ...]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
+    reviews: int = 0
 
 
 def check_database(
     engine: Engine, witnessed: Iterable[Head] = (), *, processes: int | None = None
 ) -> Checked:
-    """Verify chains, snapshot and polls of the database, and compare with witnessed heads.
+    """Verify chains, snapshot, polls and reviews of the database, and compare with witnessed heads.
 
     ``processes``: how many check at once; None: what suits the record and the machine. Raises
     NotATable where the record's tables are not plain tables, and PartFailed where a part of the
@@ -57,6 +59,8 @@ def check_database(
         if not all(part.spans_follow for part in parts):
             findings += _check_spans(connection)
         findings += _check_polls(connection)
+        reviews = check_reviews(connection)
+        findings += reviews.findings
     for part in parts:
         watched |= part.watched
     findings += check_heads(witnessed, watched)
@@ -65,6 +69,7 @@ def check_database(
         tuple(chain.from_iterable(part.heads for part in parts)),
         tuple(findings),
         tuple(chain.from_iterable(part.notes for part in parts)),
+        reviews.rows,
     )
 
 

@@ -337,6 +337,7 @@ def test_every_command_of_the_guide_works_in_its_order(
         assert [title for title, _ in hook.take()] == ["Attribute names: 1 change in frankfurt"] * 2
         assert "(0 rows)" in guide.next("Alerts")
 
+    assert "frankfurt" in guide.next("Reviews")
     assert "(0 rows)" in guide.next("Freshness from outside")
     metrics = guide.next("Metrics").splitlines()
     assert "im_attr_audit_up 1.0" in metrics

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import Param, dag, get_current_context, task
 from im_attr_audit import settings, tasks
 
+HERE = Path(__file__).parent
 RETRY_SECONDS = settings.RETRY_SECONDS.read()
 
 DOC = """
@@ -16,7 +18,8 @@ DOC = """
 Asks Tencent Cloud Chat for every listed app's user-attribute names, and records every change in
 Postgres (schema `attr_audit`).
 
-* **plan** reads the Variable `im_attr_audit_conn_ids` and retires apps that are no longer listed.
+* **plan** reads the Variable `im_attr_audit_conn_ids`, retires apps that are no longer listed and
+  records the declared names whenever they differ.
 * **sync** polls and records, one instance per region. It is red while one of its apps could not be
   polled; the others are recorded. *Clear* it after fixing a connection.
 * **publish** emits the asset `im-attr-audit/changes`, one event per region and run with changes
@@ -62,8 +65,13 @@ def im_attr_name_audit() -> None:
 
     @task(retries=2, execution_timeout=timedelta(minutes=10))
     def plan(params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-        run_id = get_current_context()["ti"].run_id
-        return tasks.plan((params or {}).get("conn_ids"), dag_run_id=run_id)
+        ti = get_current_context()["ti"]
+        return tasks.plan(
+            (params or {}).get("conn_ids"),
+            dag_run_id=ti.run_id,
+            dag_folder=HERE,
+            bundle=getattr(ti, "bundle_instance", None),
+        )
 
     @task(
         map_index_template="{{ task.op_kwargs['label'] }}",
@@ -98,6 +106,8 @@ def im_attr_name_audit() -> None:
             ti.xcom_pull(task_ids="plan"),
             dag_run_id=ti.run_id,
             states=states,
+            dag_folder=HERE,
+            bundle=getattr(ti, "bundle_instance", None),
         )
         tasks.publish(context["inlet_events"], context["outlet_events"])
 

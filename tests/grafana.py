@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 FOLDER = Path(__file__).resolve().parents[1] / "bi" / "grafana"
 PROVISIONING = FOLDER / "provisioning"

@@ -10,7 +10,7 @@ import json
 import uuid
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from tests.superset_charts import CHARTS, DATASETS, Chart, Dataset
 

@@ -25,6 +25,7 @@ RELATIONS = {
     *("app", "poll", "snapshot", "change", "membership", "notification", "clock_correction"),
     *("current_names", "name_history", "drift", "freshness", "daily_changes"),
     *("changes", "polls", "drift_episodes", "coverage_by_month"),
+    *("declaration", "declared_names", "violations"),
     *("planned", "seal"),
     *("review", "unreviewed_changes"),
 }

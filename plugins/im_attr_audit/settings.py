@@ -27,6 +27,7 @@ AUDIT_DB: Final = "im_attr_audit_db"
 AUDIT_DB_READER: Final = "im_attr_audit_db_reader"
 NOTIFY: Final = "im_attr_audit_notify"
 CONN_IDS: Final = "im_attr_audit_conn_ids"
+DECLARED_NAMES: Final = "im_attr_audit_declared_names"
 
 
 class BadSetting(AttrAuditError):
@@ -105,6 +106,13 @@ SCHEDULE: Final = Setting(
     "Cron expression of the DAG `im_attr_name_audit`: five fields, in UTC.",
     "*/15 * * * *",
 )
+DECLARED_NAMES_FILE: Final = Setting(
+    "IM_ATTR_AUDIT_DECLARED_NAMES",
+    _ENVIRONMENT,
+    "The file with the declared names, if the Variable is not set; a relative path starts in the "
+    "DAG's folder.",
+    "`declared_names.yaml` in the DAG's folder",
+)
 DATABASE_URL: Final = Setting(
     "IM_ATTR_AUDIT_DATABASE_URL",
     _ENVIRONMENT,
@@ -134,6 +142,12 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "The audit database as `attr_audit_reader`, for page and command.",
         AUDIT_DB,
     ),
+    Setting(
+        DECLARED_NAMES,
+        "Airflow Variable",
+        "The names that apps are meant to have, YAML or JSON.",
+    ),
+    DECLARED_NAMES_FILE,
     Setting(NOTIFY, "Airflow connection", "Where alerts are sent (type `apprise`)."),
     SCHEDULE,
     STALE_AFTER,

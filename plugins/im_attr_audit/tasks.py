@@ -11,6 +11,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetAlias, Variable
@@ -59,7 +60,13 @@ def as_airflow_errors() -> Iterator[None]:
 
 
 @as_airflow_errors()
-def plan(conn_ids: Sequence[str] | None, *, dag_run_id: str | None = None) -> list[dict[str, Any]]:
+def plan(
+    conn_ids: Sequence[str] | None,
+    *,
+    dag_run_id: str | None = None,
+    dag_folder: Path | None = None,
+    bundle: Any = None,
+) -> list[dict[str, Any]]:
     """The mapped `sync` instances: ``{"label", "conn_ids", "problems"}`` each.
 
     ``conn_ids``: the DAG param, to limit one run. Each instance polls apps of one region.
@@ -67,9 +74,11 @@ def plan(conn_ids: Sequence[str] | None, *, dag_run_id: str | None = None) -> li
     key keeps its name because a run that is under way while this package is upgraded has it in its
     XCom. An unrestricted run also retires apps that are no longer listed.
     ``dag_run_id``: the run, whose targets are recorded as planned; the previous release's DAG file
-    does not give it. Raises AirflowFailException where the Variable or the param is not a list of
-    connection ids.
+    does not give it. ``dag_folder`` and ``bundle``: where declared names are looked for; they are
+    on record before the first poll. Raises AirflowFailException where the Variable or the param is
+    not a list of connection ids.
     """
+    from im_attr_audit.declarations import declare
     from im_attr_audit.record.runs import prepare_run, record_planned, retire_apps
     from im_attr_audit.targets import doubly_listed, resolve, with_known_apps
 
@@ -87,6 +96,8 @@ def plan(conn_ids: Sequence[str] | None, *, dag_run_id: str | None = None) -> li
     engine = audit_engine()
     try:
         prepare_run(engine)
+        if refused := declare(engine, dag_run_id, dag_folder, bundle):
+            log.error("%s", refused)
         if conn_ids is None:
             apps = {conn_id: target.app for conn_id, target in targets.items()}
             _log_retired(
@@ -269,13 +280,20 @@ def publish(inlet_events: Any, outlet_events: Any) -> int:
 
 @as_airflow_errors()
 def report(
-    instances: Sequence[Mapping[str, Any]] | None, *, dag_run_id: str, states: Mapping[str, Any]
+    instances: Sequence[Mapping[str, Any]] | None,
+    *,
+    dag_run_id: str,
+    states: Mapping[str, Any],
+    dag_folder: Path | None = None,
+    bundle: Any = None,
 ) -> None:
     """Log the run's table and send alerts; raise AirflowFailException where anything failed.
 
     ``states`` are those of the tasks before it: an instance that died without recording anything
-    is a failure too, and so is an app of which this run has no poll.
+    is a failure too, and so is an app of which this run has no poll. Declared names are read again,
+    so that clearing this task is enough once a refused document is fixed.
     """
+    from im_attr_audit.declarations import declare
     from im_attr_audit.record.runs import read_run
     from im_attr_audit.report import few, render
 
@@ -283,6 +301,7 @@ def report(
     try:
         run = read_run(engine, dag_run_id)
         log.info("%s", render(run))
+        refused = declare(engine, dag_run_id, dag_folder, bundle)
         alert_errors = _send_alerts(engine, dag_run_id)
     finally:
         engine.dispose()
@@ -297,7 +316,7 @@ def report(
         if state not in ("success", "skipped", "removed") and not task.startswith("report")
     ]
     no_plan = ["no plan: see the log of the plan task"] if instances is None else []
-    causes = [few(failures), few(failed_tasks), *no_plan, *alert_errors]
+    causes = [few(failures), few(failed_tasks), *no_plan, *alert_errors, refused or ""]
     if any(causes):
         raise AirflowFailException("this run failed: " + "; ".join(filter(None, causes)))
 

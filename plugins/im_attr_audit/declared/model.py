@@ -1,0 +1,184 @@
+"""What a declaration declares, of which app, at which time. Pure: the time is an argument.
+
+In one group the most specific term counts: an exception for an app in a region, else one for the
+app, else one for the region, else the group's own names. Nothing is declared of a slot that none of
+them names, unless the group forbids other slots: then it must be unused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, TypeAlias
+
+from im_attr_audit.apps import AppKey
+
+DeclaredNames: TypeAlias = Mapping[int, str | None]
+"""Slot → name; None: the slot must be unused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """One of a group's exceptions: for the apps of a region, for one app, or for one in a region.
+
+    ``until`` is a UTC date: the exception ends when that day begins. ``line`` is where it stands.
+    """
+
+    region: str | None
+    sdk_app_id: int | None
+    names: DeclaredNames
+    reason: str
+    until: date | None = None
+    line: int = field(default=0, compare=False)
+
+    @property
+    def rank(self) -> int:
+        """The more specific, the higher; 0 would be the group's own names."""
+        return 2 * (self.sdk_app_id is not None) + (self.region is not None)
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """When it ends; None: never."""
+        return datetime.combine(self.until, time(), UTC) if self.until else None
+
+    def is_of(self, app: AppKey) -> bool:
+        """Whether it names the app."""
+        return self.region in (None, app.region) and self.sdk_app_id in (None, app.sdk_app_id)
+
+    def holds(self, at: datetime) -> bool:
+        """Whether it has not ended by then."""
+        return self.ends_at is None or at < self.ends_at
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What is declared of one app group. ``line`` is where it stands in the document."""
+
+    names: DeclaredNames
+    other_slots_allowed: bool = False
+    exceptions: tuple[Deviation, ...] = ()
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """What is declared of one slot of one app; reason and date are those of an exception.
+
+    ``is_named``: False where the slot must be unused because the group forbids other slots.
+    """
+
+    name: str | None
+    reason: str | None = None
+    until: date | None = None
+    is_named: bool = True
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A whole document. The canonical form of equal declarations is the same text."""
+
+    groups: Mapping[str, Group]
+
+    def terms(self, app_group: str, app: AppKey, at: datetime) -> dict[int, Term]:
+        """What is declared of the slots that are named, for an app that is in the group then."""
+        group = self.groups.get(app_group)
+        if group is None:
+            return {}
+        found = {slot: Term(name) for slot, name in group.names.items()}
+        for exception in sorted(group.exceptions, key=lambda each: each.rank):
+            if exception.is_of(app) and exception.holds(at):
+                for slot, name in exception.names.items():
+                    found[slot] = Term(name, exception.reason, exception.until)
+        return found
+
+    def term(self, app_group: str, app: AppKey, slot: int, at: datetime) -> Term | None:
+        """What is declared of one slot; None: nothing is."""
+        found = self.terms(app_group, app, at).get(slot)
+        if found is None and app_group in self.groups:
+            other = self.groups[app_group].other_slots_allowed
+            return None if other else Term(None, is_named=False)
+        return found
+
+    def violations(
+        self, app_group: str, app: AppKey, names: Mapping[int, str], at: datetime
+    ) -> dict[int, Violation]:
+        """Each slot that is not as declared; ``names`` are those that the app has then."""
+        found = {}
+        for slot in sorted({*self.terms(app_group, app, at), *names}):
+            term = self.term(app_group, app, slot, at)
+            if term is not None and term.name != names.get(slot):
+                found[slot] = Violation(slot, term.name, names.get(slot))
+        return found
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The declaration in its canonical form, as it is recorded."""
+        return {"groups": {name: _group_document(group) for name, group in self.groups.items()}}
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the canonical form, written as Postgres writes jsonb."""
+        return sha256(_jsonb_text(self.document).encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A slot that is not as declared: the declared and the actual name, None for none."""
+
+    slot: int
+    declared_name: str | None
+    actual_name: str | None
+
+    @property
+    def violation(self) -> str:
+        """The contract's word for it."""
+        if self.declared_name is None:
+            return "undeclared"
+        return "missing" if self.actual_name is None else "different"
+
+
+NOTHING = Declaration({})
+
+
+def declared_then(
+    recorded: Sequence[tuple[datetime, Declaration]], at: datetime
+) -> Declaration | None:
+    """The declaration in force at a time: the last one recorded by then; None: none was."""
+    return next((each for since, each in reversed(recorded) if since <= at), None)
+
+
+def _group_document(group: Group) -> dict[str, Any]:
+    exceptions = []
+    for each in group.exceptions:
+        fields: dict[str, Any] = {"names": _names_document(each.names), "reason": each.reason}
+        if each.region is not None:
+            fields["region"] = each.region
+        if each.sdk_app_id is not None:
+            fields["sdk_app_id"] = each.sdk_app_id
+        if each.until is not None:
+            fields["until"] = each.until.isoformat()
+        exceptions.append(fields)
+    return {
+        "names": _names_document(group.names),
+        "other_slots": "allowed" if group.other_slots_allowed else "forbidden",
+        # Their order means nothing.
+        "exceptions": sorted(exceptions, key=_jsonb_text),
+    }
+
+
+def _names_document(names: DeclaredNames) -> dict[str, str | None]:
+    return {str(slot): name for slot, name in sorted(names.items())}
+
+
+def _jsonb_text(value: object) -> str:
+    """JSON as jsonb writes it: an object's keys by their length in bytes, then by their bytes."""
+    if isinstance(value, Mapping):
+        keys = sorted(value, key=lambda key: (len(key.encode()), key.encode()))
+        return "{" + ", ".join(f"{_jsonb_text(k)}: {_jsonb_text(value[k])}" for k in keys) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_jsonb_text, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)

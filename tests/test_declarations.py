@@ -1,0 +1,294 @@
+"""Declared names in the database: at every time what the pure core says, recorded once, kept."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from im_attr_audit.apps import AppKey
+from im_attr_audit.declared.model import (
+    NOTHING,
+    Declaration,
+    Deviation,
+    Group,
+    Violation,
+    declared_then,
+)
+from im_attr_audit.declared.parse import parse
+from im_attr_audit.errors import Rejected
+from im_attr_audit.record.declarations import read_declaration, read_last, record_declaration
+from im_attr_audit.record.store import record_polls
+
+from launch.postgres import EmbeddedPostgres
+from tests.conftest import AuditDb, fresh_audit_db
+from tests.history import polled
+from tests.test_schema import refused
+from tests.test_views import months_for_histories, run
+
+BEGIN = datetime(2025, 11, 2, tzinfo=UTC)
+TICK = timedelta(microseconds=1)
+APPS = [AppKey("china", 1), AppKey("china", 2), AppKey("seoul", 3)]
+GROUPS = ["shop", "games"]
+HISTORIES, STEPS = 2, 40
+
+
+def declare(db: AuditDb, text: str, **more: Any) -> bool:
+    given = {"source": "test", "revision": None, "text_digest": None, "dag_run_id": "run"} | more
+    return record_declaration(db.writer, parse(text, "test").declaration, **given)
+
+
+# The oracle -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Story:
+    """What happened, and by brute force what follows from it."""
+
+    declared: list[tuple[datetime, Declaration]] = field(default_factory=list)
+    groups: dict[AppKey, list[tuple[datetime, str]]] = field(default_factory=dict)
+    names: dict[AppKey, list[tuple[datetime, dict[int, str]]]] = field(default_factory=dict)
+
+    def group(self, app: AppKey, at: datetime) -> str:
+        stays = self.groups[app]
+        return next((name for since, name in reversed(stays) if since <= at), stays[0][1])
+
+    def violations(self, app: AppKey, at: datetime) -> dict[int, Violation]:
+        declaration = declared_then(self.declared, at)
+        seen = next((n for since, n in reversed(self.names[app]) if since <= at), None)
+        if declaration is None or seen is None:
+            return {}
+        return declaration.violations(self.group(app, at), app, seen, at)
+
+    def bounds(self, app: AppKey) -> list[datetime]:
+        """Every time at which something that counts for the app may change."""
+        ends = [
+            each.ends_at
+            for _, declaration in self.declared
+            for group in declaration.groups.values()
+            for each in group.exceptions
+            if each.ends_at
+        ]
+        lists = (self.declared, self.groups[app], self.names[app])
+        return sorted({*ends, *(at for each in lists for at, _ in each)})
+
+    def since(self, app: AppKey, slot: int, now: datetime) -> datetime:
+        found = now
+        for at in reversed([bound for bound in self.bounds(app) if bound <= now]):
+            if slot not in self.violations(app, at):
+                break
+            found = at
+        return found
+
+
+def random_declaration(rng: random.Random, today: date) -> Declaration:
+    def names(*more: str | None) -> dict[int, str | None]:
+        words = rng.sample([*"abcdef"], 3)
+        return {slot: rng.choice([words[slot], *more]) for slot in range(3) if rng.random() < 0.7}
+
+    def exceptions() -> Iterator[Deviation]:
+        for region, app in rng.sample([("china", None), (None, 1), ("china", 1), ("seoul", 3)], 2):
+            until = today + timedelta(days=rng.randrange(-20, 60)) if rng.random() < 0.5 else None
+            yield Deviation(region, app, names(None), "reason", until)
+
+    return Declaration(
+        {
+            group: Group(names(), rng.random() < 0.3, tuple(exceptions()))
+            for group in GROUPS
+            if rng.random() < 0.8
+        }
+    )
+
+
+def step(db: AuditDb, story: Story, rng: random.Random, at: datetime) -> None:
+    """One thing happens: a declaration, or a poll that may see other names in another group."""
+    if rng.random() < 0.3:
+        declaration = rng.choice([NOTHING, *[random_declaration(rng, at.date())] * 5])
+        last = story.declared[-1][1] if story.declared else NOTHING
+        if declaration.digest == last.digest:
+            return
+        run(
+            db.owner,
+            "insert into attr_audit.declaration (recorded_at, source, digest, document) "
+            "values (:at, 'test', :digest, cast(:document as jsonb))",
+            at=at,
+            digest=declaration.digest,
+            document=json.dumps(declaration.document),
+        )
+        story.declared.append((at, declaration))
+        return
+    app = rng.choice(APPS)
+    names = dict(story.names[app][-1][1]) if app in story.names else {7: "kept"}
+    for slot in rng.sample(range(3), rng.randrange(3)):
+        names.pop(slot, None)
+        if rng.random() < 0.7:
+            names[slot] = rng.choice("abcdef") + rng.choice(["", " "])
+    before = story.groups[app][-1][1] if app in story.groups else None
+    group = before if before and rng.random() < 0.8 else rng.choice(GROUPS)
+    poll = polled(
+        names, names, at=at, region=app.region, sdk_app_id=app.sdk_app_id, app_group=group
+    )
+    [recorded] = record_polls(db.writer, [poll], dag_run_id=f"run {at}", try_number=1)
+    assert recorded.outcome == "ok"
+    if group != before:
+        story.groups.setdefault(app, []).append((at, group))
+    if app not in story.names or story.names[app][-1][1] != names:
+        story.names.setdefault(app, []).append((poll.reads[0].responded_at, names))
+
+
+@pytest.mark.parametrize("seed", range(HISTORIES))
+def test_the_database_says_at_every_time_what_the_core_says(audit_db: AuditDb, seed: int) -> None:
+    rng = random.Random(seed)
+    months_for_histories(audit_db)
+    # So that the test sets the times, and no app is stale.
+    run(audit_db.owner, "alter table attr_audit.declaration disable trigger accept_declaration")
+    run(audit_db.owner, "select attr_audit_internal.note_stale_after('100 years')")
+    story, at = Story(), BEGIN
+    found = 0
+    for _ in range(STEPS):
+        at += timedelta(hours=rng.choice([1, 7, 24, 100]), seconds=rng.random())
+        step(audit_db, story, rng, at)
+        [[now]] = run(audit_db.owner, "select now()")
+        listed = {
+            (AppKey(row.region, row.sdk_app_id), row.slot): row
+            for row in run(audit_db.reader, "select * from violations")
+        }
+        right = {
+            (app, slot): each
+            for app in story.names
+            for slot, each in story.violations(app, now).items()
+        }
+        assert listed.keys() == right.keys()
+        for (app, slot), row in listed.items():
+            each = right[app, slot]
+            assert (row.violation, row.declared_name, row.actual_name, row.app_group) == (
+                each.violation,
+                each.declared_name,
+                each.actual_name,
+                story.group(app, now),
+            )
+            assert row.since == story.since(app, slot, now), (app, slot)
+            found += 1
+    assert found > 20
+    check_names(audit_db, story)
+    check_past(audit_db, story)
+
+
+def check_names(db: AuditDb, story: Story) -> None:
+    [[now]] = run(db.owner, "select now()")
+    declaration = declared_then(story.declared, now) or NOTHING
+    right = {
+        (app, slot): (term.name, term.reason, term.until, story.group(app, now))
+        for app in story.names
+        for slot, term in declaration.terms(story.group(app, now), app, now).items()
+    }
+    assert right == {
+        (AppKey(row.region, row.sdk_app_id), row.slot): (
+            row.name,
+            row.reason,
+            row.until,
+            row.app_group,
+        )
+        for row in run(db.reader, "select * from declared_names")
+    }
+
+
+def check_past(db: AuditDb, story: Story) -> None:
+    """Changes by the declaration and the group of then; violations at every time that counts."""
+    verdicts = set()
+    for row in run(db.reader, "select * from changes"):
+        app = AppKey(row.region, row.sdk_app_id)
+        declaration = declared_then(story.declared, row.seen_at) or NOTHING
+        term = declaration.term(story.group(app, row.seen_at), app, row.slot, row.seen_at)
+        assert row.declared == (None if term is None else term.name == row.new_name)
+        verdicts.add(row.declared)
+    assert verdicts >= {None, False}
+    for app in story.names:
+        instants = [at + tick for at in story.bounds(app) for tick in (-TICK, TICK * 0)]
+        for slot in (0, 1, 2, 7):
+            spans = run(
+                db.owner,
+                "select i, i <@ attr_audit_internal.violation_spans(:region, :id, "
+                "cast(:slot as smallint)) from unnest(cast(:instants as timestamptz[])) i",
+                region=app.region,
+                id=app.sdk_app_id,
+                slot=slot,
+                instants=instants,
+            )
+            for at, violated in spans:
+                assert bool(violated) == (slot in story.violations(app, at)), (app, slot, at)
+
+
+# Recording --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def db(postgres: EmbeddedPostgres, template: str) -> Iterator[AuditDb]:
+    with fresh_audit_db(postgres, template) as it:
+        yield it
+
+
+def test_a_declaration_is_recorded_whenever_it_differs_and_only_then(db: AuditDb) -> None:
+    assert not declare(db, "")  # nothing was declared, nothing is
+    assert read_last(db.reader) is None
+    shop = 'groups:\n  shop:\n    names: {1: city, 0: \'sex\', 10: "é\\"\\\\"}\n'
+    assert declare(db, shop, source="a file", revision="4f2c", text_digest=b"x")
+    assert not declare(db, "# other words\n" + shop)
+    [row] = run(db.reader, "select source, revision, dag_run_id, digest from declaration")
+    assert row[:3] == ("a file", "4f2c", "run")
+    declaration = parse(shop, "x").declaration
+    assert bytes(row.digest) == declaration.digest  # the core's canonical form is the database's
+    assert read_declaration(db.reader) == declaration
+    assert declare(db, "")  # taken back
+    assert declare(db, shop)
+    assert run(db.reader, "select count(*) from declaration") == [(3,)]
+
+
+def test_a_declaration_cannot_be_rewritten(db: AuditDb) -> None:
+    declare(db, "groups: {a: {names: {}}}")
+    for engine, statement in [
+        (db.owner, "update attr_audit.declaration set source = 'x'"),
+        (db.owner, "delete from attr_audit.declaration"),
+        (db.owner, "truncate attr_audit.declaration"),
+        (
+            db.writer,
+            "insert into attr_audit.declaration (recorded_at, source, document) "
+            "values (now(), 'x', '{\"groups\": {}}')",
+        ),
+        (db.writer, "delete from attr_audit_internal.declared_term"),
+        (db.reader, "insert into attr_audit.declaration (source, document) values ('x', '{}')"),
+    ]:
+        assert refused(engine, statement)
+    assert "has no groups" in refused(
+        db.writer, "insert into attr_audit.declaration (source, document) values ('x', '[1]')"
+    )
+
+
+def test_an_app_that_is_stale_or_was_never_seen_is_unknown(audit_db: AuditDb) -> None:
+    months_for_histories(audit_db)
+    declare(audit_db, "groups: {default: {names: {0: sex, 1: city}}}")
+    failure = Rejected("no", error_code=90009)
+    polls = [
+        polled({0: "sex", 5: "x"}, {0: "sex", 5: "x"}, at=BEGIN, sdk_app_id=1),
+        polled(at=BEGIN, sdk_app_id=2, failure=failure),
+    ]
+    record_polls(audit_db.writer, polls, dag_run_id="run", try_number=1)
+    rows = run(
+        audit_db.reader,
+        "select sdk_app_id, slot, violation, declared_name, actual_name, since is not null "
+        "from violations order by 1, 2",
+    )
+    assert rows == [
+        (1, 0, "unknown", "sex", "sex", True),
+        (1, 1, "unknown", "city", None, True),
+        (1, 5, "unknown", None, "x", True),
+        (2, 0, "unknown", "sex", None, True),
+        (2, 1, "unknown", "city", None, True),
+    ]
+    run(audit_db.owner, "update attr_audit.app set retired_at = now()")
+    assert run(audit_db.reader, "select from violations") == []
+    assert run(audit_db.reader, "select from declared_names") == []

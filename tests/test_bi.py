@@ -99,7 +99,10 @@ MAY_BE_EMPTY = {
     *("declaration", "declared_names", "violations", "review"),
 }
 #: The only ones with seconds until now.
-UNTIL_NOW = ("freshness", "drift_episodes", "coverage_by_month")
+UNTIL_NOW = (
+    *("freshness", "drift_episodes", "coverage_by_month"),
+    *("unreviewed_changes", "violations"),
+)
 
 _RELATIONS = """
 select relname from pg_class

@@ -28,6 +28,7 @@ _TIMES = {
     "change": (
         *("not_before", "seen_at", "recorded_at", "prior_ok_at", "old_not_before", "old_seen_at"),
     ),
+    "membership": ("from_at",),
     "clock_correction": ("found_at", "ok_at", "recorded_at"),
 }
 _REHASH = """
@@ -66,6 +67,7 @@ def jump(db: AuditDb, by: timedelta, apps: Collection[AppKey]) -> None:
             )
             if table == "clock_correction":
                 moved += ", wrong_seen_at = array(select t - %(by)s from unnest(wrong_seen_at) t)"
+                moved += ", wrong_from_at = array(select t - %(by)s from unnest(wrong_from_at) t)"
             cursor.execute(f"update attr_audit.{table} set {moved} where {where}", {"by": by})
         cursor.execute(
             "update attr_audit_internal.noted_gap set gap_from = gap_from - %(by)s, "

@@ -194,6 +194,94 @@ def test_a_change_is_recorded_after_a_change_that_is_dated_in_the_future(
     assert names_now(audit_db, at) == [(0, "gender", True), (1, "city", True)]
 
 
+@pytest.fixture
+def ahead(rig: Rig, app: Target, audit_db: AuditDb) -> datetime:
+    """The clock was ahead for two polls, the second with a change. When the good one before was."""
+    trusted: datetime = rig.record(app).apps[0].last_ok_at
+    jump(audit_db, TWO_DAYS, [app_of(app)])
+    assert rig.outcomes(app) == ["ok"]
+    rig.set_names(app, {0: "gender", 1: "city"})
+    assert rig.outcomes(app) == ["ok"]
+    jump(audit_db, -TWO_DAYS, [app_of(app)])
+    return trusted
+
+
+@pytest.mark.usefixtures("ahead")
+def test_names_as_of_is_not_certain_by_a_good_poll_in_the_future(audit_db: AuditDb) -> None:
+    assert [certain for *_, certain in names_now(audit_db)] == [False, False]
+
+
+def test_name_history_is_certain_to_the_last_good_poll_that_is_not_in_the_future(
+    audit_db: AuditDb, ahead: datetime
+) -> None:
+    found = rows(audit_db.reader, "select certain_to from attr_audit.name_history")
+    assert {row.certain_to for row in found} == {ahead}
+
+
+@pytest.mark.usefixtures("ahead")
+@pytest.mark.parametrize("name", ["sex", "gender", "city"])
+def test_name_in_window_is_not_certain_by_a_good_poll_in_the_future(
+    audit_db: AuditDb, name: str
+) -> None:
+    [row] = rows(
+        audit_db.reader,
+        "select * from attr_audit.name_in_window(:name, now(), now() + interval '1 hour')",
+        name=name,
+    )
+    assert (row.certain_pct, row.verdict) == (0, "unknown")
+
+
+@pytest.mark.usefixtures("ahead")
+def test_attest_does_not_count_a_good_poll_in_the_future(audit_db: AuditDb) -> None:
+    [row] = rows(
+        audit_db.reader, "select * from attr_audit.attest(now(), now() + interval '1 hour')"
+    )
+    assert (row.polls_good, row.verdict) == (0, "not watched")
+
+
+def test_current_names_and_freshness_go_by_the_last_good_poll_that_is_not_in_the_future(
+    audit_db: AuditDb, ahead: datetime
+) -> None:
+    confirmed = rows(audit_db.reader, "select confirmed_at from attr_audit.current_names")
+    assert {row.confirmed_at for row in confirmed} == {ahead}
+    [fresh] = rows(audit_db.reader, "select last_ok_at, age from attr_audit.freshness")
+    assert fresh.last_ok_at == ahead
+    assert timedelta(0) <= fresh.age < MINUTE
+
+
+def test_an_app_seen_only_by_polls_in_the_future_is_not_certain_at_any_time(
+    audit_db: AuditDb, app: Target
+) -> None:
+    jump(audit_db, -TWO_DAYS, [app_of(app)])
+    at = datetime.now(UTC) + 2 * TWO_DAYS
+    assert [certain for *_, certain in names_now(audit_db, at)] == [False, False]
+    [fresh] = rows(audit_db.reader, "select age from attr_audit.freshness")
+    assert fresh.age > TWO_DAYS
+
+
+def group_now(db: AuditDb) -> str:
+    found = rows(db.reader, "select distinct app_group from attr_audit.names_as_of(now())")
+    return str(found[0].app_group)
+
+
+@pytest.mark.parametrize("corrects", [False, True])
+def test_a_group_of_a_wrong_clock_holds_until_the_next_one(
+    audit_db: AuditDb, app: Target, corrects: bool
+) -> None:
+    jump(audit_db, TWO_DAYS, [app_of(app)])
+    rows(audit_db.owner, "update attr_audit.app set app_group = 'b', last_ok_at = now()")
+    jump(audit_db, -TWO_DAYS, [app_of(app)])
+    assert group_now(audit_db) == "b"
+    if corrects:
+        correct_future_times(audit_db.writer, [app_of(app)])
+        assert group_now(audit_db) == "b"
+    rows(audit_db.owner, "update attr_audit.app set app_group = 'c'")
+    assert group_now(audit_db) == "c"
+    # Also when the time has come that the wrong clock had.
+    jump(audit_db, 2 * TWO_DAYS, [app_of(app)])
+    assert group_now(audit_db) == "c"
+
+
 # A clock that is behind ---------------------------------------------------------------------------
 
 
@@ -370,7 +458,8 @@ def test_a_database_of_every_released_revision_goes_to_the_newest_with_its_data(
     migrate(url, revision)
     everything = (
         "select (select jsonb_agg(a order by region) from attr_audit.app a), "
-        "(select jsonb_agg(to_jsonb(p) - 'names_read' - 'first_responded_at' order by poll_id) "
+        "(select jsonb_agg(to_jsonb(p) - 'names_read' - 'first_responded_at' - 'head_seq' "
+        "                  order by poll_id) "
         "   from attr_audit.poll p), "
         "(select jsonb_agg(s) from attr_audit.snapshot s), "
         "(select jsonb_agg(c order by change_id) from attr_audit.change c)"

@@ -701,6 +701,12 @@ CONTRACT = {
     "slot first_region first_sdk_app_id first_name seconds",
     "coverage_by_month": "month app_group region sdk_app_id covered_pct longest_gap_seconds "
     "polls_good polls_failed",
+    "declared_names": "app_group region sdk_app_id slot name reason until",
+    "violations": "since app_group region sdk_app_id slot violation declared_name actual_name "
+    "lookalike age_seconds",
+    "unreviewed_changes": "seen_at not_before app_group region sdk_app_id slot kind old_name "
+    "new_name old_type new_type lookalike moved_from_slot declared detect_seconds verdict reviewer "
+    "ticket reviewed_at dag_run_id poll_id seq change_id row_hash age_seconds",
     "verify_chain()": "region sdk_app_id rows_checked ok first_bad_seq head_seq head_hash",
 }
 

@@ -224,6 +224,7 @@ revoke all on function attr_audit_internal.review_canonical(attr_audit.review),
 grant execute on function attr_audit_internal.queue_unreviewed(interval, text) to attr_audit_writer;
 grant select on attr_audit.review, attr_audit.unreviewed_changes
     to attr_audit_writer, attr_audit_reader;
+grant select on attr_audit.review to attr_audit_sealer;
 grant insert (region, sdk_app_id, seq, verdict, reviewer, reviewer_id, ticket, comment, reviewed_at,
               dag_run_id)
     on attr_audit.review to attr_audit_writer;

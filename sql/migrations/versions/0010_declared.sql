@@ -391,5 +391,6 @@ grant execute on function attr_audit_internal.violation_spans(text, bigint, smal
 grant execute on function attr_audit_internal.note_stale_after(interval) to attr_audit_writer;
 grant select on attr_audit.declaration, attr_audit.declared_names, attr_audit.violations
     to attr_audit_writer, attr_audit_reader;
+grant select on attr_audit.declaration to attr_audit_sealer;
 grant insert (dag_run_id, source, revision, document, text_digest)
     on attr_audit.declaration to attr_audit_writer;

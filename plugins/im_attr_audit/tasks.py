@@ -25,7 +25,6 @@ from im_attr_audit.settings import DAG_ID, BadSetting
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from im_attr_audit.apps import AppKey
     from im_attr_audit.record.store import Recorded
     from im_attr_audit.report import Failure
     from im_attr_audit.tencent.target import Target, Unresolved
@@ -79,17 +78,11 @@ def plan(
     not a list of connection ids.
     """
     from im_attr_audit.declarations import declare
-    from im_attr_audit.record.runs import prepare_run, record_planned, retire_apps
+    from im_attr_audit.record.runs import prepare_run, record_planned
     from im_attr_audit.targets import doubly_listed, resolve, with_known_apps
 
     listed = _listed_conn_ids()
-    wanted = set(listed if conn_ids is None else conn_ids)
-    if unknown := wanted - set(listed):
-        raise AirflowFailException(
-            f"conn_ids names {', '.join(sorted(unknown))}, which the Variable {settings.CONN_IDS} "
-            f"does not list. Add it there, or leave it out."
-        )
-
+    wanted = _wanted(conn_ids, listed)
     masked = len(listed) <= MASKED_AT_MOST
     targets = resolve(listed, masked=masked)
     misconfigured = doubly_listed(listed, targets)
@@ -99,32 +92,18 @@ def plan(
         if refused := declare(engine, dag_run_id, dag_folder, bundle):
             log.error("%s", refused)
         if conn_ids is None:
-            apps = {conn_id: target.app for conn_id, target in targets.items()}
-            _log_retired(
-                retire_apps(
-                    engine,
-                    listed=[app for app in apps.values() if app],
-                    unresolved=[conn_id for conn_id, app in apps.items() if not app],
-                )
-            )
-        targets = with_known_apps(engine, targets)
+            _retire_unlisted(engine, targets)
+        known = with_known_apps(engine, targets)
+        targets = {conn_id: target for conn_id, target in known.items() if conn_id in wanted}
         if dag_run_id is not None:
-            record_planned(
-                engine,
-                dag_run_id,
-                [
-                    (conn_id, t.region, t.sdk_app_id)
-                    for conn_id, t in targets.items()
-                    if conn_id in wanted
-                ],
-            )
+            planned = [(conn_id, t.region, t.sdk_app_id) for conn_id, t in targets.items()]
+            record_planned(engine, dag_run_id, planned)
     finally:
         engine.dispose()
 
     by_region: dict[str, list[str]] = defaultdict(list)
     for conn_id, target in targets.items():
-        if conn_id in wanted:
-            by_region[target.region or "misconfigured"].append(conn_id)
+        by_region[target.region or "misconfigured"].append(conn_id)
     return [
         instance
         for region, ids in sorted(by_region.items())
@@ -246,9 +225,28 @@ def _log_failures(failed: Sequence[Failure]) -> None:
         log.error("%d more failures with %d other causes: see attr_audit.poll", number, len(others))
 
 
-def _log_retired(apps: Sequence[tuple[AppKey, bool]]) -> None:
+def _wanted(conn_ids: Sequence[str] | None, listed: Sequence[str]) -> set[str]:
+    """The connections that this run polls; AirflowFailException where one is not listed."""
+    wanted = set(listed if conn_ids is None else conn_ids)
+    if unknown := wanted - set(listed):
+        raise AirflowFailException(
+            f"conn_ids names {', '.join(sorted(unknown))}, which the Variable {settings.CONN_IDS} "
+            f"does not list. Add it there, or leave it out."
+        )
+    return wanted
+
+
+def _retire_unlisted(engine: Engine, targets: Mapping[str, Target | Unresolved]) -> None:
+    """Retire the apps that no connection lists any more, and log which."""
+    from im_attr_audit.record.runs import retire_apps
     from im_attr_audit.report import few
 
+    addressed = {conn_id: target.app for conn_id, target in targets.items()}
+    apps = retire_apps(
+        engine,
+        listed=[app for app in addressed.values() if app],
+        unresolved=[conn_id for conn_id, app in addressed.items() if not app],
+    )
     for word, retired in (("Retired", True), ("Listed again", False)):
         if addresses := [app.address for app, is_retired in apps if is_retired == retired]:
             log.info("%s: %s", word, few(addresses))

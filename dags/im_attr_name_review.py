@@ -102,7 +102,8 @@ def im_attr_name_review() -> None:
             run_id = get_current_context()["dag_run"].run_id
             return review_tasks.record(region, changes, response, dag_run_id=run_id)
 
-        record(region, changes, answered.output)
+        # By name: what is given by place is not in the op_kwargs that the template reads.
+        record(region=region, changes=changes, response=answered.output)
 
     of_region.expand_kwargs(ask())
 

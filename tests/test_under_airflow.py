@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -113,9 +114,25 @@ class Airflow:
         return self._token if user == "admin" else api.log_in(self.address, user, user)
 
     def waiting_reviews(self) -> list[dict[str, Any]]:
-        """The human-in-the-loop tasks that wait for an answer."""
+        """The human-in-the-loop tasks that wait for an answer.
+
+        Without those whose process has only just asked: Airflow asks again where the answer is
+        faster than its scheduler learns of the end of that process, as no person is.
+        """
         asked = self.ask("dagRuns/~/hitlDetails?limit=100", dag=REVIEW_DAG_ID)["hitl_details"]
-        return [each for each in asked if each["task_instance"]["state"] == "awaiting_input"]
+        log = (self.state.logs / "scheduler.log").read_text()
+        ended = set(re.findall("TaskInstance Finished: .*? ti_id=([0-9a-f-]+)", log))
+        return [
+            each
+            for each in asked
+            if each["task_instance"]["state"] == "awaiting_input"
+            and each["task_instance"]["id"] in ended
+        ]
+
+    def review_states(self) -> set[str | None]:
+        """The states of every task of every review run."""
+        answer = self.ask("dagRuns/~/taskInstances?limit=100", dag=REVIEW_DAG_ID)
+        return {each["state"] for each in answer["task_instances"]}
 
     def answer(self, asked: dict[str, Any], option: str, user: str) -> int:
         """The status of this user's answer."""
@@ -423,6 +440,7 @@ def test_a_person_answers_for_a_change_in_airflow(scene: Scene) -> None:
         assert airflow.answer(asked, "Expected", "admin") == 200
     wait(lambda: len(reviews(scene)) == 3)
     assert {review[1:3] for review in reviews(scene)[1:]} == {("expected", "admin")}
+    wait(lambda: airflow.review_states() == {"success"})
     with airflow.server.connect(databases.AUDIT) as audit, audit.cursor() as cursor:
         cursor.execute("select count(*) from attr_audit.unreviewed_changes")
         assert cursor.fetchone() == (0,)

@@ -226,3 +226,19 @@ def test_nothing_is_certain_of_an_app_whose_last_good_poll_is_in_the_future(
         cursor.execute("set session_replication_role = replica")
         cursor.execute("update attr_audit.app set last_ok_at = now() + interval '2 days'")
     assert certain(later) == {False}
+
+
+def test_a_lane_ends_at_the_last_good_poll_that_is_not_in_the_future(audit_db: AuditDb) -> None:
+    poll(audit_db, {0: "sex"}, 60)
+
+    def drawn_to() -> list[str]:
+        with TestClient(application(Connection(audit_db))) as client:
+            answer = client.get("/api/timeline", params={"lanes": "all"}).json()
+        return [span["seen_to"] for span in answer["spans"]]
+
+    before = drawn_to()
+    assert len(before) == 1
+    with audit_db.server.connect(audit_db.name) as connection, connection.cursor() as cursor:
+        cursor.execute("set session_replication_role = replica")
+        cursor.execute("update attr_audit.app set last_ok_at = now() + interval '2 days'")
+    assert drawn_to() == before

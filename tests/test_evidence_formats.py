@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from im_attr_audit.evidence.canonical import NotCanonical, canonical, run_leaf
+from im_attr_audit.evidence.canonical import NotCanonical, Value, canonical, run_leaf
 from im_attr_audit.evidence.checkpoint import (
     BadCheckpoint,
     Checkpoint,
@@ -65,20 +66,20 @@ def test_a_leaf_has_the_bytes_that_the_contract_shows() -> None:
 @settings(max_examples=50)
 @given(st.lists(VALUES, max_size=6), st.lists(VALUES, max_size=6))
 def test_canonical_bytes_read_back_and_differ_where_the_arrays_do(
-    one: list[object], other: list[object]
+    one: list[Value], other: list[Value]
 ) -> None:
-    written = canonical(one)  # type: ignore[arg-type]
+    written = canonical(one)
     assert json.loads(written) == one
     # By its repr, because 1 == True in Python.
-    assert (written == canonical(other)) is (repr(one) == repr(other))  # type: ignore[arg-type]
+    assert (written == canonical(other)) is (repr(one) == repr(other))
 
 
 @pytest.mark.parametrize(
     "value", [1.0, float("nan"), {"a": 1}, b"x", "\ud800", ["\udfff"], [[0.5]]]
 )
-def test_a_value_without_one_spelling_is_refused(value: object) -> None:
+def test_a_value_without_one_spelling_is_refused(value: Any) -> None:
     with pytest.raises(NotCanonical):
-        canonical(["poll-v1", value])  # type: ignore[list-item]
+        canonical(["poll-v1", value])
 
 
 def test_only_an_array_is_canonical() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg2
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 from im_attr_audit.record.migrate import migrate
 from packaging.requirements import Requirement
 

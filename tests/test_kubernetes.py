@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 from im_attr_audit import cli
 from im_attr_audit.settings import SETTINGS
 

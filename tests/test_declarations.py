@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from im_attr_audit.apps import AppKey
+from im_attr_audit.declared.judge import Judged, judge
 from im_attr_audit.declared.model import (
     NOTHING,
     Declaration,
@@ -21,7 +22,12 @@ from im_attr_audit.declared.model import (
 )
 from im_attr_audit.declared.parse import parse
 from im_attr_audit.errors import Rejected
-from im_attr_audit.record.declarations import read_declaration, read_last, record_declaration
+from im_attr_audit.record.declarations import (
+    read_declaration,
+    read_last,
+    read_present,
+    record_declaration,
+)
 from im_attr_audit.record.store import record_polls
 
 from launch.postgres import EmbeddedPostgres
@@ -87,7 +93,7 @@ class Story:
 
 def random_declaration(rng: random.Random, today: date) -> Declaration:
     def names(*more: str | None) -> dict[int, str | None]:
-        words = rng.sample([*"abcdef"], 3)
+        words = [rng.choice(of_slot) for of_slot in ("ab", "cd", "ef")]  # no name in two slots
         return {slot: rng.choice([words[slot], *more]) for slot in range(3) if rng.random() < 0.7}
 
     def exceptions() -> Iterator[Deviation]:
@@ -173,6 +179,7 @@ def test_the_database_says_at_every_time_what_the_core_says(audit_db: AuditDb, s
             )
             assert row.since == story.since(app, slot, now), (app, slot)
             found += 1
+        check_judge(audit_db, timedelta(days=36500))
     assert found > 20
     check_names(audit_db, story)
     check_past(audit_db, story)
@@ -195,6 +202,19 @@ def check_names(db: AuditDb, story: Story) -> None:
         )
         for row in run(db.reader, "select * from declared_names")
     }
+
+
+def check_judge(db: AuditDb, stale_after: timedelta) -> None:
+    """What the command `declare` shows beforehand is what the view shows afterwards."""
+    present = read_present(db.reader, stale_after)
+    rows = run(
+        db.reader,
+        "select app_group, region, sdk_app_id, slot, violation, declared_name, actual_name "
+        "from violations order by app_group, region, sdk_app_id, slot",
+    )
+    assert judge(present.declaration, present.apps, present.at) == [
+        Judged(row.app_group, AppKey(row.region, row.sdk_app_id), *row[3:]) for row in rows
+    ]
 
 
 def check_past(db: AuditDb, story: Story) -> None:
@@ -289,6 +309,7 @@ def test_an_app_that_is_stale_or_was_never_seen_is_unknown(audit_db: AuditDb) ->
         (2, 0, "unknown", "sex", None, True),
         (2, 1, "unknown", "city", None, True),
     ]
+    check_judge(audit_db, timedelta(hours=1))
     run(audit_db.owner, "update attr_audit.app set retired_at = now()")
     assert run(audit_db.reader, "select from violations") == []
     assert run(audit_db.reader, "select from declared_names") == []

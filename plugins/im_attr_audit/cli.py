@@ -1,6 +1,7 @@
-"""The command `im-attr-audit`: migrate, verify, retention, metrics.
+"""The command `im-attr-audit`: its parser, and migrate, verify, retention and metrics.
 
-Exit codes: 0 all is well; 1 verify found something; 2 it could not be done (and says why).
+Exit codes: 0 all is well; 1 verify, checkpoint or declare found something; 2 it could not be done
+(and says why).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from im_attr_audit.declare_command import add_declare
 from im_attr_audit.errors import AttrAuditError
 from im_attr_audit.frames import without_frames
 from im_attr_audit.seal_commands import (
@@ -92,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_verify(commands)
     add_checkpoint(commands)
     add_prove(commands, _reader_engine)
+    add_declare(commands, _reader_engine)
 
     metrics = commands.add_parser(
         "metrics",

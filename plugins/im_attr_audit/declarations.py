@@ -20,7 +20,7 @@ from airflow.sdk import Variable
 from sqlalchemy import Engine
 
 from im_attr_audit import settings
-from im_attr_audit.declared.parse import LONGEST, InvalidDeclaration, Problem, parse
+from im_attr_audit.declared.parse import MOST_BYTES, decode, parse
 from im_attr_audit.errors import AttrAuditError
 from im_attr_audit.record.declarations import note_stale_after, read_last, record_declaration
 
@@ -129,14 +129,7 @@ def find_document(place: Place, environ: Mapping[str, str] = os.environ) -> Docu
 def read_document(path: Path) -> str:
     """A file's text. Raises OSError, and InvalidDeclaration where it is not UTF-8 or too long."""
     with path.open("rb") as file:
-        content = file.read(4 * LONGEST + 1)
-    if len(content) > 4 * LONGEST:
-        raise InvalidDeclaration(str(path), [Problem(1, "the file is too long")])
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise InvalidDeclaration(str(path), [Problem(line, "the text is not UTF-8")]) from None
+        return decode(file.read(MOST_BYTES + 1), str(path))
 
 
 def _variable() -> object:

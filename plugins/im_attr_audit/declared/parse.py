@@ -18,6 +18,8 @@ from im_attr_audit.errors import AttrAuditError
 
 #: Characters of a document; ten thousand apps with an exception each take about two million.
 LONGEST = 16_000_000
+#: Bytes of a file: more are not a document.
+MOST_BYTES = 4 * LONGEST
 #: Errors that are reported; the others are counted.
 SHOWN = 20
 #: What the vendor documents: more is recorded where it sends more.
@@ -54,6 +56,17 @@ class Parsed:
     warnings: tuple[Problem, ...]
 
 
+def decode(content: bytes, source: str) -> str:
+    """A file's text. Raises InvalidDeclaration where it is not UTF-8 or too long."""
+    if len(content) > MOST_BYTES:
+        raise InvalidDeclaration(source, [Problem(1, "the file is too long")])
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise InvalidDeclaration(source, [Problem(line, "the text is not UTF-8")]) from None
+
+
 def parse(text: str, source: str) -> Parsed:
     """Read a document. ``source`` names it in errors. Raises InvalidDeclaration.
 
@@ -77,9 +90,11 @@ def look_over(
 ) -> list[Problem]:
     """Warnings that depend on the time and on which apps are polled, in which groups."""
     warnings = []
-    by_group: dict[str, list[AppKey]] = {}
-    for app_group, app in apps:
-        by_group.setdefault(app_group, []).append(app)
+    # Each app as an exception can select it: both may be ten thousand.
+    by_group: dict[str, set[tuple[str | None, int | None]]] = {}
+    for app_group, (region, sdk_app_id) in apps:
+        selectors = {(region, None), (None, sdk_app_id), (region, sdk_app_id)}
+        by_group.setdefault(app_group, set()).update(selectors)
     for name, group in declaration.groups.items():
         polled = by_group.get(name)
         if polled is None:
@@ -88,7 +103,7 @@ def look_over(
             where = f"group {shown(name)}, {_selector(each)}"
             if not each.holds(at):
                 warnings.append(Problem(each.line, f"{where}: the exception ended on {each.until}"))
-            elif polled is not None and not any(map(each.is_of, polled)):
+            elif polled is not None and (each.region, each.sdk_app_id) not in polled:
                 warnings.append(Problem(each.line, f"{where}: no such app is polled"))
     return sorted(warnings, key=lambda each: each.line)
 

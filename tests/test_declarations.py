@@ -28,6 +28,7 @@ from im_attr_audit.record.declarations import (
     read_present,
     record_declaration,
 )
+from im_attr_audit.record.notifications import record_violations
 from im_attr_audit.record.store import record_polls
 
 from launch.postgres import EmbeddedPostgres
@@ -153,7 +154,7 @@ def test_the_database_says_at_every_time_what_the_core_says(audit_db: AuditDb, s
     # So that the test sets the times, and no app is stale.
     run(audit_db.owner, "alter table attr_audit.declaration disable trigger accept_declaration")
     run(audit_db.owner, "select attr_audit_internal.note_stale_after('100 years')")
-    story, at = Story(), BEGIN
+    story, at, alerted = Story(), BEGIN, Alerted()
     found = 0
     for _ in range(STEPS):
         at += timedelta(hours=rng.choice([1, 7, 24, 100]), seconds=rng.random())
@@ -180,7 +181,9 @@ def test_the_database_says_at_every_time_what_the_core_says(audit_db: AuditDb, s
             assert row.since == story.since(app, slot, now), (app, slot)
             found += 1
         check_judge(audit_db, timedelta(days=36500))
+        check_alerts(audit_db, story, alerted, rng)
     assert found > 20
+    assert len({kind for kind, *_ in alerted.due}) == 2
     check_names(audit_db, story)
     check_past(audit_db, story)
 
@@ -241,6 +244,83 @@ def check_past(db: AuditDb, story: Story) -> None:
             )
             for at, violated in spans:
                 assert bool(violated) == (slot in story.violations(app, at)), (app, slot, at)
+
+
+# Alerts -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Alerted:
+    """The alerts that are due by the oracle: since when, of the slots whose alert is open."""
+
+    open: dict[tuple[AppKey, int], datetime] = field(default_factory=dict)
+    due: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def report(self, story: Story, now: datetime) -> None:
+        """What a report at this time queues: first what is over, then what begins."""
+        present = {
+            (app, slot): each
+            for app in story.names
+            for slot, each in story.violations(app, now).items()
+        }
+        over = []
+        for (app, slot), since in list(self.open.items()):
+            # The history is written in the past: what was alerted may never have been.
+            was = slot in story.violations(app, since)
+            is_again = (app, slot) in present
+            if is_again and not (was and story.since(app, slot, now) > since):
+                continue
+            bounds = [at for at in story.bounds(app) if since < at <= now] if was else []
+            end = next((at for at in bounds if slot not in story.violations(app, at)), None)
+            over.append(("violation_over", app, slot, since, end))
+            del self.open[app, slot]
+        begun = []
+        for (app, slot), each in present.items():
+            if (app, slot) not in self.open:
+                since = self.open[app, slot] = story.since(app, slot, now)
+                begun.append(("violation", app, slot, since, each.violation))
+        self.due += sorted(over) + sorted(begun)
+
+
+def check_alerts(db: AuditDb, story: Story, alerted: Alerted, rng: random.Random) -> None:
+    """One alert when a violation begins and one when it ends; none because nobody could look."""
+    unseen = rng.choice(
+        [
+            (
+                "select attr_audit_internal.note_stale_after('1 second')",
+                "select attr_audit_internal.note_stale_after('100 years')",
+            ),
+            (
+                "update attr_audit.app set retired_at = now()",
+                "update attr_audit.app set retired_at = null",
+            ),
+        ]
+    )
+    run(db.owner, unseen[0])
+    assert record_violations(db.writer, dag_run_id="unseen") == 0
+    run(db.owner, unseen[1])
+    [[now]] = run(db.owner, "select now()")
+    known = len(alerted.due)
+    alerted.report(story, now)
+    assert record_violations(db.writer, dag_run_id="run") == len(alerted.due) - known
+    assert record_violations(db.writer, dag_run_id="run") == 0  # a retry, or a cleared task
+    rows = run(
+        db.reader,
+        "select kind, region, sdk_app_id, slot, gap_from, gap_to, created_at, violation "
+        "from notification where kind like 'violation%' order by notification_id offset :known",
+        known=known,
+    )
+    right = alerted.due[known:]
+    assert len(rows) == len(right)
+    for row, (kind, app, slot, since, last) in zip(rows, right, strict=True):
+        assert (row.kind, AppKey(row.region, row.sdk_app_id), row.slot) == (kind, app, slot)
+        assert row.gap_from == since
+        if kind == "violation":
+            assert row.violation == last
+        elif last is None:  # it is no longer in the history: over by now
+            assert abs(row.gap_to - row.created_at) < timedelta(seconds=60)
+        else:
+            assert row.gap_to == last
 
 
 # Recording --------------------------------------------------------------------------------------

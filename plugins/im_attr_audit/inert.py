@@ -62,8 +62,9 @@ def listed(words: Iterable[str], room: int) -> str:
     return ", ".join(shown)
 
 
-def page_address(base_url: str, app: AppKey, seq: int | None) -> str:
-    """Where the page shows the change, or (``seq`` None) what is wrong with the app."""
+def page_address(base_url: str, app: AppKey, seq: int | None, slot: int | None = None) -> str:
+    """Where the page shows a change, else a slot's changes, else what is wrong with the app."""
     address = quote(app.address, safe="")
-    view = "health?" if seq is None else f"changes?seq={seq}&"
+    view = "health?" if slot is None else f"changes?slot={slot}&"
+    view = view if seq is None else f"changes?seq={seq}&"
     return f"{base_url}/im-attr-audit/{view}app={address}"

@@ -47,6 +47,10 @@ MOST_BYTES = 3500
 #: Bytes of a link.
 MOST_OF_A_LINK = 300
 
+_VIOLATIONS = ("violation", "violation_over")
+#: Kinds of alerts that report an end.
+_GOOD = ("back", "violation_over")
+
 _MUTED = ("apprise", "urllib3", "urllib3.connectionpool", "requests")
 
 _STALE = "Changes of names there are not seen until a poll succeeds."
@@ -54,6 +58,11 @@ _UNREVIEWED = (
     f"They wait for a review longer than {REVIEW_WITHIN.name} allows. Answer in Airflow under "
     f"Required Actions of the DAG {REVIEW_DAG_ID}."
 )
+_VIOLATION = (
+    "Restore the declared name at the vendor, or change the declaration: im-attr-audit declare "
+    "shows beforehand what that would end."
+)
+_OVER = "Nothing is left to do."
 _BACK = "Changes made in the meantime are reported separately, with these bounds."
 
 
@@ -146,7 +155,7 @@ class Messenger:
                 taken = sender.notify(
                     body=body,
                     title=title,
-                    notify_type="info" if alerts[0].kind == "back" else "warning",
+                    notify_type="info" if alerts[0].kind in _GOOD else "warning",
                     body_format=self._apprise.NotifyFormat.TEXT,
                     # Escapes in a message are there to stay escapes.
                     interpret_escapes=False,
@@ -182,7 +191,8 @@ def compose(
         text = line(alert)
         if base_url:
             app = AppKey(alert.region, alert.sdk_app_id)
-            page = page_address(base_url, app, alert.seq)
+            slot = alert.slot if alert.kind in _VIOLATIONS else None
+            page = page_address(base_url, app, alert.seq, slot)
             text = f"{text}\n{_link('Page', page)}".rstrip()
         left -= _size(text) + 2
         if left < 0 and lines:
@@ -244,6 +254,35 @@ def _back_line(alert: Alert) -> str:
     )
 
 
+def _violation_title(alerts: Sequence[Alert]) -> str:
+    return f"Attribute names: {_count(alerts, 'violation')} in {_regions(alerts)}"
+
+
+def _violation_line(alert: Alert) -> str:
+    actual = "no name" if alert.actual_name is None else inert_word(alert.actual_name)
+    declared = "to be unused" if alert.declared_name is None else inert_word(alert.declared_name)
+    return (
+        f"{_app(alert)}, slot {alert.slot}: {actual}, declared {declared}, "
+        f"since {time_text(alert.gap_from)}"
+    )
+
+
+def _over_title(alerts: Sequence[Alert]) -> str:
+    return f"Attribute names: {_count(alerts, 'violation')} over in {_regions(alerts)}"
+
+
+def _over_line(alert: Alert) -> str:
+    word = "no name" if alert.actual_name is None else inert_word(alert.actual_name)
+    now = f"{word}, {alert.violation}" if alert.violation else "not as declared again"
+    period = f"from {time_text(alert.gap_from)} to {time_text(alert.gap_to)}"
+    return f"{_app(alert)}, slot {alert.slot}: {now}. It was a violation {period}"
+
+
+def _over_end(alerts: Sequence[Alert]) -> str:
+    again = any(alert.violation is None for alert in alerts)
+    return "What is not as declared again has an alert of its own." if again else _OVER
+
+
 _Form = tuple[
     Callable[[Sequence[Alert]], str], Callable[[Alert], str], Callable[[Sequence[Alert]], str]
 ]
@@ -251,6 +290,8 @@ _FORMS: Mapping[str, _Form] = {
     "change": (_change_title, _change_line, _change_end),
     "unreviewed": (_unreviewed_title, _change_line, lambda alerts: _UNREVIEWED),
     "stale": (_stale_title, _stale_line, lambda alerts: _STALE),
+    "violation": (_violation_title, _violation_line, lambda alerts: _VIOLATION),
+    "violation_over": (_over_title, _over_line, _over_end),
     "back": (_back_title, _back_line, lambda alerts: _BACK),
 }
 

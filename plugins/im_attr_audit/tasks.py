@@ -325,11 +325,12 @@ def _send_alerts(engine: Engine, dag_run_id: str) -> list[str]:
     A messenger that is down does not fail the run: its alerts wait.
     """
     from im_attr_audit.notify import send_waiting
-    from im_attr_audit.record.notifications import record_gaps
+    from im_attr_audit.record.notifications import record_gaps, record_violations
     from im_attr_audit.record.reviews import queue_unreviewed
 
     try:
         record_gaps(engine, dag_run_id=dag_run_id, stale_after=settings.stale_after())
+        record_violations(engine, dag_run_id=dag_run_id)
         queue_unreviewed(engine, settings.review_within(), dag_run_id=dag_run_id)
         send_waiting(engine)
     except (BadSetting, LockTimeout) as error:

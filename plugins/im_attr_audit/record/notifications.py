@@ -1,8 +1,9 @@
 """Alerts, as the table ``notification`` keeps them until they have been sent.
 
 A change's alert is written by the database in the change's own transaction. Whether an app is
-stale, or no longer so, is decided here, by its good polls. The alerts of one kind from one run are
-one message.
+stale, or no longer so, is decided here, by its good polls. Whether a violation began or ended is
+decided by the database's function ``queue_violations``. The alerts of one kind from one run are one
+message.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ EXPIRE_AFTER = timedelta(days=3)
 class Alert:
     """One row of ``notification`` with what a message says of it.
 
-    ``slot`` to ``not_before``: of a change (``seen_at`` and ``not_before`` are its bounds), else
-    None, and ``seq`` is its number. ``gap_from`` and ``gap_to``: of ``stale`` and ``back``.
+    ``change`` to ``not_before``: of a change (``seen_at`` and ``not_before`` are its bounds), else
+    None, and ``seq`` is its number. ``slot``: of a change or a violation. ``gap_from`` and
+    ``gap_to``: of ``stale`` and ``back``, and when a violation began and ended. ``violation`` to
+    ``actual_name``: of a violation (the columns of ``notification`` say what they mean).
     ``outcome`` and ``error_code``: of a stale app's newest failed poll, where there is one.
     ``ever_seen``: whether the app has ever had a good poll.
     """
@@ -48,6 +51,9 @@ class Alert:
     seq: int | None = None
     outcome: str | None = None
     error_code: int | None = None
+    violation: str | None = None
+    declared_name: str | None = None
+    actual_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +140,8 @@ select n.kind, n.dag_run_id, n.sent_to, min(n.notification_id) as first
 _CLAIM = f"""
 select n.notification_id, n.kind, n.region, n.sdk_app_id, a.app_group, n.dag_run_id, a.conn_id,
        n.gap_from, n.gap_to, a.first_ok_at <= n.gap_from as ever_seen,
-       c.slot, c.kind as change, c.old_name, c.new_name, c.old_type, c.new_type, c.not_before,
+       coalesce(n.slot, c.slot) as slot, n.violation, n.declared_name, n.actual_name,
+       c.kind as change, c.old_name, c.new_name, c.old_type, c.new_type, c.not_before,
        c.seen_at, c.seq, failed.outcome, failed.error_code
   from attr_audit.notification n
   join attr_audit.app a using (region, sdk_app_id)
@@ -170,6 +177,20 @@ def record_gaps(engine: Engine, *, dag_run_id: str, stale_after: timedelta) -> N
     with engine.begin() as connection:
         connection.execute(text(_STALE), values)
         connection.execute(text(_BACK), values)
+
+
+def record_violations(engine: Engine, *, dag_run_id: str) -> int:
+    """Record which violations began and which ended; how many. Each once, as with the gaps.
+
+    An app that is stale or retired neither begins nor ends one. What began and ended between two
+    calls is not recorded here; the changes are.
+    """
+    with engine.begin() as connection:
+        queued: int = connection.execute(
+            text("select attr_audit_internal.queue_violations(:dag_run_id)"),
+            {"dag_run_id": dag_run_id},
+        ).scalar_one()
+    return queued
 
 
 def read_waiting(engine: Engine, *, most: int) -> list[Batch]:
@@ -224,6 +245,9 @@ def deliver(
                 seq=row.seq,
                 outcome=row.outcome,
                 error_code=row.error_code,
+                violation=row.violation,
+                declared_name=row.declared_name,
+                actual_name=row.actual_name,
             )
             for row in rows
         ]

@@ -26,6 +26,7 @@ from benchmarks import (
     page,
     record,
     report,
+    seals,
     start,
     sync_command,
 )
@@ -93,6 +94,7 @@ PARTS: Mapping[str, Part] = {
     "record": Part(_record, report.record),
     "chain": Part(_chain, report.chain),
     "verify": Part(_verify, report.verify),
+    "seals": Part(seals.measure, seals.render),
     "calls": Part(_calls, report.calls),
     "peers": Part(_peers, report.peers),
     "page": Part(page.measure, page.render),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from im_attr_audit import cli
@@ -17,6 +18,7 @@ from im_attr_audit.apps import AppKey
 from im_attr_audit.evidence.note import Signer, new_signer, read_key_file, read_verifier
 from im_attr_audit.evidence.proof import check_proof, read_proof
 from im_attr_audit.evidence.witnesses import Witness, open_witness
+from im_attr_audit.record import sealed_rows
 from im_attr_audit.record.engine import create_audit_engine
 from im_attr_audit.record.retention import drop_old_polls
 from im_attr_audit.record.runs import record_planned
@@ -24,7 +26,7 @@ from im_attr_audit.record.seal_prove import NotProvable, prove_change, prove_pol
 from im_attr_audit.record.seal_verify import check_seals, check_seals_on
 from im_attr_audit.record.sealing import Sealed, SealingRefused, make_checkpoint
 from im_attr_audit.record.store import record_polls
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
 from launch.postgres import EmbeddedPostgres
@@ -80,7 +82,7 @@ class Sealing:
 
 def sealing(db: AuditDb, folder: Path, signer: Signer | None = None) -> Sealing:
     folder.mkdir(exist_ok=True)
-    engine = create_audit_engine(make_url(db.url(SEALER)), pooled=False)
+    engine = create_audit_engine(make_url(db.url(SEALER)))
     signer = signer or new_signer("example.com/audit")
     return Sealing(db, engine, signer, folder, datetime.now(UTC))
 
@@ -381,7 +383,7 @@ def shared(
     """One sealed database for forgeries that are taken back."""
     name, folder, signer = story
     with fresh_audit_db(postgres, name) as db:
-        engine = create_audit_engine(make_url(db.server.url(db.name)), pooled=False)
+        engine = create_audit_engine(make_url(db.server.url(db.name)))
         yield engine, folder, signer
 
 
@@ -751,3 +753,67 @@ def test_what_is_not_sealed_is_not_proven(sealed: Sealing) -> None:
         prove_poll(sealed.engine, app, sealed.at - timedelta(days=1), None)
     with pytest.raises(NotProvable, match="no change"):
         prove_change(sealed.engine, app, 99, None)
+
+
+# How rows are read -----------------------------------------------------------------------------
+
+#: What JSON escapes and CSV does not, and what could be mistaken for the end of a value or a row.
+HOSTILE = [
+    *(
+        "a\tb",
+        "a\nb",
+        "a\r\nb",
+        "\x01",
+        'x\n9\t"c"\tnull',
+        "x\n" + "\t" * 21,
+        '"',
+        "\\",
+        "\\.",
+        "\\v",
+    ),
+    *("null", "", "true", "\ttrue", "é\u2028\x7f\U0001f30d", 'a","b', "\\u0001"),
+]
+
+
+def test_rows_are_hashed_alike_however_they_are_read(
+    shared: tuple[Engine, Path, Signer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the line, as nearly always, and value by value, which is the form that is written down."""
+    engine, _, _ = shared
+    with engine.connect() as connection:
+        connection.exec_driver_sql("set local session_replication_role = replica")
+        insert = text(
+            "insert into attr_audit.poll (poll_id, conn_id, region, sdk_app_id, requested_at, "
+            "outcome, error_info, vendor_date, head_seq) overriding system value values "
+            "(:id, :text, 'seoul', 7, now(), 'invalid', :text, cast(:date as timestamptz), :head)"
+        )
+        for number, value in enumerate(HOSTILE):
+            # Each in a batch of its own.
+            row = {"id": 100_000 * (number + 1), "text": value, "head": number % 5}
+            connection.execute(insert, {**row, "date": None})
+        for number, date in enumerate(("infinity", "9999-12-31 23:59:59.000001Z", "1800-01-01Z")):
+            row = {"id": 9_000_000 + 100_000 * number, "text": "", "head": None}
+            connection.execute(insert, {**row, "date": date})
+        sealed_rows.prepare_sealed(connection)
+
+        def read() -> list[tuple[list[bytes], list[bytes], dict[int, list[bytes]]]]:
+            return [
+                (batch.lines, batch.hashes, batch.columns)
+                for kind in sealed_rows.KINDS
+                for batch in sealed_rows.read_batches(connection, kind, -1, sealed_rows.END)
+            ]
+
+        quickly = read()
+        calls: list[bool] = []
+        quick = sealed_rows._read_quickly
+
+        def counted(*given: Any) -> Any:
+            calls.append(quick(*given) is not None)
+
+        monkeypatch.setattr(sealed_rows, "_read_quickly", counted)
+        assert read() == quickly
+        connection.rollback()
+    assert sum(len(lines) for lines, _, _ in quickly) == 10 + 18 + 10 + len(HOSTILE) + 3
+    # Those with a control character and the two far times were not, everything else was.
+    assert calls.count(False) == 1 + 7 + 2
+    assert calls.count(True) > 10

@@ -6,7 +6,7 @@ seal's leaf, the marks in the seal's file name the first row that is not as it w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
@@ -59,12 +59,25 @@ def at(microseconds: int) -> str:
 
 
 @without_garbage_collection()
-def check_sealed_rows(connection: Connection, seals: Sequence[Seal]) -> SealCheck:
-    """Check every sealed row, in the transaction that `prepare_sealed` has set up."""
+def check_sealed_rows(
+    connection: Connection,
+    seals: Sequence[Seal],
+    take: Callable[[Kind, Batch], None] = lambda _kind, _batch: None,
+) -> SealCheck:
+    """Check every sealed row, in the transaction that `prepare_sealed` has set up.
+
+    ``take`` is given the rows that no seal covers yet, in order: they are read once.
+    """
     found = SealCheck()
     kept_since = _kept_since(connection, seals)
     for kind in KINDS:
-        _check_kind(connection, kind, seals, kept_since, found)
+        window = _Window(kind, seals, found)
+        _check_kind(connection, kind, seals, kept_since, found, window)
+        last = seals[-1].last[kind.number] if seals else -END
+        for batch in read_batches(connection, kind, last, END):
+            window.check(len(seals), batch, 0, len(batch))
+            found.waiting += len(batch)
+            take(kind, batch)
     return found
 
 
@@ -119,9 +132,13 @@ class _Window:
 
 
 def _check_kind(
-    connection: Connection, kind: Kind, seals: Sequence[Seal], kept_since: int, found: SealCheck
+    connection: Connection,
+    kind: Kind,
+    seals: Sequence[Seal],
+    kept_since: int,
+    found: SealCheck,
+    window: _Window,
 ) -> None:
-    window = _Window(kind, seals, found)
     number, root, bad = 0, Root(), 0
 
     def finish() -> None:
@@ -133,8 +150,8 @@ def _check_kind(
         found.rows += root.size
         number, root = number + 1, Root()
 
-    last = seals[-1].last[kind.number] if seals else 0
-    for batch in read_batches(connection, kind, -END, last) if seals else ():
+    last = seals[-1].last[kind.number] if seals else -END
+    for batch in read_batches(connection, kind, -END, last):
         begin = 0
         while begin < len(batch):
             while True:
@@ -147,9 +164,6 @@ def _check_kind(
             begin = end
     while number < len(seals):
         finish()
-    for batch in read_batches(connection, kind, last, END):
-        window.check(len(seals), batch, 0, len(batch))
-        found.waiting += len(batch)
 
 
 def _explain(
@@ -197,7 +211,7 @@ def _rows(
     rows: list[list[bytes]] = []
     marks: list[bytes] = []
     for batch in read_batches(connection, kind, after, until):
-        rows += [list(row) for row in zip(*batch.columns[:4], strict=True)]
+        rows += [batch.row(place)[:4] for place in range(len(batch))]
         marks += [hash_[:MARK] for hash_ in batch.hashes]
     return rows, marks
 

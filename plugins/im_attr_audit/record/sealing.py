@@ -23,7 +23,7 @@ from im_attr_audit.evidence.merkle import leaf_hash
 from im_attr_audit.evidence.note import Signer
 from im_attr_audit.evidence.witnesses import Witness, WitnessFailed
 from im_attr_audit.record.canonical import NULL
-from im_attr_audit.record.parts import reading, without_garbage_collection
+from im_attr_audit.record.parts import reading
 from im_attr_audit.record.seal_checks import SealCheck, check_sealed_rows
 from im_attr_audit.record.seal_log import (
     BadWitness,
@@ -35,12 +35,11 @@ from im_attr_audit.record.seal_log import (
     stored_seals,
 )
 from im_attr_audit.record.sealed_rows import (
-    KINDS,
+    Batch,
     Kind,
     Root,
     microseconds_of,
     prepare_sealed,
-    read_batches,
 )
 
 #: How long one wait for running transactions takes, in seconds; what begins then waits as long.
@@ -103,13 +102,17 @@ def make_checkpoint(
         at_site("closed")
         with reading(engine) as connection:
             prepare_sealed(connection)
-            check = check_sealed_rows(connection, log.seals)
+            before = log.seals[-1].last if log.seals else (0, 0, 0)
+            new = [_NewRows(*ids) for ids in zip(before, last, strict=True)]
+            check = check_sealed_rows(
+                connection, log.seals, lambda kind, batch: new[kind.number].add(kind, batch)
+            )
             if check.findings:
                 raise SealingRefused(
                     "Nothing was sealed: what was sealed before is not what is stored.",
                     check.findings,
                 )
-            seal = _next_seal(connection, log, last, closed_us, signer, stamp)
+            seal = _next_seal(log, new, closed_us, signer, stamp)
         at_site("signed")
         refused = log.append(seal)
         if refused:
@@ -183,18 +186,12 @@ def _close(engine: Engine, now: Callable[[], datetime]) -> tuple[tuple[int, int,
 
 
 def _next_seal(
-    connection: Connection,
     log: Log,
-    last: tuple[int, int, int],
+    rows: Sequence[_NewRows],
     closed_us: int,
     signer: Signer,
     stamp: Callable[[bytes], bytes | None],
 ) -> Seal:
-    before = log.seals[-1].last if log.seals else (0, 0, 0)
-    rows = [
-        _new_rows(connection, kind, first, until)
-        for kind, first, until in zip(KINDS, before, last, strict=True)
-    ]
     polls, changes, planned = rows
     leaf = run_leaf(
         len(log.seals),
@@ -212,7 +209,7 @@ def _next_seal(
         note=note.decode(),
         timestamp=stamp(note),
         # No further than the rows that were seen, whatever the database's function says.
-        last=tuple(max(each.last, b) for each, b in zip(rows, before, strict=True)),  # type: ignore[arg-type]
+        last=(polls.last, changes.last, planned.last),
         polls_from=polls.requested_from,
         marks=marks if total <= _MOST_MARKS else b"",
     )
@@ -220,27 +217,30 @@ def _next_seal(
 
 @dataclass(slots=True)
 class _NewRows:
+    """The rows of a seal that is being made. ``last``: the last id; ``until``: none lies beyond."""
+
+    last: int
+    until: int
     root: Root = field(default_factory=Root)
     runs: set[bytes] = field(default_factory=set)
     marks: bytearray = field(default_factory=bytearray)
-    last: int = 0
     requested_from: int | None = None
 
-
-@without_garbage_collection()
-def _new_rows(connection: Connection, kind: Kind, after: int, until: int) -> _NewRows:
-    new = _NewRows()
-    for batch in read_batches(connection, kind, after, until):
-        new.root.extend(batch.hashes)
-        new.runs.update(set(batch.columns[kind.run]) - {NULL})
-        if new.root.size <= _MOST_MARKS:
-            new.marks += b"".join(hash_[:MARK] for hash_ in batch.hashes)
-        new.last = int(batch.columns[0][-1])
+    def add(self, kind: Kind, batch: Batch) -> None:
+        """Add those of these rows that belong to the seal."""
+        end = batch.until(self.until)
+        if not end:
+            return
+        self.root.extend(batch.hashes[:end])
+        self.runs.update(set(batch.columns[kind.run][:end]) - {NULL})
+        if self.root.size <= _MOST_MARKS:
+            self.marks += b"".join(hash_[:MARK] for hash_ in batch.hashes[:end])
+        self.last = int(batch.columns[0][end - 1])
         if kind.requested_at is not None:
-            times = [microseconds_of(each) for each in set(batch.columns[kind.requested_at])]
-            known = [each for each in (*times, new.requested_from) if each is not None]
-            new.requested_from = min(known, default=None)
-    return new
+            requested = set(batch.columns[kind.requested_at][:end])
+            times = [microseconds_of(each) for each in requested]
+            known = [each for each in (*times, self.requested_from) if each is not None]
+            self.requested_from = min(known, default=None)
 
 
 def _insert(connection: Connection, origin: str, seal: Seal) -> None:

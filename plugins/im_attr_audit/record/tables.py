@@ -134,7 +134,8 @@ select a.attname, t.typname
 #: processor's cache, and everything would take twice as long.
 _BLOCK = 1 << 16
 _NULL = rb"\N"
-_CONTROLS = bytes([*range(9), *range(11, 32)])  # without tab and line end
+#: Control characters without tab and line end.
+CONTROLS = bytes([*range(9), *range(11, 32)])
 _ESCAPED = re.compile(rb"\\(.)|[\x00-\x1f]", re.DOTALL)
 
 
@@ -201,13 +202,17 @@ def copy_rows(connection: Connection, statement: str, types: list[str], take: Ta
     copy_lines(connection, statement, lambda block: take(_tokens(block, types, times)))
 
 
-def copy_lines(connection: Connection, statement: str, take: Callable[[bytes], None]) -> None:
-    """Give what COPY writes to ``take``: some lines at a time, without the last line end."""
+def copy_lines(connection: Connection, statement: str, take: Callable[[bytes], None]) -> int:
+    """Give what COPY writes to ``take``: some lines at a time, without the last line end.
+
+    Returns how many rows the server wrote.
+    """
     sink = io.BufferedWriter(_Blocks(take), _BLOCK)
     cursor = connection.connection.cursor()
     try:
         cursor.copy_expert(statement, sink)
         sink.flush()
+        return int(cursor.rowcount)
     finally:
         cursor.close()
 
@@ -235,7 +240,7 @@ class _Blocks(io.RawIOBase):
 def _tokens(block: bytes, types: list[str], times: Microseconds) -> list[list[bytes]]:
     """The columns of some rows in COPY's text format, without the last line end."""
     # Postgres has escaped control characters but not all of them, and no quotation mark.
-    unusual = len(block.translate(None, _CONTROLS)) < len(block) or rb"\v" in block
+    unusual = len(block.translate(None, CONTROLS)) < len(block) or rb"\v" in block
     values = block.replace(b'"', rb"\"").replace(b"\n", b"\t").split(b"\t")
     columns = []
     for at, type_ in enumerate(types):

@@ -18,7 +18,7 @@ from typing import Any
 
 import fsspec
 import pytest
-from im_attr_audit.evidence import https, witnesses
+from im_attr_audit.evidence import https, https_witness
 from im_attr_audit.evidence.https import HttpFailed, request
 from im_attr_audit.evidence.timestamps import TimestampFailed, request_timestamp, verify_timestamp
 from im_attr_audit.evidence.witnesses import (
@@ -322,7 +322,7 @@ def test_an_answer_that_is_too_long_is_not_read_to_its_end(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.answer = lambda *_: (200, {}, b"x" * 1001)
-    monkeypatch.setattr(witnesses, "MOST_BYTES", 1000)
+    monkeypatch.setattr(https_witness, "MOST_BYTES", 1000)
     with pytest.raises(WitnessFailed, match="more than 1000 bytes"):
         open_witness(server.url).read(1)
 

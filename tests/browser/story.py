@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from im_attr_audit.declared.parse import parse
 from im_attr_audit.errors import Misconfigured, PollFailed, Rejected, Unavailable
+from im_attr_audit.record.declarations import record_declaration
+from im_attr_audit.record.reviews import Answer, record_answer
 from im_attr_audit.record.store import record_polls
 from sqlalchemy import Engine, text
 
@@ -172,3 +176,11 @@ def record_hostile(engine: Engine, owner: Engine) -> None:
     app = ('<b title="x">own', 7)
     story.poll(timedelta(hours=2), {app: {0: "sex"}}, app_group="<i>group</i>")
     story.poll(timedelta(minutes=2), {app: HOSTILE}, app_group="<i>group</i>")
+    group = {"names": {"0": "<b>sex</b>"}, "other_slots": "forbidden"}
+    declared = json.dumps({"groups": {"<i>group</i>": group}})
+    record_declaration(
+        engine, parse(declared, "<u>file").declaration, source="<u>file", revision=None,
+        text_digest=None, dag_run_id="r",
+    )  # fmt: skip
+    markup = Answer("expected", "<i>uma</i>", "7", "<b>T-1</b>", None, story.now, "r")
+    record_answer(engine, app[0], {app[1]: [2]}, markup)

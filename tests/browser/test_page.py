@@ -11,8 +11,8 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
-from im_attr_audit.page import models, models_timeline
-from playwright.sync_api import Browser, Frame, Page, expect
+from im_attr_audit.page import models, models_overview, models_timeline
+from playwright.sync_api import Browser, Frame, Page, Route, expect
 from pydantic import BaseModel
 
 from tests.browser.airflow import SIMPLE, Airflow
@@ -37,7 +37,7 @@ STATES = (
     "as-of?compare=2026-01-01T00:00:00Z&all=yes",
 )
 MODELS: dict[str, type[BaseModel]] = {
-    "overview": models.Overview,
+    "overview": models_overview.Overview,
     "names": models.Names,
     "names?group=shop": models.Names,
     "search?name=city": models.NameUses,
@@ -195,6 +195,58 @@ def test_the_overview_says_what_needs_somebody(story: Stage, open_page: OpenPage
     )
     newest = page.get_by_role("table", name="Newest changes").locator("tbody tr").first
     expect(newest).to_contain_text("Loyalty tier 2")
+    hints = page.get_by_role("region", name="Not set up").get_by_role("listitem")
+    expect(hints).to_have_count(3)
+    expect(hints.first).to_contain_text("im-attr-audit declare")
+
+
+def answered(page: Page, view: str, **changed: object) -> None:
+    """Let the page see this view's answer with some of its values changed."""
+
+    def answer(route: Route) -> None:
+        said = {**route.fetch().json(), **changed}
+        route.fulfill(json=said)
+
+    page.route(f"**/api/{view}", answer)
+
+
+def test_the_overview_says_that_all_is_as_declared_and_sealed(
+    story: Stage, open_page: OpenPage
+) -> None:
+    page = open_page(f"{PAGE}health")
+    at = json.loads(story.airflow.get(f"{PAGE}api/overview", token(story, "viewer"))[1])["at"]
+    well = {"stale": [], "failing": [], "drift": [], "declared_groups": ["shop"]}
+    answered(page, "overview", **well, is_reviewed=True, unreviewed_changes=0, unreviewed=[],
+             newest_seal={"n": 3, "sealed_at": at})  # fmt: skip
+    page.goto(PAGE)
+    expect(ready(page).locator("[data-state=well]")).to_contain_text(
+        re.compile(r"All names are as declared, seen \d+ (s|min) ago, sealed \d+ s ago\.")
+    )
+    expect(page.get_by_role("region", name="Not set up")).to_have_count(0)
+
+
+def test_a_seal_that_is_older_than_a_day_is_red(story: Stage, open_page: OpenPage) -> None:
+    page = open_page(f"{PAGE}health")
+    answered(page, "overview", newest_seal={"n": 3, "sealed_at": "2026-01-01T00:00:00Z"})
+    page.goto(PAGE)
+    overdue = ready(page).locator(".need.bad", has_text="The record was last sealed")
+    expect(overdue).to_contain_text("im-attr-audit checkpoint")
+    expect(page.locator("[data-state=needs]")).to_contain_text("the record's seal is overdue")
+
+
+def test_violations_and_unreviewed_changes_are_above_everything(
+    staged: Stage, open_page: OpenPage
+) -> None:
+    staged.shown.show("hostile")
+    page = ready(open_page(PAGE))
+    first = page.get_by_role("list", name="What needs attention").get_by_role("listitem").first
+    expect(first).to_contain_text('<b title="x">own/7 since')
+    expect(page.locator(".need.bad", has_text="declared: <b>sex</b>")).to_contain_text(
+        "is: <script>window.owned=1</script>"
+    )
+    waiting = page.locator(".need", has_text="unreviewed")
+    expect(waiting).to_contain_text("9 changes of the last 30 days are unreviewed")
+    expect(waiting).to_contain_text("Required Actions")
 
 
 def test_names_has_a_row_for_each_slot_and_opens_the_apps_that_differ(
@@ -304,6 +356,27 @@ def test_changes_are_filtered_paged_and_addressed(story: Stage, open_page: OpenP
     expect(ready(page).locator("tbody tr")).to_have_count(36)
     page.goto(f"{PAGE}changes?app=frankfurt/20900004&seq=6")
     expect(ready(page).locator(".change")).to_contain_text("Loyalty tier␣2")
+
+
+def test_a_change_shows_its_review_and_offers_its_proof_once_it_is_sealed(
+    staged: Stage, open_page: OpenPage
+) -> None:
+    staged.shown.show("hostile")
+    page = ready(open_page(f"{PAGE}changes?review=expected"))
+    [row] = page.locator("tbody tr").all()
+    for text in ("✓ expected", "by <i>uma</i>, <b>T-1</b>"):
+        expect(row).to_contain_text(text)
+    row.get_by_role("link").first.click()
+    change = ready(page).locator(".change")
+    expect(change).to_contain_text("✓ expected by <i>uma</i>, ")
+    expect(change).to_contain_text("once it is sealed")
+    answered(page, "change?*", seal={"n": 0, "sealed_at": "2026-01-01T00:00:00Z"})
+    page.reload()
+    link = ready(page).get_by_role("link", name="Download the proof of this change")
+    assert link.get_attribute("href") == (
+        "api/proof?region=%3Cb+title%3D%22x%22%3Eown&sdk_app_id=7&seq=2"
+    )
+    expect(change).to_contain_text("im-attr-audit prove --region '<b title=\"x\">own' --app 7")
 
 
 def test_pages_by_key_give_every_change_once(story: Stage) -> None:

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from im_attr_audit.page.checks import HealthCheck, Verifier
 from im_attr_audit.page.downloads import Downloads
 from im_attr_audit.page.models import Problem
+from im_attr_audit.page.proofs import Proofs
 from im_attr_audit.page.reader import CannotRead, Reader, connection_from_airflow
 from im_attr_audit.page.routes import api
 from im_attr_audit.page.services import Services, ServicesOf
@@ -85,7 +86,7 @@ def make_app(
         redirect_slashes=False,
     )
     app.state.services = Services(
-        reader, targets_listed, check, Verifier(reader), Downloads(reader)
+        reader, targets_listed, check, Verifier(reader), Downloads(reader), Proofs(reader)
     )
     guarded = APIRouter(dependencies=[Depends(guard)])
     guarded.include_router(api(), prefix="/api")

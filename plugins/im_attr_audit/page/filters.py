@@ -37,6 +37,8 @@ Text = Annotated[str, Field(max_length=1024, pattern=r"^[^\x00]*$")]
 App = Annotated[str, Field(pattern=r"^[^\x00/]{1,200}/[0-9]{1,18}$"), AfterValidator(_app_key)]
 SlotNumber = Annotated[int, Field(ge=0, le=999)]
 Time = Annotated[AwareDatetime, AfterValidator(_in_range)]
+#: Unreviewed: without those that are as declared, about which nobody is asked.
+Review = Literal["unreviewed", "reviewed", "expected", "not_expected"]
 PageKey = Annotated[str, Field(pattern=r"^-?[0-9]{1,17}\.[0-9]{1,18}$")]
 
 
@@ -95,6 +97,7 @@ class ChangeFilters(Filters):
     kind: Kind | None = None
     name: Text | None = None
     run: Text | None = None
+    review: Review | None = None
 
     def parameters(self) -> dict[str, Any]:
         """The filters as the parameters of ``sql/changes.sql``."""
@@ -109,6 +112,7 @@ class ChangeFilters(Filters):
             "since": self.since,
             "until": self.until,
             "dag_run_id": self.run or None,
+            "review": self.review,
         }
 
 
@@ -153,6 +157,19 @@ class OneChange(BaseModel):
     region: Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")]
     sdk_app_id: Annotated[int, Field(ge=0, lt=2**63)]
     seq: Annotated[int, Field(ge=1, lt=2**63)]
+
+
+class ProofOf(BaseModel):
+    """What is to be proven: a change by ``seq``, or the newest poll at or before ``at``."""
+
+    region: Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")]
+    sdk_app_id: Annotated[int, Field(ge=0, lt=2**63)]
+    seq: Annotated[int, Field(ge=1, lt=2**63)] | None = None
+    at: Time | None = None
+
+    @property
+    def app(self) -> AppKey:
+        return AppKey(self.region, self.sdk_app_id)
 
 
 class OneRun(BaseModel):

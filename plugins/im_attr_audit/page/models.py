@@ -152,55 +152,6 @@ class Seal(BaseModel):
     sealed_at: datetime
 
 
-class Cause(BaseModel):
-    """Apps whose newest poll had one cause; ``since``: the oldest last good poll of them, or the
-    first poll of an app that was never seen."""
-
-    app_groups: list[str]
-    outcome: str
-    error_code: int | None
-    advice: str | None
-    apps: int
-    some: list[AppAddress]
-    since: datetime
-    never_seen: int
-
-
-class Drift(SlotNames):
-    app_group: str
-
-
-class RecentChange(BaseModel):
-    seen_at: datetime
-    not_before: datetime | None
-    app_group: str
-    region: str
-    sdk_app_id: int
-    slot: int
-    kind: Kind
-    old_name: str | None
-    new_name: str | None
-    lookalike: str | None
-    seq: int
-
-
-class Overview(BaseModel):
-    """What needs somebody. ``seen_at``: since then every app that is not stale had a good poll."""
-
-    at: datetime
-    stale_after_seconds: int
-    apps: int
-    groups: int
-    seen_at: datetime | None
-    newest_seal: Seal | None
-    stale: list[Cause]
-    failing: list[Cause]
-    unreadable: list[Unreadable]
-    drift: list[Drift]
-    changes: list[RecentChange]
-    more_changes: bool
-
-
 class Unreadable(BaseModel):
     """A misconfigured connection that does not name its app; nothing was sent."""
 
@@ -239,6 +190,9 @@ class Change(BaseModel):
     moved_from_slot: int | None
     declared: bool | None
     verdict: str | None
+    reviewer: str | None
+    ticket: str | None
+    reviewed_at: datetime | None
 
 
 class ChangeCount(BaseModel):
@@ -268,9 +222,6 @@ class ChangeDetail(Change):
     conn_id: str | None
     head_seq: int
     seal: Seal | None
-    reviewer: str | None
-    ticket: str | None
-    reviewed_at: datetime | None
 
 
 class Attested(BaseModel):

@@ -18,6 +18,7 @@ from im_attr_audit.apps import AppKey
 from im_attr_audit.page import models
 from im_attr_audit.page.checks import HealthCheck, Verifier
 from im_attr_audit.page.downloads import Downloads
+from im_attr_audit.page.proofs import Proofs
 from im_attr_audit.page.reader import Reader
 from im_attr_audit.tencent.regions import REGION_HOSTS
 
@@ -33,6 +34,7 @@ class Services:
     health_check: HealthCheck
     verifier: Verifier
     downloads: Downloads
+    proofs: Proofs
 
 
 async def _services(request: Request) -> Services:

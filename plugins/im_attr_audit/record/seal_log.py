@@ -22,7 +22,7 @@ from im_attr_audit.evidence.witnesses import Witness
 
 _SEALS = """
 select n, leaf, note, timestamp_token, last_poll_id, last_change_id, last_planned_id, polls_from,
-       marks
+       case when :marks then marks else '' end as marks
   from only attr_audit.seal
  where origin = :origin
  order by n
@@ -81,8 +81,8 @@ def newest_log(connection: Connection) -> str:
     return connection.execute(text(_NEWEST_LOG)).scalar_one_or_none() or ""
 
 
-def stored_seals(connection: Connection, origin: str) -> list[Seal]:
-    """The database's copy of a log, unchecked."""
+def stored_seals(connection: Connection, origin: str, *, marks: bool = True) -> list[Seal]:
+    """The database's copy of a log, unchecked; ``marks``: with those, which are most of it."""
     return [
         Seal(
             leaf=row.leaf,
@@ -92,7 +92,7 @@ def stored_seals(connection: Connection, origin: str) -> list[Seal]:
             polls_from=row.polls_from and (row.polls_from - _EPOCH) // timedelta(microseconds=1),
             marks=bytes(row.marks),
         )
-        for row in connection.execute(text(_SEALS), {"origin": origin})
+        for row in connection.execute(text(_SEALS), {"origin": origin, "marks": marks})
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine, text
@@ -41,30 +42,69 @@ class NotProvable(AttrAuditError):
     """There is no proof of that; the text says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a proof may cost: seconds for each statement (0: no limit), and rows of its seal."""
+
+    seconds: int = 0
+    rows: int | None = None
+
+
 def prove_poll(engine: Engine, app: AppKey, at: datetime, verifier: Verifier | None) -> Proof:
     """The app's newest poll that was requested at or before ``at``. Raises NotProvable."""
     with reading(engine) as connection:
-        prepare_sealed(connection)
-        given = {"region": app.region, "number": app.sdk_app_id, "at": at}
-        poll_id = connection.execute(text(_POLL_AT), given).scalar_one_or_none()
-        if poll_id is None:
-            raise NotProvable(f"No poll of {app.address} was requested at or before {at}.")
-        return _prove(connection, KINDS[0], poll_id, verifier)
+        return prove_poll_on(connection, app, at, verifier)
 
 
 def prove_change(engine: Engine, app: AppKey, seq: int, verifier: Verifier | None) -> Proof:
     """The app's change ``seq``. Raises NotProvable."""
     with reading(engine) as connection:
-        prepare_sealed(connection)
-        given = {"region": app.region, "number": app.sdk_app_id, "seq": seq}
-        change_id = connection.execute(text(_CHANGE_AT), given).scalar_one_or_none()
-        if change_id is None:
-            raise NotProvable(f"{app.address} has no change with seq {seq}.")
-        return _prove(connection, KINDS[1], change_id, verifier)
+        return prove_change_on(connection, app, seq, verifier)
 
 
-def _prove(connection: Connection, kind: Kind, id_: int, verifier: Verifier | None) -> Proof:
-    seals = stored_seals(connection, verifier.name if verifier else newest_log(connection))
+def prove_poll_on(
+    connection: Connection,
+    app: AppKey,
+    at: datetime,
+    verifier: Verifier | None = None,
+    bounds: Bounds = Bounds(),
+) -> Proof:
+    """As `prove_poll`, in a transaction that reads one snapshot and reads nothing else after."""
+    _prepare(connection, bounds)
+    given = {"region": app.region, "number": app.sdk_app_id, "at": at}
+    poll_id = connection.execute(text(_POLL_AT), given).scalar_one_or_none()
+    if poll_id is None:
+        raise NotProvable(f"No poll of {app.address} was requested at or before {at}.")
+    return _prove(connection, KINDS[0], poll_id, verifier, bounds)
+
+
+def prove_change_on(
+    connection: Connection,
+    app: AppKey,
+    seq: int,
+    verifier: Verifier | None = None,
+    bounds: Bounds = Bounds(),
+) -> Proof:
+    """As `prove_change`, in a transaction that reads one snapshot and reads nothing else after."""
+    _prepare(connection, bounds)
+    given = {"region": app.region, "number": app.sdk_app_id, "seq": seq}
+    change_id = connection.execute(text(_CHANGE_AT), given).scalar_one_or_none()
+    if change_id is None:
+        raise NotProvable(f"{app.address} has no change with seq {seq}.")
+    return _prove(connection, KINDS[1], change_id, verifier, bounds)
+
+
+def _prepare(connection: Connection, bounds: Bounds) -> None:
+    prepare_sealed(connection)
+    # After it: it lifts the limit of time.
+    connection.execute(text(f"set local statement_timeout = '{int(bounds.seconds)}s'"))
+
+
+def _prove(
+    connection: Connection, kind: Kind, id_: int, verifier: Verifier | None, bounds: Bounds
+) -> Proof:
+    origin = verifier.name if verifier else newest_log(connection)
+    seals = stored_seals(connection, origin, marks=False)
     number = bisect_left([seal.last[kind.number] for seal in seals], id_)
     if number == len(seals):
         raise NotProvable(
@@ -72,6 +112,11 @@ def _prove(connection: Connection, kind: Kind, id_: int, verifier: Verifier | No
             "checkpoint` first."
         )
     seal = seals[number]
+    if bounds.rows is not None and seal.rows(kind.number)[0] > bounds.rows:
+        raise NotProvable(
+            f"Seal {number} holds {seal.rows(kind.number)[0]} {kind.plural}, which is too many to "
+            "be read here. Run `im-attr-audit prove`."
+        )
     after = seals[number - 1].last[kind.number] if number else 0
     hashes: list[bytes] = []
     row: list[bytes] = []

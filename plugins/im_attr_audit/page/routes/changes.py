@@ -26,8 +26,6 @@ router = APIRouter(route_class=ViewRoute)
 
 #: More than so many changes are not counted: it would take as long as reading them.
 COUNTED = 10_000
-#: What a list shows of the marks of a change.
-_LISTED = ("lookalike", "moved_from_slot", "declared", "verdict")
 
 
 @router.get("/changes", response_model=models.Changes)
@@ -40,8 +38,7 @@ def changes(reader: ReaderOf, asked: Annotated[ChangePage, Query()]) -> Response
         rows = queries.read(connection, "changes", **parameters, at_most=asked.limit + 1)
         marks = queries.read_marks(connection, rows[: asked.limit])
     shown = [
-        models.Change.model_construct(**row, **{name: mark[name] for name in _LISTED})
-        for row, mark in zip(rows, marks, strict=False)
+        models.Change.model_construct(**row, **mark) for row, mark in zip(rows, marks, strict=False)
     ]
     following = None
     if len(rows) > asked.limit:

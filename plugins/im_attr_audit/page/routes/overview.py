@@ -9,9 +9,12 @@ from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import Response
+from sqlalchemy import Connection
 
+from im_attr_audit.apps import AppKey
 from im_attr_audit.outcomes import GOOD
 from im_attr_audit.page import models, queries, summary
+from im_attr_audit.page import models_overview as answers
 from im_attr_audit.page.advice import advice
 from im_attr_audit.page.queries import Row, Rows
 from im_attr_audit.page.services import ReaderOf, StaleAfter, as_json
@@ -21,13 +24,19 @@ router = APIRouter(route_class=ViewRoute)
 
 _PERIOD = timedelta(days=7)
 _CHANGES_SHOWN = 5
+#: Older changes are not waited for; the review DAG asks about no older ones either.
+_REVIEWED_WITHIN = timedelta(days=30)
+#: More unreviewed changes are not counted.
+_UNREVIEWED_COUNTED = 200
+#: More causes of violations are not listed.
+_VIOLATIONS_LISTED = 7
 #: Of the apps with one cause, how many are named.
 _APPS_NAMED = 4
 
 
-@router.get("/overview", response_model=models.Overview)
+@router.get("/overview", response_model=answers.Overview)
 def overview(reader: ReaderOf, limit: StaleAfter) -> Response:
-    """Stale apps and failures by cause, slots with drift, the newest changes."""
+    """Violations, unreviewed changes, stale apps and failures by cause, drift, newest changes."""
     with reader.transaction() as connection:
         at = queries.read_now(connection)
         apps = queries.read(connection, "health", stale_after=limit)
@@ -37,6 +46,13 @@ def overview(reader: ReaderOf, limit: StaleAfter) -> Response:
         changes = queries.read(
             connection, "recent_changes", period=_PERIOD, at_most=_CHANGES_SHOWN + 1
         )
+        [declared] = queries.read(connection, "declared_groups")
+        violations = _read_violations(connection)
+        unreviewed = queries.read(
+            connection, "unreviewed", period=_REVIEWED_WITHIN, at_most=_CHANGES_SHOWN,
+            counted=_UNREVIEWED_COUNTED + 1,
+        )  # fmt: skip
+    waiting = unreviewed[0]["in_all"] if unreviewed else 0
     fresh = [app["last_ok_at"] for app in apps if not app["stale"] and app["last_ok_at"]]
     return as_json(
         {
@@ -51,16 +67,56 @@ def overview(reader: ReaderOf, limit: StaleAfter) -> Response:
                 app for app in apps if not app["stale"] and app["last_outcome"] not in GOOD
             ),
             "unreadable": [models.Unreadable(**row) for row in unreadable],
+            **violations,
+            "declared_groups": declared["groups"],
+            "is_reviewed": declared["is_reviewed"],
+            "unreviewed": [answers.RecentChange(**row) for row in unreviewed],
+            "unreviewed_changes": min(waiting, _UNREVIEWED_COUNTED),
+            "more_unreviewed": waiting > _UNREVIEWED_COUNTED,
+            # Where names are declared, what counts is the declaration: names may differ on purpose.
             "drift": [
                 {"app_group": group["app_group"], **slot}
                 for group in groups
                 for slot in group["slots"]
-                if slot["others"]
+                if slot["others"] and group["app_group"] not in declared["groups"]
             ],
             "changes": changes[:_CHANGES_SHOWN],
             "more_changes": len(changes) > _CHANGES_SHOWN,
         }
     )
+
+
+def _read_violations(connection: Connection) -> dict[str, Any]:
+    """Violations by cause, those of most apps first, and how many there are in all."""
+    rows = queries.read(connection, "violations", at_most=_VIOLATIONS_LISTED)
+    unknown = rows[0]["unknown_apps"]
+    causes = [row for row in rows if row["apps"] is not None]
+    named = [
+        (AppKey(region, int(number)), row["slot"])
+        for row in causes
+        for region, number in row["some"]
+    ]
+    details = queries.read(
+        connection,
+        "violation_details",
+        **queries.arrays([app for app, _ in named]),
+        slots=[slot for _, slot in named],
+    )
+    found = {(row["region"], row["sdk_app_id"], row["slot"]): row for row in details}
+    listed = []
+    for row in causes:
+        some = [found[region, int(number), row["slot"]] for region, number in row["some"]]
+        listed.append(
+            answers.Violation(
+                **{**row, "some": some, "lookalike": some[0]["lookalike"]},
+            )
+        )
+    return {
+        "violations": listed,
+        "violation_causes": causes[0]["causes"] if causes else 0,
+        "violating_slots": causes[0]["in_all"] if causes else 0,
+        "unknown_apps": unknown,
+    }
 
 
 def _causes(apps: Iterable[Row]) -> list[dict[str, Any]]:

@@ -80,8 +80,10 @@ function details(change) {
     ["What", [kindOf(change.kind), `, slot ${change.slot}`]],
     ["App", [appLink(change), ", group ", h("bdi", {}, change.app_group)]],
     ["Moved", change.moved_from_slot === null ? null : `The name left slot ${change.moved_from_slot} in the same poll.`],
-    ["Declared", change.declared === null ? null : change.declared ? "The new name is as declared then." : "The new name is not as declared then."],
-    ["Review", change.verdict ? [change.verdict === "expected" ? "expected" : "not expected", " by ", h("bdi", {}, change.reviewer), ", ", when(change.reviewed_at), change.ticket ? [", ticket ", h("bdi", {}, change.ticket)] : ""] : null],
+    ["Declared", change.kind === "baseline" ? null : change.declared === null ? h("span", { class: "none" }, "nothing was declared then") : [declaredOf(change.declared), " when it was seen"]],
+    ["Review", change.kind === "baseline" ? null : change.verdict
+      ? [verdictOf(change.verdict), " by ", h("bdi", {}, change.reviewer), ", ", when(change.reviewed_at, { seconds: true }), change.ticket ? [", ticket ", h("bdi", {}, change.ticket)] : ", no ticket"]
+      : h("span", { class: "none" }, change.declared ? "not needed: it is as declared" : "not reviewed yet")],
     ["Not before", change.not_before ? when(change.not_before, { seconds: true }) : "unknown: it is part of the baseline"],
     ["Seen at", when(change.seen_at, { seconds: true })],
     ["Recorded at", when(change.recorded_at, { seconds: true })],
@@ -92,16 +94,35 @@ function details(change) {
     ["Hash", [h("code", { class: "whole" }, change.row_hash), " ", copy(change.row_hash, "hash")]],
     ["Previous hash", change.prev_hash ? h("code", { class: "whole" }, change.prev_hash) : "none: it is the first change of its app"],
     ["Seal", change.seal ? [`seal ${change.seal.n}, `, when(change.seal.sealed_at, { seconds: true })] : h("span", { class: "none" }, "not sealed yet")],
-    ["Proof", change.seal ? h("code", { class: "whole" }, proof(change)) : null],
+    ["Proof", change.seal ? proof(change) : h("span", { class: "none" }, "once it is sealed")],
     ["Answer", change.answer ? h("pre", { tabindex: "0", "aria-label": "The vendor's answer" }, change.answer) : null],
   ];
   return h("dl", {}, rows.filter(([, value]) => value !== null).map(([title, value]) => [h("dt", {}, title), h("dd", {}, value)]));
 }
 
-/** The command that writes one file by which a stranger can check the change; for a POSIX shell. */
+/** One file by which a stranger can check the change, and one about the poll that saw it. */
 function proof(change) {
+  const of = (more) => `api/proof?${new URLSearchParams({ region: change.region, sdk_app_id: change.sdk_app_id, ...more })}`;
+  return [h("p", {}, h("a", { href: of({ seq: change.seq }), download: "" }, "Download the proof of this change"),
+    change.requested_at ? [" or ", h("a", { href: of({ at: change.requested_at }), download: "" }, "of its poll")] : "",
+    ". An outsider checks it with the public key alone."),
+  h("code", { class: "whole" }, command(change))];
+}
+
+/** The same by command; for a POSIX shell. */
+function command(change) {
   const quoted = `'${change.region.replaceAll("'", "'\\''")}'`;
   return `im-attr-audit prove --region ${/^[\w-]+$/.test(change.region) ? change.region : quoted} --app ${change.sdk_app_id} --seq ${change.seq} --out change.json`;
+}
+
+export function declaredOf(declared) {
+  if (declared === null) return null;
+  return h("span", { class: `badge ${declared ? "good" : "odd"}` }, h("span", { "aria-hidden": "true" }, declared ? "✓ " : "≠ "), declared ? "as declared" : "not as declared");
+}
+
+export function verdictOf(verdict) {
+  const good = verdict === "expected";
+  return h("span", { class: `badge ${good ? "good" : "bad"}` }, h("span", { "aria-hidden": "true" }, good ? "✓ " : "✕ "), good ? "expected" : "not expected");
 }
 
 function copy(text, what) {

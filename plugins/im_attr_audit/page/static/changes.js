@@ -1,9 +1,10 @@
 // Changes: newest first, filtered, page by page; one of them in full; a download of the filtered changes.
 import { appField, appOf, appName, ask, choice, field, filterForm, h, here, KINDS, kindOf, lookalikeOf, nameOf, nothingYet, notice, query, run, runLink, show, tableFrame, timeInput, when } from "./page.js";
-import { changeAddress, changeView } from "./change.js";
+import { changeAddress, changeView, declaredOf, verdictOf } from "./change.js";
 
-const FILTERS = ["region", "group", "app", "slot", "kind", "name", "since", "until", "run"];
+const FILTERS = ["region", "group", "app", "slot", "kind", "name", "since", "until", "run", "review"];
 const ON_A_PAGE = 50;
+const REVIEWS = [["", "any"], ["unreviewed", "unreviewed"], ["reviewed", "reviewed"], ["expected", "✓ expected"], ["not_expected", "✕ not expected"]];
 
 run(async () => {
   const filter = Object.fromEntries(FILTERS.map((name) => [name, query.get(name)]));
@@ -47,6 +48,7 @@ function form(filter, apps) {
     appField(apps, filter.app),
     field("Slot", h("input", { type: "number", name: "slot", min: "0", max: "999", value: filter.slot ?? "" })),
     field("Kind", choice("kind", [["", "any"], ...Object.entries(KINDS).map(([kind, [, word]]) => [kind, word])], filter.kind)),
+    field("Review", choice("review", REVIEWS, filter.review)),
     field("Name contains", h("input", { type: "search", name: "name", value: filter.name ?? "", autocomplete: "off" })),
     field("Seen from", timeInput("since", filter.since)),
     field("Seen to", timeInput("until", filter.until)),
@@ -57,7 +59,7 @@ function table(page) {
   const cell = (title, ...children) => h("td", { "data-title": title }, ...children);
   return tableFrame("Changes, newest first", h("table", { class: "list cards" },
     h("caption", { class: "unseen" }, "Changes, newest first"),
-    h("thead", {}, h("tr", {}, ["Seen", "App", "Slot", "Kind", "From", "To", "Run"].map((title) => h("th", { scope: "col" }, title)))),
+    h("thead", {}, h("tr", {}, ["Seen", "App", "Slot", "Kind", "From", "To", "Review", "Run"].map((title) => h("th", { scope: "col" }, title)))),
     h("tbody", {}, page.changes.map((change) => {
       const address = changeAddress(change);
       return h("tr", { class: "link", onclick: (event) => { if (!event.target.closest("a") && !String(getSelection())) location.assign(address); } },
@@ -67,17 +69,19 @@ function table(page) {
         cell("Slot", change.slot),
         cell("Kind", kindOf(change.kind), change.moved_from_slot === null ? null : h("span", { class: "since" }, `from slot ${change.moved_from_slot}`)),
         cell("From", change.old_name === null ? h("span", { class: "none" }, "no name") : nameOf(change.old_name, change.old_type)),
-        cell("To", nameOf(change.new_name, change.new_type), change.lookalike ? [" ", lookalikeOf(change.lookalike)] : null, verdictOf(change)),
+        cell("To", nameOf(change.new_name, change.new_type), change.lookalike ? [" ", lookalikeOf(change.lookalike)] : null),
+        cell("Review", reviewOf(change)),
         cell("Run", change.dag_run_id ? runLink(change.dag_run_id) : h("span", { class: "none" }, "none")));
     }))));
 }
 
-function verdictOf(change) {
-  if (change.verdict) {
-    const good = change.verdict === "expected";
-    return [" ", h("span", { class: `badge ${good ? "good" : "bad"}` }, good ? "✓ expected" : "✕ not expected")];
-  }
-  return change.declared === null ? null : [" ", h("span", { class: `badge ${change.declared ? "good" : "odd"}` }, change.declared ? "✓ as declared" : "≠ not as declared")];
+/** As declared or not, and the verdict with who gave it. */
+function reviewOf(change) {
+  if (change.kind === "baseline") return h("span", { class: "none" }, "none");
+  const marks = [declaredOf(change.declared), change.verdict ? verdictOf(change.verdict) : null].filter(Boolean);
+  const by = change.verdict ? h("span", { class: "since", title: change.reviewed_at }, "by ", h("bdi", {}, change.reviewer), change.ticket ? [", ", h("bdi", {}, change.ticket)] : "") : null;
+  if (!marks.length) return h("span", { class: "none" }, "not reviewed");
+  return h("div", {}, marks.map((mark, at) => [at ? " " : "", mark]), by);
 }
 
 function pager(page, counted = null) {

@@ -1,16 +1,19 @@
 // Overview: what needs somebody, the most urgent first: who, where, since when, and the one thing to do.
-import { ago, appLink, appOf, ask, count, h, kindOf, lookalikeOf, nameOf, nothingYet, notice, run, show, someApps, span, unreadableList, when, appName } from "./page.js";
+import { ago, airflowLink, appLink, appOf, ask, count, h, kindOf, lookalikeOf, nameOf, nothingYet, notice, run, show, someApps, span, unreadableList, when } from "./page.js";
 import { bigTable } from "./big-table.js";
+import { changeAddress } from "./change.js";
 
 /** So many of a kind are shown; the view that has all of them is linked. */
 const SHOWN = 6;
-const SEALED_FOR = 26 * 3600e3;
+const SEALED_FOR = 24 * 3600e3;
 
 run(async () => {
   const overview = await ask("overview");
   const empty = overview.apps ? null : await nothingYet([]);
   if (empty) return show(empty);
   const needs = [
+    ...violations(overview),
+    ...unreviewed(overview),
     ...limited(overview.stale, (cause) => need("bad", "⚠", staleTitle(cause), since(cause), cause.advice ?? "No poll has been recorded since. Check that the DAG is not paused and that Airflow's scheduler runs.", causeApps(cause)), "health", "stale apps"),
     ...misconfigured(overview.unreadable),
     ...limited(overview.failing, (cause) => need("", "✕", `The newest poll of ${count(cause.apps, "app")} failed: ${cause.outcome}${cause.error_code ? ` ${cause.error_code}` : ""}`, since(cause), cause.advice, causeApps(cause)), "health", "failures"),
@@ -23,28 +26,80 @@ run(async () => {
     h("section", { "aria-labelledby": "newest" }, h("h2", { id: "newest" }, "Changes of the last 7 days"),
       overview.changes.length
         ? [changes(overview.changes), h("p", { class: "pager" }, h("a", { href: "changes" }, overview.more_changes ? "All changes" : "Earlier changes"))]
-        : h("p", {}, "No change was seen. ", h("a", { href: "changes" }, "Earlier changes"))));
+        : h("p", {}, "No change was seen. ", h("a", { href: "changes" }, "Earlier changes"))),
+    hints(overview));
 });
 
 function sentence(overview) {
-  const stale = total(overview.stale), failing = total(overview.failing);
+  const stale = total(overview.stale), failing = total(overview.failing), wrong = overview.violating_slots;
   const seen = overview.seen_at ? `seen ${ago(overview.seen_at, overview.at)}` : "not seen yet";
   const parts = [];
+  const part = (number, word, one, many) => { if (number) parts.push(`${count(number, word)} ${number === 1 ? one : many}`); };
+  part(wrong, "slot", "is not as declared", "are not as declared");
+  // Where nobody reviews, a change is only news.
+  if (overview.is_reviewed && overview.unreviewed_changes) {
+    parts.push(`${overview.more_unreviewed ? "more than " : ""}${count(overview.unreviewed_changes, "change")} ${overview.unreviewed_changes === 1 ? "is" : "are"} unreviewed`);
+  }
   if (stale) parts.push(`${stale} of ${count(overview.apps, "app")} ${stale === 1 ? "is" : "are"} stale`);
-  if (overview.unreadable.length) parts.push(`${count(overview.unreadable.length, "connection")} ${overview.unreadable.length === 1 ? "is" : "are"} misconfigured`);
+  part(overview.unreadable.length, "connection", "is misconfigured", "are misconfigured");
   if (failing) parts.push(`the newest poll of ${count(failing, "app")} failed`);
-  if (overview.drift.length) parts.push(`${count(overview.drift.length, "slot")} ${overview.drift.length === 1 ? "drifts" : "drift"}`);
+  if (unsealed(overview).length) parts.push("the record's seal is overdue");
+  part(overview.drift.length, "slot", "drifts", "drift");
   const seal = overview.newest_seal;
-  const overdue = unsealed(overview).length;
-  if (overdue) parts.push("the record's seal is overdue");
-  const sealed = seal ? `, sealed ${ago(seal.sealed_at, overview.at)}` : "";
   const limit = `An app is stale after ${span(overview.stale_after_seconds)} without a good poll.`;
   if (!parts.length) {
-    return notice("good", `All is well: ${overview.apps === 1 ? "the app was" : `all ${count(overview.apps, "app")} were`} ${seen} or later, and no names drift${sealed}.`, limit, { "data-state": "well" });
+    const names = overview.declared_groups.length ? "All names are as declared" : "No names drift";
+    return notice("good", `${names}, ${seen}${seal ? `, sealed ${ago(seal.sealed_at, overview.at)}` : ""}.`,
+      `${overview.apps === 1 ? "The app was" : `All ${count(overview.apps, "app")} were`} seen then or later. ${limit}`, { "data-state": "well" });
   }
   const text = parts.join(", ");
-  return notice(stale || overview.unreadable.length ? "error" : "warning", `${text[0].toUpperCase()}${text.slice(1)}.`,
-    stale < overview.apps ? `Every other app was ${seen} or later. ${limit}` : limit, { "data-state": "needs" });
+  const bad = stale || wrong || overview.unreadable.length || unsealed(overview).length;
+  return notice(bad ? "error" : "warning", `${text[0].toUpperCase()}${text.slice(1)}.`,
+    stale < overview.apps ? `${stale ? "Every other app" : overview.apps === 1 ? "The app" : "Every app"} was ${seen} or later. ${limit}` : limit, { "data-state": "needs" });
+}
+
+const VIOLATIONS = {
+  different: "has another name than declared",
+  missing: "has no name where one is declared",
+  undeclared: "has a name where none is declared",
+};
+
+function violations(overview) {
+  const shown = overview.violations.slice(0, SHOWN).map((cause) => need("bad", "≠",
+    h("a", { href: `names?${new URLSearchParams({ group: cause.app_group, slot: cause.slot })}` }, "Slot ", cause.slot, " of ", h("bdi", {}, cause.app_group), ` ${VIOLATIONS[cause.violation] ?? cause.violation}`),
+    ["declared: ", cause.declared_name === null ? h("span", { class: "none" }, "unused") : nameOf(cause.declared_name), ", is: ", nameOf(cause.actual_name), cause.lookalike ? [" ", lookalikeOf(cause.lookalike)] : ""],
+    cause.violation === "undeclared" ? "Have the attribute removed in Tencent's console, or declare its name." : "Have the name corrected in Tencent's console, or declare an exception with its reason.",
+    [cause.some.map((app, at) => [at ? ", " : "", appLink(app), " since ", when(app.since)]), cause.apps > cause.some.length ? ` and ${count(cause.apps - cause.some.length, "more app")}` : ""]));
+  const more = overview.violation_causes - shown.length;
+  if (more > 0) shown.push(moreOf("names?only=yes", `${more} more differences from the declared names`));
+  // Stale apps are listed by their cause; only apps that are not among them are missing here.
+  if (overview.unknown_apps > total(overview.stale)) {
+    shown.push(need("", "?", `The names of ${count(overview.unknown_apps, "app")} are declared and unknown: not seen lately`, null, "Find the cause in Health.", h("a", { href: "health" }, "Health")));
+  }
+  return shown;
+}
+
+function unreviewed(overview) {
+  const waiting = overview.unreviewed_changes;
+  if (!waiting || !overview.is_reviewed) return [];
+  const oldest = overview.unreviewed.at(-1);
+  return [need("", "◔", h("a", { href: "changes?review=unreviewed" }, `${overview.more_unreviewed ? "More than " : ""}${count(waiting, "change")} of the last 30 days ${waiting === 1 ? "is" : "are"} unreviewed`),
+    waiting > overview.unreviewed.length ? null : ["waiting since ", when(oldest.seen_at)],
+    ["Answer in Airflow under Browse, ", airflowLink("required_actions", "Required Actions"), ": was it expected? Or declare the new name."],
+    overview.unreviewed.map((change, at) => [at ? ", " : "", h("a", { href: changeAddress(change) }, nameOf(change.new_name ?? change.old_name), change.new_name === null ? " removed" : ""), " in ", appOf(change)]))];
+}
+
+/** What nobody has set up: no alarm, but the page can say less without it. */
+function hints(overview) {
+  const missing = [
+    overview.declared_groups.length ? null
+      : ["No names are declared, so only drift can be shown. Write which names are right into the Variable im_attr_audit_declared_names, or into declared_names.yaml in the DAG's folder; ", h("code", {}, "im-attr-audit declare FILE"), " checks it first."],
+    overview.is_reviewed ? null
+      : ["Nobody reviews changes. Unpause ", airflowLink("dags/im_attr_name_review", "the DAG im_attr_name_review"), ": then Airflow asks about each change whether it was expected."],
+    overview.newest_seal ? null
+      : ["Nobody seals the record. Run ", h("code", {}, "im-attr-audit checkpoint"), " once a day, on a machine that Airflow cannot write to: then an outsider can check that nothing was rewritten."],
+  ].filter(Boolean);
+  return missing.length ? h("section", { "aria-labelledby": "hints" }, h("h2", { id: "hints" }, "Not set up"), h("ul", { class: "hints" }, missing.map((hint) => h("li", {}, hint)))) : null;
 }
 
 function total(causes) {
@@ -53,8 +108,12 @@ function total(causes) {
 
 function limited(items, make, address, what) {
   const shown = items.slice(0, SHOWN).map(make);
-  if (items.length > SHOWN) shown.push(h("li", { class: "need" }, h("span"), h("p", {}, h("a", { href: address }, `All ${what}`))));
+  if (items.length > SHOWN) shown.push(moreOf(address, `All ${what}`));
   return shown;
+}
+
+function moreOf(address, text) {
+  return h("li", { class: "need" }, h("span"), h("p", {}, h("a", { href: address }, text)));
 }
 
 function need(look, sign, what, sinceWhen, todo, where) {
@@ -88,7 +147,7 @@ function misconfigured(unreadable) {
 /** Where seals are made at all, one a day is expected. */
 function unsealed({ newest_seal: seal, at }) {
   if (!seal || new Date(at) - new Date(seal.sealed_at) < SEALED_FOR) return [];
-  return [need("", "◷", `The record was last sealed ${ago(seal.sealed_at, at)}`, ["seal ", seal.n, ", ", when(seal.sealed_at)],
+  return [need("bad", "◷", `The record was last sealed ${ago(seal.sealed_at, at)}`, ["seal ", seal.n, ", ", when(seal.sealed_at)],
     "Check the job that runs im-attr-audit checkpoint: what was recorded since can still be rewritten unnoticed by the database's owner.", null)];
 }
 
@@ -109,7 +168,7 @@ function changes(list) {
     row: (at) => {
       const change = list[at];
       return h("tr", {},
-        h("td", {}, h("a", { href: `changes?${new URLSearchParams({ app: appName(change), seq: change.seq })}` }, when(change.seen_at))),
+        h("td", {}, h("a", { href: changeAddress(change) }, when(change.seen_at))),
         h("td", {}, appOf(change)), h("td", { class: "number" }, change.slot), h("td", {}, kindOf(change.kind)),
         h("td", {}, nameOf(change.old_name)), h("td", {}, nameOf(change.new_name), change.lookalike ? [" ", lookalikeOf(change.lookalike)] : null));
     },

@@ -1,0 +1,105 @@
+"""What the overview says needs somebody: violations, unreviewed changes, seals, drift."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from im_attr_audit.page.models_overview import Overview
+from im_attr_audit.record.reviews import Answer, record_answer
+
+from tests.conftest import AuditDb
+from tests.test_declarations import declare
+from tests.test_page_api import Connection, application, poll
+
+DECLARED = "groups:\n  default:\n    names: {0: sex, 1: city}\n"
+
+
+@pytest.fixture
+def client(audit_db: AuditDb) -> TestClient:
+    return TestClient(application(Connection(audit_db)))
+
+
+def overview(client: TestClient) -> dict[str, Any]:
+    """The answer, which is of its type to the letter."""
+    said: dict[str, Any] = client.get("/api/overview").json()
+    assert Overview.model_validate(said).model_dump(mode="json") == said
+    return said
+
+
+def review(db: AuditDb, number: int, seq: int, verdict: Any = "expected") -> None:
+    at = datetime.now(UTC)
+    record_answer(
+        db.writer, "frankfurt", {number: [seq]}, Answer(verdict, "uma", "7", "OPS-1", None, at, "r")
+    )
+
+
+def test_violations_of_one_cause_are_together_with_their_apps_and_since_when(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    declare(audit_db, DECLARED)
+    for number in (1, 2):
+        poll(audit_db, {0: "sex", 1: "City"}, 600 - number, sdk_app_id=number)
+    poll(audit_db, {0: "sex", 1: "city", 2: "level"}, 500, sdk_app_id=3)
+    poll(audit_db, {1: "city"}, 500, sdk_app_id=4)
+    said = overview(client)
+    found = [
+        (each["violation"], each["slot"], each["declared_name"], each["actual_name"], each["apps"])
+        for each in said["violations"]
+    ]
+    assert found == [
+        ("different", 1, "city", "City", 2),
+        ("missing", 0, "sex", None, 1),
+        ("undeclared", 2, None, "level", 1),
+    ]
+    assert (said["violating_slots"], said["violation_causes"]) == (4, 3)
+    assert said["violations"][0]["lookalike"] == "case"
+    assert [app["sdk_app_id"] for app in said["violations"][0]["some"]] == [1, 2]
+    assert all(app["since"] <= said["at"] for app in said["violations"][0]["some"])
+
+
+def test_drift_is_not_reported_of_a_group_whose_names_are_declared(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    exception = "    exceptions: [{sdk_app_id: 2, names: {1: town}, reason: local wording}]\n"
+    for group in ("default", "other"):
+        for number, name in ((1, "city"), (2, "town")):
+            poll(audit_db, {0: "sex", 1: name}, 60, sdk_app_id=number + len(group),
+                 app_group=group)  # fmt: skip
+    assert [each["app_group"] for each in overview(client)["drift"]] == ["default", "other"]
+    declare(audit_db, DECLARED + exception.replace("2", "9"))
+    said = overview(client)
+    assert (said["declared_groups"], said["violations"]) == (["default"], [])
+    assert [each["app_group"] for each in said["drift"]] == ["other"]
+
+
+def test_an_app_whose_names_are_declared_and_that_is_not_seen_is_unknown_and_not_well(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    poll(audit_db, {0: "sex", 1: "city"}, 9000)
+    declare(audit_db, DECLARED)
+    said = overview(client)
+    assert (said["violating_slots"], said["unknown_apps"], len(said["stale"])) == (0, 1, 1)
+
+
+def test_a_change_waits_until_somebody_has_reviewed_it(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    poll(audit_db, {0: "sex", 1: "town"}, 900, sdk_app_id=1)
+    poll(audit_db, {0: "gender", 1: "town"}, 600, sdk_app_id=1)
+    poll(audit_db, {0: "gender", 1: "city"}, 60, sdk_app_id=1)
+    said = overview(client)
+    assert (said["is_reviewed"], said["unreviewed_changes"]) == (False, 2)
+    assert [change["seq"] for change in said["unreviewed"]] == [4, 3]
+    review(audit_db, 1, 3)
+    said = overview(client)
+    assert (said["is_reviewed"], [each["seq"] for each in said["unreviewed"]]) == (True, [4])
+    review(audit_db, 1, 4, "not_expected")
+    said = overview(client)
+    assert (said["unreviewed_changes"], said["more_unreviewed"], said["unreviewed"]) == (
+        0,
+        False,
+        [],
+    )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from im_attr_audit.evidence.note import Signer, new_signer, read_key_file, read_
 from im_attr_audit.evidence.proof import check_proof, read_proof
 from im_attr_audit.evidence.witnesses import Witness, open_witness
 from im_attr_audit.record import sealed_rows
+from im_attr_audit.record import sealing as sealing_module
 from im_attr_audit.record.engine import create_audit_engine
 from im_attr_audit.record.retention import drop_old_polls
 from im_attr_audit.record.runs import record_planned
@@ -571,33 +576,39 @@ def test_months_that_retention_dropped_are_noted_and_not_called_forged(sealed: S
 # Interruptions ---------------------------------------------------------------------------------
 
 
-class Killed(BaseException):
-    """As a SIGKILL would: nothing after it runs, but that the connection is closed."""
+SITES = ["log read", "closed", "signed", "inserted", "committed", "witnessed", "witnessed twice"]
 
 
-SITES = ["log read", "closed", "signed", "inserted", "committed", "witnessed"]
+def killed_at(site: str, arguments: list[str]) -> None:
+    """`im-attr-audit` in a process of its own, which a SIGKILL ends at this site."""
+    passed: list[str] = []
+
+    def strike(passing: str) -> None:
+        passed.append(passing)
+        if site in (passing, f"{passing} twice" if passed.count(passing) == 2 else ""):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def work() -> None:
+        sealing_module.make_checkpoint = partial(make_checkpoint, at_site=strike)  # type: ignore[assignment]
+        os._exit(cli.main(arguments))
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("site", SITES)
 def test_a_checkpoint_killed_anywhere_is_made_up_for_by_the_next(
-    sealed: Sealing, tmp_path: Path, site: str
+    commanded: tuple[Sealing, Path, str], tmp_path: Path, site: str
 ) -> None:
+    sealed, key, _ = commanded
     other = tmp_path / "other"
     other.mkdir()
     (tmp_path / "file").touch()
     sealed.seal(other)
-
-    def kill(passed: str) -> None:
-        if passed == site:
-            raise Killed
-
-    with pytest.raises(Killed):
-        make_checkpoint(
-            sealed.engine,
-            sealed.signer,
-            [folder_at(sealed.folder), folder_at(other)],
-            at_site=kill,
-        )
+    targets = [f"file:{folder}" for folder in (sealed.folder, other)]
+    killed_at(site, ["checkpoint", "--key", str(key), "--to", targets[0], "--to", targets[1]])
     sealed.run(10, NAMES[1])
     # The killed run's witness is down now: its seal must not be made a second time.
     made = make_checkpoint(
@@ -608,6 +619,14 @@ def test_a_checkpoint_killed_anywhere_is_made_up_for_by_the_next(
     sealed.seal(other)
     assert sealed.found(other) == []
     assert folder_at(other).sizes() == folder_at(sealed.folder).sizes()
+    # None was left out and none made twice: what was committed before the kill counts.
+    is_committed = SITES.index(site) >= SITES.index("committed")
+    assert folder_at(other).sizes() == list(range(1, 4 + 1 + is_committed + 2 + 1))
+    contents = [
+        [each.read(size) for size in each.sizes()]
+        for each in map(folder_at, (other, sealed.folder))
+    ]
+    assert contents[0] == contents[1]
 
 
 def test_a_new_key_begins_a_new_log_over_the_whole_record(sealed: Sealing, tmp_path: Path) -> None:
@@ -632,9 +651,12 @@ def test_no_witness_no_seal(sealed: Sealing, tmp_path: Path) -> None:
 def test_overlapping_checkpoints_while_runs_record_leave_one_log_without_gaps(
     sealed: Sealing,
 ) -> None:
-    """Four sealers and two recorders at once."""
+    """Eight sealers make 200 checkpoints of four logs, while two recorders record."""
     made: list[Sealed] = []
     errors: list[BaseException] = []
+    signers = [new_signer(f"example.com/{number}") for number in range(4)]
+    # Not on a disk, whose every file of 200 would be waited for.
+    witnesses = [open_witness(f"memory://{sealed.db.name}/{number}") for number in range(4)]
 
     def guarded(work: Callable[[], object]) -> None:
         try:
@@ -642,26 +664,38 @@ def test_overlapping_checkpoints_while_runs_record_leave_one_log_without_gaps(
         except BaseException as error:
             errors.append(error)
 
-    def seal() -> None:
-        made.extend(sealed.seal() for _ in range(5))
+    def seal(log: int) -> None:
+        engine = create_audit_engine(make_url(sealed.db.url(SEALER)))
+        for _ in range(25):
+            made.append(make_checkpoint(engine, signers[log], [witnesses[log]]))
+        engine.dispose()
 
-    def plan(number: int) -> None:
-        for each in range(40):
-            record_planned(sealed.db.writer, f"{number}-{each}", [("c", "seoul", 7)])
+    def record(number: int) -> None:
+        for each in range(10):
+            sealed.run(10 + number, NAMES[each % 2])
 
-    threads = [threading.Thread(target=guarded, args=(seal,)) for _ in range(4)]
-    threads += [threading.Thread(target=guarded, args=(lambda n=n: plan(n),)) for n in range(2)]
+    threads = [threading.Thread(target=guarded, args=(partial(seal, n % 4),)) for n in range(8)]
+    threads += [threading.Thread(target=guarded, args=(partial(record, n),)) for n in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert errors == []
-    sealed.seal()
-    log, found = check_seals(sealed.engine, [folder_at(sealed.folder)], sealed.signer.verifier)
-    assert found.findings == []
-    assert [seal.n for seal in log.seals] == list(range(4 + 20 + 1))
-    assert sum(seal.rows(2)[0] for seal in log.seals) == 5 * 2 + 80
-    assert found.waiting == 0
+    assert len(made) == 200
+    count = (
+        "select (select count(*) from attr_audit.poll), (select count(*) from attr_audit.change)"
+    )
+    recorded = [*run(sealed.db.reader, count)[0], 5 * 2 + 20 * 2]
+    assert recorded[0] == 5 * 2 + 20 * 2
+    for signer, witness in zip(signers, witnesses, strict=True):
+        make_checkpoint(sealed.engine, signer, [witness])
+        log, found = check_seals(sealed.engine, [witness], signer.verifier)
+        assert found.findings == []
+        assert [seal.n for seal in log.seals] == list(range(50 + 1))
+        own = [each.seal.n for each in made if each.seal in log.seals]
+        assert sorted(own) == list(range(50))
+        assert [sum(seal.rows(kind)[0] for seal in log.seals) for kind in range(3)] == recorded
+        assert found.waiting == 0
 
 
 # The commands ----------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from tests.test_schema import GENDER_CITY, SEX_CITY, months_before, refused, run
 #: Every relation of the contract that this revision has. A new one is added here.
 RELATIONS = {
     *("app", "poll", "snapshot", "change", "membership", "notification", "clock_correction"),
+    "coverage",
     *("current_names", "name_history", "drift", "freshness", "daily_changes"),
     *("changes", "polls", "drift_episodes", "coverage_by_month"),
     *("declaration", "declared_names", "violations"),

@@ -166,7 +166,7 @@ def test_a_wait_for_the_commands_lock_ends_and_names_the_holder(
 ) -> None:
     commands: dict[str, tuple[int, Callable[..., object]]] = {
         "migrate": (migrate_module._LOCK, migrate),
-        "retention": (retention._LOCK, drop_old_polls),
+        "retention": (retention.LOCK, drop_old_polls),
     }
     key, run = commands[command]
     url, reported = audit_db.server.url(audit_db.name), list[str]()

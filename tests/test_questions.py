@@ -52,13 +52,13 @@ def history(postgres: EmbeddedPostgres, template: str) -> Iterator[History]:
         yield record_history(db, random.Random(15))
 
 
-def record_history(db: AuditDb, rng: random.Random) -> History:
+def record_history(db: AuditDb, rng: random.Random, begin: datetime = BEGIN) -> History:
     """A random history, recorded through the store."""
     months_for_histories(db)
     lives = [Life(AppKey(rng.choice(["seoul", "china"]), number)) for number in range(1, APPS + 1)]
     writers = {life.app: Writer(random.Random(rng.random()), Replay(life.app)) for life in lives}
     groups = {life.app: f"group {number % GROUPS}" for number, life in enumerate(lives)}
-    time = BEGIN
+    time = begin
     for number in range(ROUNDS):
         time += timedelta(minutes=rng.choice(_STEPS))
         polls = []
@@ -92,14 +92,14 @@ def record_history(db: AuditDb, rng: random.Random) -> History:
         id=lives[2].app.sdk_app_id,
     )
     # One app never gave an answer.
-    blind = Life(AppKey("china", 99), first_polled_at=BEGIN, failed=[BEGIN])
-    blind.groups = [(BEGIN, "group 0")]
+    blind = Life(AppKey("china", 99), first_polled_at=begin, failed=[begin])
+    blind.groups = [(begin, "group 0")]
     failure = Rejected("no", error_code=90009)
-    poll = polled(at=BEGIN, region="china", sdk_app_id=99, app_group="group 0", failure=failure)
+    poll = polled(at=begin, region="china", sdk_app_id=99, app_group="group 0", failure=failure)
     record_polls(db.writer, [poll], dag_run_id="run", try_number=1)
     run(db.owner, "analyze")
     [[now]] = run(db.owner, "select now()")
-    return History(db, [*lives, blind], BEGIN, time, now)
+    return History(db, [*lives, blind], begin, time, now)
 
 
 def _swap(writer: Writer, rng: random.Random) -> None:

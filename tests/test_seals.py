@@ -25,7 +25,8 @@ from im_attr_audit.evidence.witnesses import Witness, open_witness
 from im_attr_audit.record import sealed_rows
 from im_attr_audit.record import sealing as sealing_module
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.retention import drop_old_polls
+from im_attr_audit.record.fold import fold_old_polls
+from im_attr_audit.record.retention import RetentionRefused, drop_old_polls
 from im_attr_audit.record.runs import record_planned
 from im_attr_audit.record.seal_prove import NotProvable, prove_change, prove_poll
 from im_attr_audit.record.seal_verify import check_seals, check_seals_on
@@ -541,6 +542,45 @@ def test_a_forged_record_is_not_sealed_on(sealed: Sealing) -> None:
     [finding] = refused.value.findings
     assert "poll 5 of frankfurt/7 is not as it was sealed" in finding
     assert len(run(sealed.db.reader, "select * from attr_audit.seal")) == 4
+
+
+def test_of_a_folded_month_no_more_is_missing_than_was_folded(sealed: Sealing) -> None:
+    url = sealed.db.server.url(sealed.db.name)
+    run(
+        sealed.db.owner,
+        "select attr_audit_internal.create_poll_partition("
+        "(date_trunc('month', now() at time zone 'UTC') - interval '3 months')::date)",
+    )
+    run(
+        sealed.db.owner,
+        "insert into attr_audit.poll (conn_id, region, sdk_app_id, api, requested_at, outcome) "
+        "select 'c', 'seoul', 7, 'timpush', date_trunc('month', now(), 'UTC') - interval "
+        "'3 months' + m * interval '1 hour', (array['ok', 'rejected'])[1 + m / 8] "
+        "from generate_series(0, 9) m",
+    )
+    with pytest.raises(RetentionRefused, match="are not sealed"):
+        fold_old_polls(url)
+    sealed.seal()
+    [month] = fold_old_polls(url)
+    assert (month.polls, month.spans, month.kept) == (8, 1, 2)
+    _, found = check_seals(sealed.engine, [folder_at(sealed.folder)], sealed.signer.verifier)
+    assert found.findings == []
+    [note] = found.notes
+    assert "8 of its 12 polls cannot be checked; good polls of " in note
+    sealed.seal()
+
+    def forge(statement: str) -> None:
+        with sealed.db.server.connect(sealed.db.name) as connection, connection.cursor() as cursor:
+            cursor.execute(f"set session_replication_role = replica; {statement}")
+
+    # One that was kept is edited: what is left is no longer a part of what was sealed.
+    forge("update attr_audit.poll set error_info = 'x' where conn_id = 'c' and outcome <> 'ok'")
+    [finding] = sealed.found()
+    assert "is not as it was sealed" in finding
+    forge("delete from attr_audit.poll where conn_id = 'c'")
+    assert sealed.found() == [
+        "10 sealed polls of folded months are gone, and attr_audit.coverage holds 8 of them"
+    ]
 
 
 def test_months_that_retention_dropped_are_noted_and_not_called_forged(sealed: Sealing) -> None:

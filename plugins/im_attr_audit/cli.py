@@ -113,10 +113,12 @@ def _parser() -> argparse.ArgumentParser:
 
     retention = commands.add_parser(
         "retention",
-        help="drop polls older than some months; never touches change",
+        help="drop or fold polls older than some months; never touches change",
         description=f"Drop the monthly partitions of attr_audit.poll that are older than the "
-        f"months to keep, in the database at {URL_VARIABLE} (the owner's URL). The table change "
-        "is never touched.",
+        f"months to keep, in the database at {URL_VARIABLE} (the owner's URL). With --fold, "
+        "instead: put the good polls of months that ended more than a month ago into "
+        "attr_audit.coverage, one row for each app, and drop their own rows, without those that a "
+        "change cites. The table change is never touched.",
     )
     retention.add_argument(
         "--keep-months",
@@ -124,6 +126,12 @@ def _parser() -> argparse.ArgumentParser:
         default=25,
         metavar="N",
         help="whole months to keep beside the running one (default: %(default)s)",
+    )
+    retention.add_argument(
+        "--fold", action="store_true", help="fold months instead of dropping any"
+    )
+    retention.add_argument(
+        "--unsealed", action="store_true", help="with --fold: also polls that no seal covers"
     )
     retention.set_defaults(run=_retention)
     return parser
@@ -212,7 +220,21 @@ def _migrate(given: argparse.Namespace) -> int:
 
 
 def _retention(given: argparse.Namespace) -> int:
+    from im_attr_audit.record.fold import fold_old_polls
     from im_attr_audit.record.retention import drop_old_polls
+
+    if given.unsealed and not given.fold:
+        raise AttrAuditError("--unsealed goes with --fold.")
+    if given.fold:
+        folded = fold_old_polls(_owner_url(), unsealed=given.unsealed, report=_report)
+        for month in folded:
+            print(
+                f"folded {month.part}: {month.polls} good polls in {month.spans} spans, "
+                f"{month.kept} rows kept"
+            )
+        if not folded:
+            print("nothing to fold")
+        return 0
 
     dropped = drop_old_polls(_owner_url(), keep_months=given.keep_months, report=_report)
     print(f"dropped {', '.join(dropped)}" if dropped else "nothing to drop")

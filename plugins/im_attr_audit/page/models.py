@@ -269,9 +269,13 @@ class RunPoll(BaseModel):
 
 
 class Run(BaseModel):
+    """``is_folded``: good polls of its month are folded, and only those that a change cites are
+    among ``polls``."""
+
     dag_run_id: str
     at: datetime
     polls: list[RunPoll]
+    is_folded: bool
 
 
 class CellThen(BaseModel):

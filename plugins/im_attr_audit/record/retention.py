@@ -21,8 +21,8 @@ KEEP_MONTHS = 25
 #: How long one try waits for a lock. Others that use the same table wait as long.
 LOCK_SECONDS = 2.0
 
-#: Two retentions at once would get into each other's way.
-_LOCK = 0x706F6C6C73
+#: Two retentions or folds at once would get into each other's way.
+LOCK = 0x706F6C6C73
 
 
 class RetentionRefused(AttrAuditError):
@@ -72,7 +72,7 @@ def drop_old_polls(
             connection.execute(text(statement))
 
         def locked(action: Callable[[], None]) -> None:
-            retry_while_locked(engine, action, lock=_LOCK, patience=patience, report=report)
+            retry_while_locked(engine, action, lock=LOCK, patience=patience, report=report)
 
         locked(lambda: _lock(connection))
         limit = _limit(connection, keep_months, older_than)
@@ -89,7 +89,7 @@ def drop_old_polls(
 
 
 def _lock(connection: Connection) -> None:
-    connection.execute(text("select pg_advisory_lock(:key)"), {"key": _LOCK})
+    connection.execute(text("select pg_advisory_lock(:key)"), {"key": LOCK})
 
 
 def _limit(connection: Connection, keep_months: int, older_than: datetime | None) -> datetime:

@@ -40,6 +40,17 @@ select min(substring(pg_catalog.pg_get_expr(c.relpartbound, c.oid) from $$FROM \
 """
 
 
+_FOLDED = """
+select distinct date_trunc('month', c.from_at, 'UTC') as month from only attr_audit.coverage as c
+"""
+# Without those whose rows are kept, for a change cites them.
+_FOLDED_POLLS = """
+select coalesce((select sum(c.polls) from only attr_audit.coverage as c
+                  where c.from_at >= :kept_since), 0)
+       - (select count(*) from attr_audit.poll as p where p.is_folded)
+"""
+
+
 @dataclass(slots=True)
 class SealCheck:
     """What was found. ``findings`` are sentences; ``notes`` are worth a look and are no findings.
@@ -69,16 +80,55 @@ def check_sealed_rows(
     ``take`` is given the rows that no seal covers yet, in order: they are read once.
     """
     found = SealCheck()
-    kept_since = _kept_since(connection, seals)
+    lacking = _Lacking(
+        _kept_since(connection, seals),
+        frozenset(connection.execute(text(_FOLDED)).scalars()) if seals else frozenset(),
+    )
     for kind in KINDS:
         window = _Window(kind, seals, found)
-        _check_kind(connection, kind, seals, kept_since, found, window)
+        _check_kind(connection, kind, seals, lacking, found, window)
         last = seals[-1].last[kind.number] if seals else -END
         for batch in read_batches(connection, kind, last, END):
             window.check(len(seals), batch, 0, len(batch))
             found.waiting += len(batch)
             take(kind, batch)
+    _check_folds(connection, lacking, found)
     return found
+
+
+@dataclass(slots=True)
+class _Lacking:
+    """Polls that retention dropped or folded. ``missing``: so many of folded months are gone."""
+
+    kept_since: int
+    folded: frozenset[datetime]
+    missing: int = 0
+
+    def reason(self, kind: Kind, seal: Seal) -> str | None:
+        """Why polls of the seal may lack; None: they may not."""
+        if kind.number != 0 or seal.polls_from is None:
+            return None
+        if seal.polls_from < self.kept_since:
+            return f"polls before {at(self.kept_since)} are not kept"
+        begin = _EPOCH + timedelta(microseconds=seal.polls_from)
+        end = _EPOCH + timedelta(microseconds=seal.closed_us)
+        month = begin.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        if any(month <= folded <= end for folded in self.folded):
+            return f"good polls of {month:%Y-%m} are folded"
+        return None
+
+
+def _check_folds(connection: Connection, lacking: _Lacking, found: SealCheck) -> None:
+    """No more polls may be missing than spans say were folded."""
+    if not lacking.missing:
+        return
+    kept = _EPOCH + timedelta(microseconds=lacking.kept_since)
+    folded = connection.execute(text(_FOLDED_POLLS), {"kept_since": kept}).scalar_one()
+    if lacking.missing > folded:
+        found.findings.append(
+            f"{lacking.missing} sealed polls of folded months are gone, and attr_audit.coverage "
+            f"holds {folded} of them"
+        )
 
 
 def _kept_since(connection: Connection, seals: Sequence[Seal]) -> int:
@@ -135,7 +185,7 @@ def _check_kind(
     connection: Connection,
     kind: Kind,
     seals: Sequence[Seal],
-    kept_since: int,
+    lacking: _Lacking,
     found: SealCheck,
     window: _Window,
 ) -> None:
@@ -144,9 +194,11 @@ def _check_kind(
     def finish() -> None:
         nonlocal number, root, bad
         count, expected = seals[number].rows(kind.number)
-        if (root.size, root.hex()) != (count, expected):
+        if (root.size, root.hex()) != (count, expected) and not _may_lack(
+            connection, kind, seals, number, root.size, lacking, found
+        ):
             bad += 1
-            _explain(connection, kind, seals, number, root.size, kept_since, found, bad <= _NAMED)
+            _explain(connection, kind, seals, number, found, bad <= _NAMED)
         found.rows += root.size
         number, root = number + 1, Root()
 
@@ -166,42 +218,61 @@ def _check_kind(
         finish()
 
 
-def _explain(
+def _may_lack(
     connection: Connection,
     kind: Kind,
     seals: Sequence[Seal],
     number: int,
     size: int,
-    kept_since: int,
+    lacking: _Lacking,
+    found: SealCheck,
+) -> bool:
+    """Whether polls of the seal may lack; what is left must be as sealed, in its order."""
+    seal = seals[number]
+    reason = lacking.reason(kind, seal)
+    if reason is None:
+        return False
+    count, _ = seal.rows(kind.number)
+    kept = seal.marks_of(kind.number)
+    if size and kept is not None:
+        rows, marks = _sealed_rows(connection, kind, seals, number)
+        if (odd := _first_other(marks, kept)) is not None:
+            label = kind.label(rows[odd])
+            found.findings.append(f"{_where(seal)}: {label} is not as it was sealed")
+            return True
+    found.notes.append(
+        f"{_where(seal)}: {count - size} of its {count} polls cannot be checked; {reason}"
+    )
+    if seal.polls_from is not None and seal.polls_from >= lacking.kept_since:
+        lacking.missing += count - size
+    return True
+
+
+def _explain(
+    connection: Connection,
+    kind: Kind,
+    seals: Sequence[Seal],
+    number: int,
     found: SealCheck,
     is_named: bool,
 ) -> None:
-    seal = seals[number]
-    count, _ = seal.rows(kind.number)
-    where = f"seal {number}, closed at {at(seal.closed_us)}"
-    dropped = kind.number == 0 and seal.polls_from is not None and seal.polls_from < kept_since
-    if dropped and size == 0:
-        found.notes.append(
-            f"{where}: its {count} polls cannot be checked; polls before {at(kept_since)} are not "
-            "kept"
-        )
-        return
-    if not is_named:
-        found.findings.append(f"{where}: its {kind.plural} are not as they were sealed")
-        return
-    after = seals[number - 1].last[kind.number] if number else -END
-    rows, marks = _rows(connection, kind, after, seal.last[kind.number])
-    kept = seal.marks_of(kind.number)
-    if dropped and (kept is None or _is_part(marks, kept)):
-        found.notes.append(
-            f"{where}: {count - size} of its {count} polls cannot be checked; polls before "
-            f"{at(kept_since)} are not kept"
-        )
-        return
     what = f"its {kind.plural} are not as they were sealed"
-    if kept is not None:
+    kept = seals[number].marks_of(kind.number)
+    if is_named and kept is not None:
+        rows, marks = _sealed_rows(connection, kind, seals, number)
         what = _first_difference(kind, rows, marks, kept)
-    found.findings.append(f"{where}: {what}")
+    found.findings.append(f"{_where(seals[number])}: {what}")
+
+
+def _where(seal: Seal) -> str:
+    return f"seal {seal.n}, closed at {at(seal.closed_us)}"
+
+
+def _sealed_rows(
+    connection: Connection, kind: Kind, seals: Sequence[Seal], number: int
+) -> tuple[list[list[bytes]], list[bytes]]:
+    after = seals[number - 1].last[kind.number] if number else -END
+    return _rows(connection, kind, after, seals[number].last[kind.number])
 
 
 def _rows(
@@ -216,10 +287,10 @@ def _rows(
     return rows, marks
 
 
-def _is_part(marks: Sequence[bytes], kept: Sequence[bytes]) -> bool:
-    """Whether ``kept`` has these marks in this order, among others."""
+def _first_other(marks: Sequence[bytes], kept: Sequence[bytes]) -> int | None:
+    """The first mark that ``kept`` does not have after those before it; None: it has all."""
     others = iter(kept)
-    return all(mark in others for mark in marks)
+    return next((at for at, mark in enumerate(marks) if mark not in others), None)
 
 
 def _first_difference(

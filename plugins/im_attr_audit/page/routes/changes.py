@@ -81,6 +81,7 @@ def run(reader: ReaderOf, asked: Annotated[OneRun, Query()]) -> Response:
     with reader.transaction() as connection:
         at = queries.read_now(connection)
         rows = queries.read(connection, "run_polls", dag_run_id=asked.run)
+        [folded] = queries.read(connection, "run_folded", dag_run_id=asked.run)
     polls = [
         models.RunPoll(
             **row,
@@ -90,4 +91,4 @@ def run(reader: ReaderOf, asked: Annotated[OneRun, Query()]) -> Response:
         )
         for row in rows
     ]
-    return as_json(models.Run(dag_run_id=asked.run, at=at, polls=polls))
+    return as_json(models.Run(dag_run_id=asked.run, at=at, polls=polls, **folded))

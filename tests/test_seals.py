@@ -629,7 +629,7 @@ def killed_at(site: str, arguments: list[str]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def work() -> None:
-        sealing_module.make_checkpoint = partial(make_checkpoint, at_site=strike)  # type: ignore[assignment]
+        sealing_module.make_checkpoint = partial(make_checkpoint, at_site=strike)
         os._exit(cli.main(arguments))
 
     process = multiprocessing.get_context("fork").Process(target=work)

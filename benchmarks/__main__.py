@@ -113,6 +113,10 @@ PARTS: Mapping[str, Part] = {
         lambda quick: airflow_run.plan(1, 100) if quick else airflow_run.plan(),
         airflow_run.render_plan,
     ),
+    "plan_files": Part(
+        lambda quick: airflow_run.plan(1, 100 if quick else 10_000, files=True),
+        airflow_run.render_plan,
+    ),
     "sync": Part(lambda quick: sync_command.measure(2 if quick else 9), sync_command.render),
     "start": Part(lambda quick: start.measure(1, 1) if quick else start.measure(), start.render),
 }

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cryptography.fernet import Fernet
+from im_attr_audit import settings
 from im_attr_audit.outcomes import FAILED
 
 from benchmarks.measure import ratio
@@ -262,11 +262,10 @@ def simulator(regions: Sequence[str]) -> Iterator[Simulator]:
 # -- planning many apps ----------------------------------------------------------------------------
 
 
-def plan(rounds: int = 5, apps: int = 1_000, *, stored: bool = False) -> dict[str, Any]:
+def plan(rounds: int = 5, apps: int = 1_000, *, files: bool = False) -> dict[str, Any]:
     """Seconds of the plan task, and of the others, with so many connections.
 
-    ``stored``: they lie in Airflow's database; else in the environment, as any secrets backend of
-    the workers' gives them to the task's own process.
+    ``files``: they lie in files of a folder, as a volume that is mounted; else in the environment.
     """
     components.adopt_orphans()
     region = "frankfurt"
@@ -274,17 +273,18 @@ def plan(rounds: int = 5, apps: int = 1_000, *, stored: bool = False) -> dict[st
     walls: list[float] = []
     tasks: dict[str, list[float]] = {}
     empty: list[float] = []
-    with simulator([region]) as vendor:
+    with simulator([region]) as vendor, tempfile.TemporaryDirectory() as folder:
         vendor.add_apps(NewApp(region, number, NAMES) for number in numbers)
         found = {f"im_{number}": vendor.connection_json(region, number) for number in numbers}
-        variables = {
-            f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in found.items()
-        }
-        variables[environment.CONN_IDS] = json.dumps(list(found))
-        with airflow({} if stored else variables) as running:
+        variables = (
+            _in_files(Path(folder), found)
+            if files
+            else {f"AIRFLOW_CONN_{name.upper()}": json.dumps(each) for name, each in found.items()}
+        )
+        with airflow(variables) as running:
             running.wait()  # where nothing is listed yet, the first run fails
-            if stored:
-                _store(running, found)
+            # An environment variable holds 128 KiB.
+            running.ask("variables", {"key": settings.CONN_IDS, "value": json.dumps(list(found))})
             for number in range(-1, rounds):
                 run_id = running.run(DAG_ID)
                 running.assert_recorded(run_id, apps)
@@ -295,7 +295,7 @@ def plan(rounds: int = 5, apps: int = 1_000, *, stored: bool = False) -> dict[st
                     empty += running.tasks(SHAPE_ID, running.run(SHAPE_ID))["plan"]
     return {
         "apps": apps,
-        "stored": stored,
+        "files": files,
         "rounds": rounds,
         "instances": len(tasks["sync"]) // rounds,
         "seconds": {task: statistics.median(each) for task, each in tasks.items()},
@@ -304,36 +304,24 @@ def plan(rounds: int = 5, apps: int = 1_000, *, stored: bool = False) -> dict[st
     }
 
 
-def _store(running: RealAirflow, found: Connections) -> None:
-    """Connections, encrypted, and the Variable into Airflow's own database.
-
-    Airflow's own commands take minutes for that many: they add each to its masker.
-    """
-    fernet = Fernet(running.environment["AIRFLOW__CORE__FERNET_KEY"])
-    with running.server.connect(AIRFLOW) as connection, connection.cursor() as cursor:
-        cursor.executemany(
-            "insert into connection (conn_id, conn_type, login, host, port, password, extra,"
-            " is_encrypted, is_extra_encrypted) values (%s, %s, %s, %s, %s, %s, %s, true, true)",
-            [
-                (
-                    conn_id,
-                    *(fields[name] for name in ("conn_type", "login", "host", "port")),
-                    fernet.encrypt(fields["password"].encode()).decode(),
-                    fernet.encrypt(json.dumps(fields["extra"]).encode()).decode(),
-                )
-                for conn_id, fields in found.items()
-            ],
-        )
-    running.ask("variables", {"key": "im_attr_audit_conn_ids", "value": json.dumps(list(found))})
+def _in_files(folder: Path, found: Connections) -> dict[str, str]:
+    """The connections in files of 1,000, and the settings that have workers read them."""
+    listed = list(found)
+    for begin in range(0, len(listed), 1_000):
+        part = {name: found[name] for name in listed[begin : begin + 1_000]}
+        (folder / f"{begin}.json").write_text(json.dumps(part))
+    return {
+        "AIRFLOW__SECRETS__BACKEND": "im_attr_audit.connection_files.ConnectionFilesBackend",
+        "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps({"folder": str(folder)}),
+    }
 
 
 def render_plan(figures: Any) -> str:
     """Its section of the page."""
     seconds = figures["seconds"]
     where = (
-        "Connections in Airflow's own database, read as a task reads them: its supervisor asks "
-        "the API server, which queries the database"
-        if figures["stored"]
+        "Connections in files, read by `ConnectionFilesBackend` in the task's process"
+        if figures["files"]
         else "Connections from the worker's own secrets backend (here the environment), read in "
         "the task's process"
     )

@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         help="drop or fold polls older than some months; never touches change",
         description=f"Drop the monthly partitions of attr_audit.poll that are older than the "
         f"months to keep, in the database at {URL_VARIABLE} (the owner's URL). With --fold, "
-        "instead: put the good polls of months that ended more than a month ago into "
+        "instead: put the good polls of months that ended more than a week ago into "
         "attr_audit.coverage, one row for each app, and drop their own rows, without those that a "
         "change cites. The table change is never touched.",
     )

@@ -28,7 +28,7 @@ select c.relname as part, b.begins_at, b.begins_at + interval '1 month' as ends_
  cross join lateral (select substring(pg_get_expr(c.relpartbound, c.oid) from $$FROM \('(.+?)'\)$$)
                             ::timestamptz as begins_at) b
  where i.inhparent = 'attr_audit.poll'::regclass and not i.inhdetachpending
-   and b.begins_at + interval '1 month' <= date_trunc('month', now()) - interval '1 month'
+   and b.begins_at + interval '1 month' <= now() - interval '7 days'
  order by b.begins_at
 """
 
@@ -131,7 +131,7 @@ def fold_old_polls(
     report: Callable[[str], None] = lambda _: None,
     at_site: Callable[[str], None] = lambda _: None,
 ) -> list[Folded]:
-    """Fold every month that ended more than a month ago and has polls to fold.
+    """Fold every month that ended more than a week ago and has polls to fold.
 
     ``unsealed``: fold also what no seal covers. ``at_site``: is called where tests kill. Raises
     RetentionRefused where a month is not sealed, or where queries hold poll for ``patience``

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,14 +20,17 @@ from typing import Any
 import pytest
 from im_attr_audit import cli
 from im_attr_audit.apps import AppKey
+from im_attr_audit.declared.parse import parse
 from im_attr_audit.evidence.note import Signer, new_signer, read_key_file, read_verifier
 from im_attr_audit.evidence.proof import check_proof, read_proof
 from im_attr_audit.evidence.witnesses import Witness, open_witness
 from im_attr_audit.record import sealed_rows
 from im_attr_audit.record import sealing as sealing_module
+from im_attr_audit.record.declarations import record_declaration
 from im_attr_audit.record.engine import create_audit_engine
 from im_attr_audit.record.fold import fold_old_polls
 from im_attr_audit.record.retention import RetentionRefused, drop_old_polls
+from im_attr_audit.record.reviews import Answer, record_answer
 from im_attr_audit.record.runs import record_planned
 from im_attr_audit.record.seal_prove import NotProvable, prove_change, prove_poll
 from im_attr_audit.record.seal_verify import check_seals, check_seals_on
@@ -38,7 +42,7 @@ from sqlalchemy.engine import make_url
 from launch.postgres import EmbeddedPostgres
 from tests.conftest import SEALER, AuditDb, fresh_audit_db
 from tests.history import NamesLike, polled
-from tests.test_proof import PROGRAM
+from tests.test_proof import PAGE, PROGRAM
 from tests.test_schema import run
 
 NAMES: list[NamesLike] = [
@@ -76,6 +80,22 @@ class Sealing:
         polls = [polled(names, names, at=at, region=region, sdk_app_id=7) for region in REGIONS]
         record_polls(self.db.writer, polls, dag_run_id=f"run {number}", try_number=1)
 
+    def judge(self, number: int) -> None:
+        """Review changes and declare names, of some runs."""
+        changes = {1: 3, 2: 4, 9: 3}
+        if number in changes:
+            answer = Answer("expected", "uma", None, None, 'a "b"\tc', self.at, f"review {number}")
+            record_answer(self.db.writer, "frankfurt", {7: [changes[number]]}, answer)
+            document = parse(f"groups: {{shop: {{names: {{0: name {number}}}}}}}", "").declaration
+            record_declaration(
+                self.db.writer,
+                document,
+                source="a file",
+                revision=None,
+                text_digest=None,
+                dag_run_id=f"run {number}",
+            )
+
     def seal(self, *more: Path) -> Sealed:
         witnesses = [folder_at(path) for path in (self.folder, *more)]
         return make_checkpoint(self.engine, self.signer, witnesses)
@@ -103,10 +123,12 @@ def story(
         made = sealing(db, folder)
         for number, names in enumerate(NAMES):
             made.run(number, names)
+            made.judge(number)
             if number < 3:
                 made.seal()
         made.seal()
         made.run(9, NAMES[0])
+        made.judge(9)
         db.dispose()
         made.engine.dispose()
         yield db.name, folder, made.signer
@@ -129,7 +151,10 @@ def test_an_untouched_record_is_as_it_was_sealed(sealed: Sealing) -> None:
     log, found = check_seals(sealed.engine, [folder_at(sealed.folder)], sealed.signer.verifier)
     assert (found.findings, found.notes) == ([], [])
     assert len(log.seals) == 4
-    assert found.rows == sum(sum(seal.rows(kind)[0] for kind in range(3)) for seal in log.seals)
+    sealed_rows_ = sum(sum(seal.rows(kind)[0] for kind in range(3)) for seal in log.seals)
+    assert found.rows == sealed_rows_ + 2 + 2  # reviews and declarations
+    assert [len(checkpoint.extensions) for checkpoint in log.checkpoints] == [1, 3, 3, 1]
+    assert log.checkpoints[2].extensions[0] == '["listed-v1",2,2]'
     assert found.waiting >= 4  # the run after the last seal
 
 
@@ -180,6 +205,17 @@ REHASHED = """
     update attr_audit.change c set row_hash = sha256(convert_to(
         attr_audit_internal.change_canonical(c), 'UTF8')) where {where}"""
 
+REVIEWED = """
+    update attr_audit.review r set row_hash = sha256(convert_to(
+        attr_audit_internal.review_canonical(r), 'UTF8')) where review_seq = 2;
+    update attr_audit.review r set prev_hash = (
+        select row_hash from attr_audit.review where review_seq = 2) where review_seq = 3;
+    update attr_audit.review r set row_hash = sha256(convert_to(
+        attr_audit_internal.review_canonical(r), 'UTF8')) where review_seq = 3"""
+REVIEW_COLUMNS = [
+    *("region", "sdk_app_id", "review_seq", "seq", "verdict", "reviewer", "comment", "dag_run_id"),
+    *("reviewed_at", "recorded_at", "prev_hash", "row_hash"),
+]
 FREE = "alter table attr_audit.poll alter poll_id drop identity;"
 
 #: Name → (statements, what is found).
@@ -331,6 +367,71 @@ FORGED: dict[str, tuple[str, str]] = {
         "is dated falsely",
     ),
     "all plans are gone": (f"truncate {PLANNED}", "planned targets are gone"),
+    "a review's comment is edited": (
+        "update attr_audit.review set comment = 'x' where review_seq = 1",
+        "seal 1: review 1 of frankfurt/7 is not as it was sealed",
+    ),
+    "a review is edited and its chain hashed again": (
+        "update attr_audit.review set verdict = 'not_expected' where review_seq = 2;" + REVIEWED,
+        "seal 2: review 2 of frankfurt/7 is not as it was sealed",
+    ),
+    "a review is gone": (
+        "delete from attr_audit.review where review_seq = 2",
+        "seal 2: review 2 of frankfurt/7 is not as it was sealed",
+    ),
+    "the last reviews are gone": (
+        "delete from attr_audit.review where review_seq > 1",
+        "seal 2: review 2 of frankfurt/7 is gone",
+    ),
+    "all reviews are gone": (
+        "truncate attr_audit.review",
+        "seal 1: review 1 of frankfurt/7 is gone",
+    ),
+    "a review is put before all": (
+        "update attr_audit.review set review_seq = -review_seq; "
+        "update attr_audit.review set review_seq = 1 - review_seq;"
+        + copied("attr_audit.review", REVIEW_COLUMNS, "review_seq = 2", review_seq="1", seq="5"),
+        "seal 1: review 1 of frankfurt/7 is not as it was sealed",
+    ),
+    "a review is back-dated": (
+        copied(
+            "attr_audit.review",
+            REVIEW_COLUMNS,
+            "review_seq = 1",
+            review_seq="4",
+            seq="5",
+            recorded_at="recorded_at - interval '1 day'",
+            reviewed_at="reviewed_at - interval '1 day'",
+        ),
+        "review 4 of frankfurt/7 is dated falsely: it is in no seal yet",
+    ),
+    "two reviews change places": (
+        "update attr_audit.review set review_seq = -review_seq where review_seq < 3; "
+        "update attr_audit.review set review_seq = 3 + review_seq where review_seq < 0",
+        "seal 1: review 1 of frankfurt/7 is not as it was sealed",
+    ),
+    "a declaration is edited": (
+        "update attr_audit.declaration set document = '{}' where declaration_id = 1",
+        "seal 1: declaration 1 is not as it was sealed",
+    ),
+    "a declaration is moved in time": (
+        "update attr_audit.declaration set recorded_at = recorded_at - interval '1 second' "
+        "where declaration_id = 2",
+        "seal 2: declaration 2 is not as it was sealed",
+    ),
+    "a declaration is gone": (
+        "delete from attr_audit.declaration where declaration_id = 2",
+        "seal 2: declaration 2 is gone",
+    ),
+    "all declarations are gone": (
+        "truncate attr_audit.declaration",
+        "seal 1: declaration 1 is gone",
+    ),
+    "a declaration is back-dated": (
+        "insert into attr_audit.declaration (declaration_id, recorded_at, source, digest, document)"
+        " overriding system value values (99, now() - interval '1 day', 'x', '', '{}')",
+        "declaration 99 is dated falsely: it is in no seal yet",
+    ),
     "an edit behind a replaced trigger": (
         "create or replace function attr_audit_internal.refuse_rewriting() returns trigger "
         "language plpgsql as 'begin return null; end'; "
@@ -891,3 +992,72 @@ def test_rows_are_hashed_alike_however_they_are_read(
     # Those with a control character and the two far times were not, everything else was.
     assert calls.count(False) == 1 + 7 + 2
     assert calls.count(True) > 10
+
+
+# Who could still forge what --------------------------------------------------------------------
+
+
+def as_superuser(db: AuditDb, statements: str) -> None:
+    with db.server.connect(db.name) as connection, connection.cursor() as cursor:
+        cursor.execute("set session_replication_role = replica; " + statements)
+
+
+def test_what_a_worker_or_the_vendor_invents_is_sealed_like_the_truth(sealed: Sealing) -> None:
+    """Nothing here knows what the vendor answered, or whether it was asked."""
+    sealed.run(10, {0: "never answered by anyone"})
+    sealed.seal()
+    assert sealed.found() == []
+
+
+def test_a_false_row_of_the_time_since_the_last_seal_is_sealed(sealed: Sealing) -> None:
+    as_superuser(
+        sealed.db,
+        "insert into attr_audit.poll (conn_id, region, sdk_app_id, requested_at, outcome, "
+        "recorded_at) values ('c', 'seoul', 7, now(), 'ok', now())",
+    )
+    sealed.seal()
+    assert sealed.found() == []
+
+
+def test_the_owner_with_the_only_witness_can_cut_the_end_and_not_with_two(
+    sealed: Sealing, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(sealed.folder, other)
+    (sealed.folder / file_name(4)).unlink()
+    as_superuser(
+        sealed.db,
+        "delete from attr_audit.seal where n = 3; delete from attr_audit.poll where poll_id > 6; "
+        "delete from attr_audit.change where seq > 5; "
+        "delete from attr_audit.planned where planned_id > 3; "
+        "delete from attr_audit.review where review_seq > 2; "
+        "delete from attr_audit.declaration where declaration_id > 2",
+    )
+    assert sealed.found() == []
+    assert any("polls are gone" in finding for finding in sealed.found(other))
+
+
+def test_the_owner_with_the_keys_holder_can_rewrite_all_that_no_other_witness_has(
+    sealed: Sealing, template: str, tmp_path: Path
+) -> None:
+    with fresh_audit_db(sealed.db.server, template) as db:
+        rewritten = sealing(db, tmp_path / "rewritten", sealed.signer)
+        for _ in range(2):
+            rewritten.run(5, {0: "a lie"})
+            rewritten.seal()
+        assert rewritten.found() == []
+        assert any("split view" in finding for finding in rewritten.found(sealed.folder))
+        rewritten.engine.dispose()
+
+
+def test_each_line_of_the_pages_table_names_tests_that_exist() -> None:
+    section = PAGE.read_text().partition("## Who could still forge what")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (?!---|who \|)([^|]+?) \|", section, re.M)
+    shown = dict(re.findall(r"^- ([^:\n]+): ((?:.|\n  )+)$", section, re.M))
+    assert len(rows) >= 8
+    assert list(shown) == rows
+    for tests in shown.values():
+        named = re.findall(r"`(test_\w+)\.py::(test_\w+)`", tests)
+        assert named
+        for file, test in named:
+            assert f"def {test}(" in (PAGE.parents[1] / "tests" / f"{file}.py").read_text()

@@ -39,6 +39,7 @@ class Log:
     seals: list[Seal] = field(default_factory=list)
     _tree: Tree = field(default_factory=Tree)
     roots: list[bytes] = field(default_factory=list)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.roots.append(self._tree.root())
@@ -62,8 +63,13 @@ class Log:
             return "it does not follow the seal before it"
         self._tree.append(seal.leaf_hash)
         self.seals.append(seal)
+        self.checkpoints.append(checkpoint)
         self.roots.append(self._tree.root())
         return None
+
+    def dated(self) -> list[tuple[Checkpoint, int]]:
+        """Each checkpoint with the time at which its seal closed."""
+        return [(c, s.closed_us) for c, s in zip(self.checkpoints, self.seals, strict=True)]
 
     def root_with(self, leaf: bytes) -> bytes:
         """The root that the log would have with one more leaf hash."""
@@ -126,8 +132,9 @@ def newest(witness: Witness, verifier: Verifier) -> Checkpoint | None:
 def compare(log: Log, checkpoints: Sequence[tuple[str, Checkpoint]]) -> list[str]:
     """What of these checkpoints is not of the log: another root at the same size."""
     return [
-        f"{where} holds a checkpoint of size {checkpoint.size} with another root: two logs were "
-        "signed with this key (split view)"
+        f"{where} holds a checkpoint of size {checkpoint.size} with another root or other lines: "
+        "two logs were signed with this key (split view)"
         for where, checkpoint in checkpoints
-        if checkpoint.size < len(log.roots) and log.roots[checkpoint.size] != checkpoint.root
+        if 0 < checkpoint.size < len(log.roots)
+        and log.checkpoints[checkpoint.size - 1] != checkpoint
     ]

@@ -10,6 +10,7 @@ from im_attr_audit.evidence.bundle import Seal
 from im_attr_audit.evidence.checkpoint import Checkpoint, open_checkpoint
 from im_attr_audit.evidence.note import BadNote, Verifier
 from im_attr_audit.evidence.witnesses import Witness
+from im_attr_audit.record.listed import check_listed
 from im_attr_audit.record.parts import reading
 from im_attr_audit.record.seal_checks import SealCheck, check_sealed_rows
 from im_attr_audit.record.seal_log import (
@@ -64,6 +65,9 @@ def check_seals_on(
     found = check_sealed_rows(connection, log.seals)
     for run, conn_id in connection.execute(text(_LEFT_OUT)).tuples():
         found.notes.append(f"run {run} planned {conn_id} and recorded no poll of it")
+    listing = check_listed(connection, log.dated())
+    found.rows += listing.rows
+    found.findings += listing.findings
     found.findings[:0] = findings
     if not log.seals:
         found.findings.append("there is no checkpoint that this key has signed")
@@ -109,7 +113,7 @@ def _compare_copy(stored: Sequence[Seal], log: Log) -> list[str]:
             break
         if checkpoint.size > len(log.seals):
             newer.append(checkpoint.size)
-        elif log.roots[checkpoint.size] != checkpoint.root:
+        elif log.checkpoints[checkpoint.size - 1] != checkpoint:
             findings += compare(log, [("attr_audit.seal", checkpoint)])
             break
         elif seal.leaf != log.seals[checkpoint.size - 1].leaf:

@@ -24,6 +24,7 @@ from sqlalchemy import Connection, text
 from im_attr_audit.evidence.canonical import CHANGE, POLL, TARGET, Value
 from im_attr_audit.evidence.merkle import root_of
 from im_attr_audit.record.canonical import NULL
+from im_attr_audit.record.listed import DECLARATION_TYPES
 from im_attr_audit.record.tables import CONTROLS, TABLES, copy_lines, copy_rows, prepare
 
 _POLL_TYPES = {
@@ -62,6 +63,8 @@ _TABLES: Mapping[str, Mapping[str, str]] = {
     "poll": _POLL_TYPES,
     "change": _CHANGE_TYPES,
     "planned": _PLANNED_TYPES,
+    "review": TABLES["review"],
+    "declaration": DECLARATION_TYPES,
 }
 #: So many ids are read by one statement: their rows fit into memory, and into the server's.
 _IDS = 25_000

@@ -23,6 +23,7 @@ from im_attr_audit.evidence.merkle import leaf_hash
 from im_attr_audit.evidence.note import Signer
 from im_attr_audit.evidence.witnesses import Witness, WitnessFailed
 from im_attr_audit.record.canonical import NULL
+from im_attr_audit.record.listed import check_listed
 from im_attr_audit.record.parts import reading
 from im_attr_audit.record.seal_checks import SealCheck, check_sealed_rows
 from im_attr_audit.record.seal_log import (
@@ -107,12 +108,15 @@ def make_checkpoint(
             check = check_sealed_rows(
                 connection, log.seals, lambda kind, batch: new[kind.number].add(kind, batch)
             )
+            listing = check_listed(connection, log.dated())
+            check.rows += listing.rows
+            check.findings += listing.findings
             if check.findings:
                 raise SealingRefused(
                     "Nothing was sealed: what was sealed before is not what is stored.",
                     check.findings,
                 )
-            seal = _next_seal(log, new, closed_us, signer, stamp)
+            seal = _next_seal(log, new, listing.lines, closed_us, signer, stamp)
         at_site("signed")
         refused = log.append(seal)
         if refused:
@@ -188,6 +192,7 @@ def _close(engine: Engine, now: Callable[[], datetime]) -> tuple[tuple[int, int,
 def _next_seal(
     log: Log,
     rows: Sequence[_NewRows],
+    lines: tuple[str, ...],
     closed_us: int,
     signer: Signer,
     stamp: Callable[[bytes], bytes | None],
@@ -201,7 +206,7 @@ def _next_seal(
         sorted(json.loads(run) for run in polls.runs | changes.runs | planned.runs),
     )
     root = log.root_with(leaf_hash(leaf))
-    note = Checkpoint(signer.name, len(log.seals) + 1, root).sign(signer)
+    note = Checkpoint(signer.name, len(log.seals) + 1, root, lines).sign(signer)
     marks = b"".join(each.marks for each in rows)
     total = sum(each.root.size for each in rows)
     return Seal(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 import psycopg2
 import pytest
 import yaml
+from im_attr_audit import cli
 from im_attr_audit.record.migrate import migrate
 from packaging.requirements import Requirement
 
@@ -27,7 +29,10 @@ ROOT = Path(__file__).resolve().parents[1]
 COMPOSE = (ROOT / "docker-compose.yaml").read_text(encoding="utf-8")
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
-LOGINS = ("airflow", "attr_audit_migrator", "attr_audit_writer", "attr_audit_reader")
+LOGINS = (
+    *("airflow", "attr_audit_migrator", "attr_audit_writer", "attr_audit_reader"),
+    "attr_audit_sealer",
+)
 #: What no default is good for.
 SECRET = re.compile(r"PASSWORD|SECRET|KEY")
 
@@ -92,6 +97,32 @@ def test_the_owners_way_in_is_the_init_containers_alone() -> None:
         if "AUDIT_MIGRATOR_PASSWORD" in str(service.get("environment"))
     ]
     assert knowing == ["postgres", "init"]
+
+
+def test_only_the_container_that_seals_has_the_signing_key_and_the_sealers_login() -> None:
+    mounting = [n for n, each in SERVICES.items() if "checkpoint-key" in str(each.get("volumes"))]
+    knowing = [
+        name
+        for name, service in SERVICES.items()
+        if "AUDIT_SEALER_PASSWORD" in str(service.get("environment"))
+    ]
+    assert mounting == ["checkpoint"]
+    assert knowing == ["postgres", "checkpoint"]
+    environment = str(SERVICES["checkpoint"]["environment"])
+    assert set(re.findall(r"\$\{(\w+):\?", environment)) == {"AUDIT_SEALER_PASSWORD"}
+    assert SERVICES["checkpoint"]["profiles"] == ["checkpoint"]
+
+
+def test_the_container_that_seals_gives_the_command_options_that_it_knows(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    [line] = re.findall(r"im-attr-audit (checkpoint .*?) &&", SERVICES["checkpoint"]["command"][2])
+    arguments = shlex.split(line.replace("$$CHECKPOINT_TO", "file:/opt/airflow/witness"))
+    assert cli.main(arguments) == 2
+    assert "/opt/airflow/checkpoint-key/audit.key" in capsys.readouterr().err
+    for folder in ("/opt/airflow/checkpoint-key", "/opt/airflow/witness"):
+        # A volume belongs to whom its folder in the image does.
+        assert folder in DOCKERFILE
 
 
 def test_ports_are_on_loopback_alone() -> None:
@@ -192,6 +223,7 @@ def test_the_roles_of_the_first_start_migrate_and_see_what_they_should_and_no_mo
         "attr_audit_migrator": made["AUDIT_MIGRATOR_PASSWORD"],
         "attr_audit_writer": made["AUDIT_WRITER_PASSWORD"],
         "attr_audit_reader": made["AUDIT_READER_PASSWORD"],
+        "attr_audit_sealer": made["AUDIT_SEALER_PASSWORD"],
     }
     place = f"127.0.0.1:{server.port}"
     password = passwords["attr_audit_migrator"]
@@ -220,6 +252,7 @@ def test_the_roles_of_the_first_start_migrate_and_see_what_they_should_and_no_mo
         ("attr_audit_migrator", "attr_audit"),
         ("attr_audit_writer", "attr_audit"),
         ("attr_audit_reader", "attr_audit"),
+        ("attr_audit_sealer", "attr_audit"),
     ]
     assert not any(gets_in(login, "postgres") for login in LOGINS)
     with server.connect("attr_audit") as connection, connection.cursor() as cursor:

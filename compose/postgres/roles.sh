@@ -6,6 +6,7 @@ psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --username="${POSTGRES_USER:-post
 \getenv migrator AUDIT_MIGRATOR_PASSWORD
 \getenv writer AUDIT_WRITER_PASSWORD
 \getenv reader AUDIT_READER_PASSWORD
+\getenv sealer AUDIT_SEALER_PASSWORD
 
 -- Only the roles named here may connect.
 revoke connect on database postgres, template1 from public;
@@ -20,8 +21,8 @@ revoke connect, temporary on database airflow from public;
 create role attr_audit_owner nologin;
 create role attr_audit_writer login password :'writer';
 create role attr_audit_reader login password :'reader';
--- For `im-attr-audit checkpoint`, which runs elsewhere: nobody can log in until a password is set.
-create role attr_audit_sealer login;
+-- For `im-attr-audit checkpoint`.
+create role attr_audit_sealer login password :'sealer';
 create role attr_audit_migrator login password :'migrator';
 grant attr_audit_owner to attr_audit_migrator;
 create database attr_audit template template0 encoding 'UTF8';

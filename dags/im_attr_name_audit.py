@@ -30,6 +30,17 @@ A failed poll changes nothing: "we could not look" is never recorded as "nothing
 """
 
 
+# `publish` and `report` read the asset's events to see what is announced, and may announce: where
+# *Clear, only failed* runs `sync` and `report` again and leaves `publish`, `report` announces the
+# rest.
+ANNOUNCES: dict[str, Any] = {
+    "trigger_rule": "all_done",
+    "inlets": [tasks.CHANGES],
+    "outlets": [tasks.CHANGES_ALIAS],
+    "execution_timeout": timedelta(minutes=10),
+}
+
+
 @dag(
     dag_id=settings.DAG_ID,
     dag_display_name="Attribute name audit",
@@ -83,21 +94,12 @@ def im_attr_name_audit() -> None:
         ti, begun_at = context["ti"], context["dag_run"].start_date
         return tasks.sync(conn_ids, problems, dag_run_id=ti.run_id, begun_at=begun_at, ti=ti)
 
-    # Both read the asset's events to see what is announced, and may announce: where *Clear, only
-    # failed* runs `sync` and `report` again and leaves `publish`, `report` announces the rest.
-    announces: dict[str, Any] = {
-        "trigger_rule": "all_done",
-        "inlets": [tasks.CHANGES],
-        "outlets": [tasks.CHANGES_ALIAS],
-        "execution_timeout": timedelta(minutes=10),
-    }
-
-    @task(retries=2, **announces)
+    @task(retries=2, **ANNOUNCES)
     def publish() -> int:
         context = get_current_context()
         return tasks.publish(context["inlet_events"], context["outlet_events"])
 
-    @task(retries=0, **announces)
+    @task(retries=0, **ANNOUNCES)
     def report() -> None:
         context = get_current_context()
         ti = context["ti"]

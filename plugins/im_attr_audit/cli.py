@@ -111,6 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     metrics.set_defaults(run=_metrics)
 
+    _add_retention(commands)
+    return parser
+
+
+def _add_retention(commands: Any) -> None:
     retention = commands.add_parser(
         "retention",
         help="drop or fold polls older than some months; never touches change",
@@ -134,7 +139,6 @@ def _parser() -> argparse.ArgumentParser:
         "--unsealed", action="store_true", help="with --fold: also polls that no seal covers"
     )
     retention.set_defaults(run=_retention)
-    return parser
 
 
 def _add_verify(commands: Any) -> None:

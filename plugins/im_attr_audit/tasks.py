@@ -165,11 +165,9 @@ def sync(
     finally:
         engine.dispose()
 
-    done = {poll.conn_id for poll in polls}
     polls += [
-        FinishedPoll(conn_id, Unavailable.outcome, why, None)
-        for conn_id, why in unknown.items()
-        if conn_id not in done
+        FinishedPoll(conn_id, Unavailable.outcome, unknown[conn_id], None)
+        for conn_id in sorted(unknown.keys() - {poll.conn_id for poll in polls})
     ]
     _raise_for([poll for poll in polls if poll.outcome in FAILED or poll.conn_id in blind])
     return dict(Counter(poll.outcome for poll in polls))

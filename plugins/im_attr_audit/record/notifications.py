@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Engine, text
 
@@ -200,6 +201,33 @@ def read_waiting(engine: Engine, *, most: int) -> list[Batch]:
         return [Batch(row.kind, row.dag_run_id, frozenset(row.sent_to)) for row in rows]
 
 
+def _alert_of(row: Any) -> Alert:
+    return Alert(
+        notification_id=row.notification_id,
+        kind=row.kind,
+        region=row.region,
+        sdk_app_id=row.sdk_app_id,
+        app_group=row.app_group,
+        dag_run_id=row.dag_run_id,
+        conn_id=row.conn_id,
+        gap_from=row.gap_from,
+        gap_to=row.gap_to,
+        ever_seen=bool(row.ever_seen),
+        slot=row.slot,
+        change=row.change,
+        old=None if row.old_name is None else AttrName(row.old_name, row.old_type),
+        new=None if row.new_name is None else AttrName(row.new_name, row.new_type),
+        not_before=row.not_before,
+        seen_at=row.seen_at,
+        seq=row.seq,
+        outcome=row.outcome,
+        error_code=row.error_code,
+        violation=row.violation,
+        declared_name=row.declared_name,
+        actual_name=row.actual_name,
+    )
+
+
 def deliver(
     engine: Engine, message: Batch, send: Callable[[list[Alert], frozenset[str]], Delivery]
 ) -> bool:
@@ -224,33 +252,7 @@ def deliver(
         ).all()
         if not rows:
             return True
-        alerts = [
-            Alert(
-                notification_id=row.notification_id,
-                kind=row.kind,
-                region=row.region,
-                sdk_app_id=row.sdk_app_id,
-                app_group=row.app_group,
-                dag_run_id=row.dag_run_id,
-                conn_id=row.conn_id,
-                gap_from=row.gap_from,
-                gap_to=row.gap_to,
-                ever_seen=bool(row.ever_seen),
-                slot=row.slot,
-                change=row.change,
-                old=None if row.old_name is None else AttrName(row.old_name, row.old_type),
-                new=None if row.new_name is None else AttrName(row.new_name, row.new_type),
-                not_before=row.not_before,
-                seen_at=row.seen_at,
-                seq=row.seq,
-                outcome=row.outcome,
-                error_code=row.error_code,
-                violation=row.violation,
-                declared_name=row.declared_name,
-                actual_name=row.actual_name,
-            )
-            for row in rows
-        ]
+        alerts = [_alert_of(row) for row in rows]
         delivery = send(alerts, message.sent_to)
         if delivery.sent_to != message.sent_to or delivery.complete:
             connection.execute(

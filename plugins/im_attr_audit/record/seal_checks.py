@@ -15,12 +15,12 @@ from sqlalchemy import Connection, text
 
 from im_attr_audit.evidence.bundle import MARK, Seal
 from im_attr_audit.record.parts import without_garbage_collection
+from im_attr_audit.record.rows_root import Root
 from im_attr_audit.record.sealed_rows import (
     END,
     KINDS,
     Batch,
     Kind,
-    Root,
     microseconds_of,
     read_batches,
 )

@@ -22,7 +22,6 @@ from psycopg2 import DataError
 from sqlalchemy import Connection, text
 
 from im_attr_audit.evidence.canonical import CHANGE, POLL, TARGET, Value
-from im_attr_audit.evidence.merkle import root_of
 from im_attr_audit.record.canonical import NULL
 from im_attr_audit.record.listed import DECLARATION_TYPES
 from im_attr_audit.record.tables import CONTROLS, TABLES, copy_lines, copy_rows, prepare
@@ -68,8 +67,6 @@ _TABLES: Mapping[str, Mapping[str, str]] = {
 }
 #: So many ids are read by one statement: their rows fit into memory, and into the server's.
 _IDS = 25_000
-#: So many leaf hashes are reduced to one.
-_CHUNK = 1 << 16
 #: So many heads are remembered beside those of the rows at hand.
 _MOST_HEADS = 100_000
 #: Until then a time's microseconds are exact in double precision, and none is mistaken for another.
@@ -269,7 +266,9 @@ def read_batches(connection: Connection, kind: Kind, after: int, until: int) -> 
     while after < until:
         # The database gives ids from 1 on; below that there is nothing to step through.
         end = min(after + _IDS, until) if after >= 0 else min(0, until)
-        batch = _read_quickly(connection, kind, after, end) or _read(connection, kind, after, end)
+        batch = _read_quickly(connection, kind, after, end)
+        if batch is None:
+            batch = _read(connection, kind, after, end)
         if batch.lines:
             batch.finish(heads)
             yield batch
@@ -361,31 +360,6 @@ def read_history(
     )
     copy_rows(connection, statement, list(_CHANGE_TYPES.values()), take)
     return found
-
-
-class Root:
-    """The root of leaf hashes that come in parts, in constant memory."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._chunks: list[bytes] = []
-        self._pending: list[bytes] = []
-
-    def extend(self, hashes: Sequence[bytes]) -> None:
-        """Add leaf hashes at the end."""
-        self.size += len(hashes)
-        self._pending += hashes
-        while len(self._pending) >= _CHUNK:
-            # A whole number of leaves that is a power of two is one node of the tree.
-            self._chunks.append(root_of(self._pending[:_CHUNK]))
-            del self._pending[:_CHUNK]
-
-    def hex(self) -> str:
-        """The root so far."""
-        if not self._chunks:
-            return root_of(self._pending).hex()
-        rest = [root_of(self._pending)] if self._pending else []
-        return root_of([*self._chunks, *rest]).hex()
 
 
 def microseconds_of(token: bytes) -> int | None:

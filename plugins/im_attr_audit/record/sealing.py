@@ -25,6 +25,7 @@ from im_attr_audit.evidence.witnesses import Witness, WitnessFailed
 from im_attr_audit.record.canonical import NULL
 from im_attr_audit.record.listed import check_listed
 from im_attr_audit.record.parts import reading
+from im_attr_audit.record.rows_root import Root
 from im_attr_audit.record.seal_checks import SealCheck, check_sealed_rows
 from im_attr_audit.record.seal_log import (
     BadWitness,
@@ -38,7 +39,6 @@ from im_attr_audit.record.seal_log import (
 from im_attr_audit.record.sealed_rows import (
     Batch,
     Kind,
-    Root,
     microseconds_of,
     prepare_sealed,
 )

@@ -48,3 +48,19 @@ def test_airflows_masker_gets_a_few_keys_and_not_many(
 
     assert instance["conn_ids"] == [*keys]
     assert masked & set(keys.values()) == (set() if more else set(keys.values()))
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_the_supervisor_is_told_of_few_connections_and_not_of_many(
+    audit_db: AuditDb, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    """Each message to it waits for its answer."""
+    keys = list_apps(audit_db, monkeypatch, tasks.MASKED_AT_MOST + more)
+    told: list[object] = []
+    monkeypatch.setattr("airflow.sdk.log.mask_secret", lambda secret, *_: told.append(secret))
+
+    [instance] = tasks.plan(None)
+
+    assert instance["conn_ids"] == [*keys]
+    extras = [each for each in told if isinstance(each, dict) and "sdk_app_id" in each]
+    assert len(extras) == (0 if more else len(keys))

@@ -13,7 +13,7 @@ from airflow.sdk.log import mask_secret
 
 from im_attr_audit.errors import AttrAuditError, Misconfigured
 from im_attr_audit.frames import without_frames
-from im_attr_audit.lookup import ask_for_connection
+from im_attr_audit.lookup import ask_for_connection, find_in_backends
 from im_attr_audit.names import AttrName
 from im_attr_audit.settings import BadSetting
 from im_attr_audit.tencent.redact import inert
@@ -87,7 +87,8 @@ class TencentImHook(BaseHook):
         connection = why_not = None
         try:
             with contextlib.nullcontext() if masked else without_masking():
-                connection = self.get_connection(conn_id)
+                connection = None if masked else find_in_backends(conn_id)
+                connection = connection or self.get_connection(conn_id)
         except AirflowNotFoundException:
             why_not = (
                 "is not defined: create it under Admin > Connections with type tencent_im, or in "

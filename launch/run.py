@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import urllib.error
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -163,13 +163,21 @@ class _Run:
         print(
             f"\n  The page     {address}/im-attr-audit/"
             f"\n  Airflow      {address}/dags/{DAG_ID}"
-            f"\n  Reviews      {address}/dags/{REVIEW_DAG_ID}/required_actions"
+            f"\n  Reviews      {_reviews(address)}"
             f"\n  Login        {' / '.join(environment.login(state))}"
             + (f"\n  BI tools     {reader[0]} (password in {reader[1]})" if reader else "")
             + "\n  Ctrl-C stops everything; the data are kept.\n",
             flush=True,
         )
-        self._watch(server, runs, seen, ready.reader, environment.conn_ids(variables), asked)
+        conn_ids = environment.conn_ids(variables)
+
+        def show(run_id: str) -> None:
+            print(table.of_run(ready.reader, run_id, conn_ids).text)
+            if text := table.what_to_answer(ready.reader, run_id, _reviews(address)):
+                print(f"\n{text}")
+            print(flush=True)
+
+        self._watch(server, runs, seen, asked, show)
 
     def _migrate(self, variables: Mapping[str, str]) -> None:
         component = self._component(
@@ -237,10 +245,10 @@ class _Run:
         server: EmbeddedPostgres,
         runs: DagRuns,
         seen: set[str],
-        reader: str,
-        conn_ids: list[str],
         asked: Targets,
+        show: Callable[[str], None],
     ) -> None:
+        """Move the story on when a run begins, and show a run when it has ended."""
         begun = set(seen)
         while True:
             self._check(server)
@@ -251,8 +259,7 @@ class _Run:
                     asked.next_step()
                 if run.finished and run.run_id not in seen:
                     seen.add(run.run_id)
-                    shown = table.of_run(reader, run.run_id, conn_ids)
-                    print(f"{shown.text}\n", flush=True)
+                    show(run.run_id)
             time.sleep(0.5)
 
     def _stop(self) -> None:
@@ -261,3 +268,8 @@ class _Run:
                 self._family.stop(patience=_PATIENCE, hurry=lambda: self._signals.count > 1)
         self._state.forget("running")
         self._state.forget("components")
+
+
+def _reviews(address: str) -> str:
+    """Where Airflow shows what a person is asked."""
+    return f"{address}/dags/{REVIEW_DAG_ID}/required_actions"

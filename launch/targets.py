@@ -7,10 +7,13 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from im_attr_audit.settings import DECLARED_NAMES as VARIABLE
+from im_attr_audit.settings import DECLARED_NAMES_FILE
+
 from launch.environment import CONN_IDS, SCHEDULE, conn_ids, past_the_proxy
-from launch.state import State, say
+from launch.state import ROOT, State, say
 from simulator.control import Simulator
-from simulator.story import APPS, REGIONS
+from simulator.story import APPS, DECLARED_NAMES, REGIONS
 
 
 @dataclass(slots=True)
@@ -50,10 +53,18 @@ def targets(state: State, user: Mapping[str, str]) -> Iterator[Targets]:
             SCHEDULE: user.get(SCHEDULE) or "* * * * *",
             "IM_ATTR_AUDIT_RETRY_SECONDS": user.get("IM_ATTR_AUDIT_RETRY_SECONDS") or "2",
         }
+        if not _declares_names(user):
+            environment[DECLARED_NAMES_FILE.name] = str(DECLARED_NAMES)
         for region, app in APPS.items():
             connection = json.dumps(simulator.connection_json(region, app))
             environment[f"AIRFLOW_CONN_{_conn_id(region).upper()}"] = connection
         yield Targets(environment | past_the_proxy(user, "127.0.0.1"), simulator, state)
+
+
+def _declares_names(user: Mapping[str, str]) -> bool:
+    """Whether the user has declared names of their own, which count then."""
+    names = (f"AIRFLOW_VAR_{VARIABLE.upper()}", DECLARED_NAMES_FILE.name)
+    return any(user.get(name) for name in names) or (ROOT / "dags/declared_names.yaml").exists()
 
 
 def _conn_id(region: str) -> str:

@@ -14,6 +14,8 @@ from simulator.files import read_json, write_private
 from simulator.world import World
 
 APP_GROUP: Final = "shop"
+#: What the apps are meant to have: as in the first step. The story departs from it, and comes back.
+DECLARED_NAMES: Final = Path(__file__).with_name("declared_names.yaml")
 APPS: Final = {
     "china": 1400900001,
     "singapore": 20900002,
@@ -34,6 +36,7 @@ STEPS: Final = (
     'singapore has a new slot 4, "language"; seoul has lost slot 3, "signup channel"',
     "jakarta: every call is answered with 502",
     'jakarta is back; somebody called its slot 1 "home city" while it was away',
+    'frankfurt calls slot 2 "Membership level" again',
     "nothing changes any more",
 )
 _FAILING = "jakarta"
@@ -92,6 +95,8 @@ class Story:
         elif self.step == 5:
             world.set_name(_FAILING, APPS[_FAILING], "1", "home city")
             world.failing.discard(_FAILING)
+        elif self.step == 6:
+            world.set_name("frankfurt", APPS["frankfurt"], "2", _NAMES["2"])
 
     def end(self, world: World) -> None:
         """Somebody took over: no further steps, and what the story had broken works again."""

@@ -181,6 +181,40 @@ def test_one_region_that_fails_and_one_wrong_key_stop_no_other(audit: Audit) -> 
     assert set(audit.query(SNAPSHOT)) == set(after)
 
 
+def test_declared_names_reach_the_database_and_a_refused_document_fails_the_report_alone(
+    audit: Audit, tmp_path: Path
+) -> None:
+    declared = "select source, dag_run_id from attr_audit.declaration"
+    violations = (
+        "select region, slot, violation, declared_name, actual_name from attr_audit.violations"
+        " order by region"
+    )
+    path = tmp_path / "names.yaml"
+    path.write_text("groups:\n  default:\n    names: {0: sex, 1: town}\n", encoding="utf-8")
+    audit.environment["IM_ATTR_AUDIT_DECLARED_NAMES"] = str(path)
+    first = audit.run()
+    assert first.state == "success"
+    recorded = [(str(path), first.run_id)]
+    assert audit.query(declared) == recorded
+    found = [(region, 1, "different", "town", "city") for region in sorted(REGIONS)]
+    assert audit.query(violations) == found
+    begun = "select count(*) from attr_audit.notification where kind = 'violation'"
+    assert audit.query(begun) == [(3,)]
+
+    audit.environment["AIRFLOW_VAR_IM_ATTR_AUDIT_DECLARED_NAMES"] = (
+        "groups:\n  default: {name: 1}\n"
+    )
+    audit.vendor.set_name("seoul", APPS["seoul"], 1, "town")
+    second = audit.run()
+    states = second.states()
+    assert states.pop("report") == "failed"
+    assert set(states.values()) == {"success"}
+    assert 'im_attr_audit_declared_names, line 2: group "default": "name" is unknown' in second.log
+    assert audit.query(declared) == recorded
+    assert audit.query(violations) == [each for each in found if each[0] != "seoul"]
+    assert audit.query(f"{begun} or kind = 'violation_over'") == [(4,)]
+
+
 def test_a_retry_polls_only_what_has_no_final_outcome(audit: Audit) -> None:
     audit.run()
     audit.connection("im_seoul_2", "seoul", login="administrator", password="wrong")

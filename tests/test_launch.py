@@ -16,14 +16,19 @@ from pathlib import Path
 import psycopg2
 import pytest
 from im_attr_audit.record.roles import READER, WRITER
+from im_attr_audit.settings import DECLARED_NAMES_FILE
 
-from launch import components, databases, environment, network, processes
+from launch import components, databases, environment, network, processes, table
 from launch.network import free_port
 from launch.postgres import THROWAWAY, EmbeddedPostgres
 from launch.state import STATE_VARIABLE, LaunchError, State
 from launch.targets import targets
+from tests.conftest import AuditDb
+from tests.test_declarations import declare
+from tests.test_notify import ago, record
 
 ROOT = Path(__file__).resolve().parents[1]
+FILE = DECLARED_NAMES_FILE.name
 
 
 def run(*command: str, given: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
@@ -267,6 +272,32 @@ def test_an_unreadable_list_of_targets_is_reported_before_anything_is_asked(
         targets(state, {environment.CONN_IDS: listed}),
     ):
         pass
+
+
+def test_the_simulators_names_are_declared_unless_the_user_declares_some(state: State) -> None:
+    with targets(state, {}) as asked:
+        assert asked.environment[FILE].endswith("declared_names.yaml")
+    for name in (FILE, "AIRFLOW_VAR_IM_ATTR_AUDIT_DECLARED_NAMES"):
+        with targets(state, {name: "of the user"}) as asked:
+            assert FILE not in asked.environment
+
+
+def test_what_is_not_as_declared_is_shown_with_where_to_answer(audit_db: AuditDb) -> None:
+    def shown(run_id: str) -> str:
+        return table.what_to_answer(audit_db.url(READER), run_id, "http://reviews")
+
+    names = {"names": {"0": "sex", "1": "city"}}
+    record(audit_db, {0: "sex", 1: "city"}, run_id="1", at=ago(minutes=9), app_group="shop")
+    assert shown("1") == ""
+    declare(audit_db, json.dumps({"groups": {"shop": names}}))
+    assert shown("1") == ""
+    record(audit_db, {0: "gender"}, run_id="2", at=ago(seconds=5), app_group="shop")
+    assert shown("2").splitlines() == [
+        'Not as declared: frankfurt/1400000001 slot 0 has "gender", declared "sex"',
+        'Not as declared: frankfurt/1400000001 slot 1 has no name, declared "city"',
+        "2 changes wait for your answer: http://reviews",
+    ]
+    assert "wait" not in shown("1")
 
 
 # -- a Postgres of one's own ---------------------------------------------------------------------

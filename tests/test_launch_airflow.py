@@ -168,6 +168,10 @@ def test_sync_records_the_names_and_then_exactly_the_one_that_was_changed(bench:
     assert "Membership level" in first.stdout
     recorded = bench.sql("select count(*) from attr_audit.change where is_baseline")
     assert recorded == [["24"]]
+    declared = "select right(source, 19), document ->> 'groups' from declaration"
+    [[source, *_]] = bench.sql(declared)
+    assert source == "declared_names.yaml"
+    assert bench.sql("select from violations") == []
     assert not bench.state.postgres().running
 
     by_hand = bench.launch(
@@ -181,6 +185,9 @@ def test_sync_records_the_names_and_then_exactly_the_one_that_was_changed(bench:
         "select region, slot, old_name, new_name, not_before < seen_at from attr_audit.change"
         " where not is_baseline"
     ) == [["frankfurt", "2", "Membership level", "loyalty", "t"]]
+    assert bench.sql("select region, slot, declared_name, actual_name from violations") == [
+        ["frankfurt", "2", "Membership level", "loyalty"]
+    ]
 
 
 def test_sync_of_given_targets_records_what_it_can_and_fails_by_name(

@@ -18,7 +18,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from time import time
@@ -26,11 +26,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from im_attr_audit.apps import AppKey
+from im_attr_audit.declared.parse import parse
 
 from simulator.control import Simulator
 from simulator.records import NewApp
 from simulator.signature import refusal_of
-from simulator.story import APPS, REGIONS, STEPS
+from simulator.story import APPS, DECLARED_NAMES, REGIONS, STEPS
 from simulator.world import SimulatorError, World
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -747,6 +749,16 @@ def test_the_story_continues_step_by_step_across_a_restart(tmp_path: Path) -> No
         }
         return {region: each for region, each in slots.items() if each}
 
+    def violated(names: dict[str, dict[int, str]]) -> dict[str, set[int]]:
+        declaration = parse(DECLARED_NAMES.read_text(encoding="utf-8"), "x").declaration
+        assert sum(len(group.exceptions) for group in declaration.groups.values()) == 1
+        now = datetime.now(UTC)
+        return {
+            region: set(found)
+            for region, app in APPS.items()
+            if (found := declaration.violations("shop", AppKey(region, app), names[region], now))
+        }
+
     def status(simulator: Simulator, region: str) -> int:
         key = simulator.key(region, APPS[region])
         return Client(simulator, region).response(app=APPS[region], signed={"key": key}).status
@@ -754,6 +766,7 @@ def test_the_story_continues_step_by_step_across_a_restart(tmp_path: Path) -> No
     with Simulator.start(tmp_path, regions=(), story=True) as simulator:
         assert tuple(simulator.ports) == REGIONS
         baseline = names(simulator)
+        assert violated(baseline) == {}
         assert {simulator.connection_json(r, a)["extra"]["app_group"] for r, a in APPS.items()} == {
             "shop"
         }
@@ -761,6 +774,7 @@ def test_the_story_continues_step_by_step_across_a_restart(tmp_path: Path) -> No
         assert simulator.advance_story()["step"] == 2
         renamed = names(simulator)
         assert changed(baseline, renamed) == {"frankfurt": {2}}
+        assert violated(renamed) == {"frankfurt": {2}}
         simulator.advance_story()
         edited = names(simulator)
         assert changed(renamed, edited) == {"singapore": {4}, "seoul": {3}}
@@ -774,10 +788,14 @@ def test_the_story_continues_step_by_step_across_a_restart(tmp_path: Path) -> No
         back = names(simulator)
         assert changed(edited, back) == {"jakarta": {1}}
         assert status(simulator, "jakarta") == 200
+        simulator.advance_story()
+        restored = names(simulator)
+        assert changed(back, restored) == {"frankfurt": {2}}
+        assert violated(restored) == {"singapore": {4}, "seoul": {3}, "jakarta": {1}}
         for _ in range(3):
             step = simulator.advance_story()
         assert step["step"] == step["steps"] == len(STEPS)
-        assert names(simulator) == back
+        assert names(simulator) == restored
 
 
 def test_a_change_by_hand_ends_the_story_and_is_the_only_change(tmp_path: Path) -> None:

@@ -325,6 +325,7 @@ def test_every_command_of_the_guide_works_in_its_order(
     assert "6 changes of 2 apps checked" in guide.run("im-attr-audit verify --heads heads.json")
 
     assert "nothing to drop" in guide.next("Retention")
+    assert "nothing to fold" in guide.next("Retention")
 
     with webhook() as hook:
         addresses = [{"path": hook.url()}]

@@ -1,9 +1,10 @@
-"""Generates the tables of docs/operations.md: `python -m tests.operations`."""
+"""The operations guide: its blocks, and its tables by `python -m tests.operations`."""
 
 from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from im_attr_audit.outcomes import OUTCOMES
@@ -11,7 +12,35 @@ from im_attr_audit.settings import SETTINGS, Seconds
 from im_attr_audit.tencent.codes import CODES, Code
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "operations.md"
+RUNBOOKS = GUIDE.with_name("runbooks.md")
 _GENERATED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block of the guide."""
+
+    section: str
+    language: str
+    text: str
+    not_run: str | None
+
+    @property
+    def is_command(self) -> bool:
+        return self.language in ("sh", "dockerfile")
+
+
+def blocks(page: Path = GUIDE) -> list[Block]:
+    """The guide's or another page's, in its order."""
+    found = []
+    section = ""
+    pattern = r"^## ([^\n]+)$|^(?:<!-- not run: ([^\n]+) -->\n)?```(\w+)\n(.*?)^```$"
+    for match in re.finditer(pattern, page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+        if match[1]:
+            section = match[1]
+        else:
+            found.append(Block(section, match[3], match[4], match[2]))
+    return found
 
 
 def codes_table() -> str:

@@ -94,7 +94,8 @@ def test_the_alert_of_a_rename_has_everything_that_matters(db: AuditDb, sent: We
         "between 2026-11-01 00:00:02Z and 2026-11-01 00:15:00Z",
         "In danger: push conditions (AttrsAnd, AttrsOr) and everything that sets or reads users' "
         'attributes by the old name ("sex"). Fix them; do not drop a condition: a push without '
-        "conditions goes to everybody.",
+        "conditions goes to everybody.\n"
+        'Runbook: "Alert: change" in the runbooks of im-attr-audit',
     ]
     send_waiting(db.writer)
     assert sent.take() == []
@@ -485,6 +486,7 @@ def test_an_alert_links_to_the_change_on_the_page_and_to_the_run() -> None:
         _, body = compose([alert], base_url="https://airflow.example")
         assert f"\nPage: https://airflow.example/im-attr-audit/{page}\n" in body
         assert body.endswith(run_link)
+        assert f'Runbook: "Alert: {alert.kind}" in the runbooks of im-attr-audit' in body
         assert "https://" not in compose([alert])[1]
 
 

@@ -13,7 +13,6 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from tests.airflow_commands import airflow_commands
 from tests.airflow_process import ROOT
 from tests.conftest import AuditDb
 from tests.history import polled
-from tests.operations import GUIDE, codes_table, written
+from tests.operations import GUIDE, RUNBOOKS, blocks, codes_table, written
 from tests.test_schema import run
 from tests.webhook import webhook
 
@@ -39,33 +38,6 @@ ELSEWHERE = {
     "FROM apache/airflow": "the Dockerfile at the root is built the same way",
     "curl --fail": "needs a running API server; tests/test_page_api.py asks it",
 }
-
-
-@dataclass(frozen=True)
-class Block:
-    """One fenced block of the guide."""
-
-    section: str
-    language: str
-    text: str
-    not_run: str | None
-
-    @property
-    def is_command(self) -> bool:
-        return self.language in ("sh", "dockerfile")
-
-
-def blocks() -> list[Block]:
-    """The guide's, in its order."""
-    found = []
-    section = ""
-    pattern = r"^## ([^\n]+)$|^(?:<!-- not run: ([^\n]+) -->\n)?```(\w+)\n(.*?)^```$"
-    for match in re.finditer(pattern, GUIDE.read_text("utf-8"), re.MULTILINE | re.DOTALL):
-        if match[1]:
-            section = match[1]
-        else:
-            found.append(Block(section, match[3], match[4], match[2]))
-    return found
 
 
 def test_a_block_that_is_not_run_says_why() -> None:
@@ -176,7 +148,7 @@ def guide(server: EmbeddedPostgres, tmp_path: Path) -> Iterator[Guide]:
     """A folder that looks like a checkout, and an Airflow whose DAG nobody has unpaused yet."""
     checkout = tmp_path / "checkout"
     checkout.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "plugins", "sql"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "plugins", "sql", "bi"):
         (checkout / name).symlink_to(ROOT / name)
     with server.connect() as connection, connection.cursor() as cursor:
         cursor.execute("create database airflow")
@@ -346,6 +318,30 @@ def test_every_command_of_the_guide_works_in_its_order(
     printed = guide.next("Licences")
     assert re.search(r"^ *im-attr-audit +\S+ +Apache-2.0 *$", printed, re.MULTILINE)
     assert guide.waiting == []
+    run_the_runbooks(guide, server)
+
+
+def run_the_runbooks(guide: Guide, server: EmbeddedPostgres) -> None:
+    """Every command of the runbooks, on the record and the Airflow that the guide has made."""
+    guide.environment["WITNESS"] = str(guide.folder / "witness")
+    sealer = f"attr_audit_sealer:s-pw@127.0.0.1:{server.port}/restored"
+    guide.environment["IM_ATTR_AUDIT_SEALER_URL"] = f"postgresql://{sealer}"
+    guide.run(
+        """psql "$DBA_URL" --command="alter role attr_audit_sealer password 's-pw'"; mkdir witness
+        im-attr-audit checkpoint --new-key example.com/audit --key audit.key > audit.pub
+        im-attr-audit checkpoint --key audit.key --to "file:$WITNESS" """
+    )
+    commands = blocks(RUNBOOKS)
+    assert all(block.language == "sh" and not block.not_run for block in commands)
+    printed = {text: guide.run(text) for text in dict.fromkeys(b.text for b in commands)}
+    assert "as it was recorded." in (guide.folder / "findings.txt").read_text()
+    assert (guide.folder / "evidence.dump").stat().st_size > 1000
+    [checked] = [text for command, text in printed.items() if "--checkpoints" in command]
+    assert re.search(r"checkpoints: 1 seals, \d+ sealed rows checked, 0 rows not sealed", checked)
+    assert [text for text in printed.values() if "im_attr_audit_up 1.0" in text]
+    links = re.findall(r"runbook\w*: .+", (guide.folder / "alerts.yml").read_text())
+    url = "runbook_url: https://docs.example.com/im-attr-audit/runbooks.md"
+    assert {link.split("#")[0] for link in links} == {url}
 
 
 def test_the_generated_tables_of_the_guide_are_up_to_date() -> None:

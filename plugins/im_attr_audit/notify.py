@@ -183,8 +183,9 @@ def compose(
     """
     title, line, ending = _FORMS[alerts[0].kind]
     title_text = title(alerts)
+    closing = f"{ending(alerts)}\n{_runbook(alerts[0].kind)}"
     run = f"{base_url}/dags/{DAG_ID}/runs/{quote(alerts[0].dag_run_id or '', safe='')}"
-    end = f"{ending(alerts)}\n{_link('Run', run)}".rstrip() if base_url else ending(alerts)
+    end = f"{closing}\n{_link('Run', run)}".rstrip() if base_url else closing
     left = limit - _size(title_text) - _size(end) - 80  # a line of how many are left out, and gaps
     lines: list[str] = []
     for alert in alerts:
@@ -201,6 +202,11 @@ def compose(
     if rest := len(alerts) - len(lines):
         lines.append(f"… and {rest} more: see the run's report.")
     return title_text, "\n\n".join([*lines, end])
+
+
+def _runbook(kind: str) -> str:
+    # Not as a file name: messengers make a link of "runbooks.md", whose domain is somebody else's.
+    return f'Runbook: "Alert: {kind}" in the runbooks of im-attr-audit'
 
 
 def _link(label: str, url: str) -> str:
@@ -294,6 +300,8 @@ _FORMS: Mapping[str, _Form] = {
     "violation_over": (_over_title, _over_line, _over_end),
     "back": (_back_title, _back_line, lambda alerts: _BACK),
 }
+#: The kinds of alerts. Each has a section in docs/runbooks.md.
+KINDS = tuple(_FORMS)
 
 
 def _count(alerts: Sequence[Alert], what: str) -> str:

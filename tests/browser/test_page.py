@@ -443,6 +443,7 @@ def test_health_explains_what_is_wrong_and_what_to_do(story: Stage, open_page: O
     expect(first.get_by_role("cell").nth(2)).to_have_text("7")
     expect(first.get_by_role("img")).to_have_attribute(
         "aria-label", re.compile(r"\d+ good and 7 failed polls"))  # fmt: skip
+    expect(page.get_by_text('section "Alert: stale"')).to_be_visible()
     expect(page.get_by_text("Every chain holds.")).to_be_visible()
     expect(page.get_by_text(re.compile(r"36 changes in 8 chains, checked "))).to_be_visible()
 

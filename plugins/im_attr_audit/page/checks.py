@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from typing import Literal, get_args
 
 from fastapi import HTTPException
 
@@ -16,6 +17,10 @@ from im_attr_audit.page.threads import Threads
 from im_attr_audit.settings import BadSetting, stale_after
 
 log = logging.getLogger(__name__)
+
+#: What ``healthz`` answers. Each word has a section in docs/runbooks.md.
+Word = Literal["ok", "stale", "empty", "unmigrated", "misconfigured", "down"]
+WORDS: tuple[Word, ...] = get_args(Word)
 
 #: How long a result of the chains' check serves, in seconds; the second where a new one is wanted.
 _VERIFIED_FOR, _VERIFIED_FOR_AT_LEAST = 600.0, 5.0
@@ -86,23 +91,23 @@ class HealthCheck:
         self._clock = clock
         self._lock = threading.Lock()
         self._thread = Threads(1, math.inf, "")
-        self._word: str | None = None
+        self._word: Word | None = None
         self._asked_at = 0.0
 
-    async def word_in_own_thread(self) -> str:
+    async def word_in_own_thread(self) -> Word:
         """The word; however many ask, they take one thread while it is looked up."""
-        word: str = await self._thread.run(self.word)
+        word: Word = await self._thread.run(self.word)
         return word
 
-    def word(self) -> str:
-        """ok, stale, empty, unmigrated, misconfigured or down."""
+    def word(self) -> Word:
+        """The word; the last one serves for ten seconds."""
         with self._lock:
             if self._word is None or self._clock() - self._asked_at >= self._seconds:
                 self._word = self._ask()
                 self._asked_at = self._clock()
             return self._word
 
-    def _ask(self) -> str:
+    def _ask(self) -> Word:
         try:
             limit = stale_after()
             with self._reader.transaction(seconds=5) as connection:

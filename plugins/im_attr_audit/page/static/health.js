@@ -21,6 +21,7 @@ run(async () => {
         ? notice("warning", `${bad.length} of ${count(health.apps.length, "app")} ${bad.length === 1 ? "needs" : "need"} attention.`, limit)
         : notice("good", `All ${count(health.apps.length, "app")} are healthy.`, limit),
       health.unreadable.length ? [notice("warning", "Misconfigured connections that do not name their app; nothing was sent.", "Fix them in Airflow under Admin, Connections."), unreadableList(health.unreadable)] : null,
+      bad.length || health.unreadable.length ? h("p", { class: "since" }, "What to do, and whom to wake: docs/runbooks.md of im-attr-audit, section \"Alert: stale\".") : null,
       form(chosen, health.apps),
       apps.length ? table(health, apps) : notice("info", "No app matches this filter.", h("a", { href: "health" }, "Show all apps"), { "data-empty": "no-app" })),
     h("section", { "aria-labelledby": "chain" }, h("h2", { id: "chain" }, "The record's chain"), chain));
@@ -108,7 +109,7 @@ async function verify(place, again) {
         ? notice("good", "Every chain holds.", how, { "data-chain": "ok" })
         : notice("error", `${result.broken.length} chains are broken: the record was altered.`,
           h("span", {}, how, "First bad rows: ", result.broken.slice(0, BROKEN_SHOWN).map((each) => `${each.region}/${each.sdk_app_id} at ${each.first_bad_seq}`).join(", "),
-            result.broken.length > BROKEN_SHOWN ? ` and ${count(result.broken.length - BROKEN_SHOWN, "more chain")}` : "", ". Compare with a backup and with im-attr-audit verify."), { "data-chain": "broken" }),
+            result.broken.length > BROKEN_SHOWN ? ` and ${count(result.broken.length - BROKEN_SHOWN, "more chain")}` : "", ". Keep the database as it is; docs/runbooks.md of im-attr-audit, section \"verify: chain\", has the steps."), { "data-chain": "broken" }),
       checkAgain,
       h("p", { class: "since" }, "A consistent rewrite, a cut tail or a dropped app is found by im-attr-audit verify against chain heads that are stored separately."));
   } catch (error) {

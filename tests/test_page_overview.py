@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from im_attr_audit.page.models import Names, Now
 from im_attr_audit.page.models_overview import Overview
 from im_attr_audit.record.reviews import Answer, record_answer
 
@@ -102,4 +103,35 @@ def test_a_change_waits_until_somebody_has_reviewed_it(
         0,
         False,
         [],
+    )
+
+
+def test_names_show_what_is_declared_and_which_names_are_not_so(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    for number, name in ((1, "city"), (2, "City"), (3, "town")):
+        poll(audit_db, {0: "sex", 1: name}, 60, sdk_app_id=number)
+    exception = "    exceptions: [{sdk_app_id: 3, names: {1: town}, reason: local wording}]\n"
+    declare(audit_db, "groups:\n  default:\n    names: {0: sex, 1: city, 7: level}\n" + exception)
+    said = client.get("/api/names").json()
+    assert Names.model_validate(said).model_dump(mode="json") == said
+    [group] = said["groups"]
+    assert group["is_declared"] is True
+    whole, parted, missing = group["slots"]
+    assert whole["declared"] == [{"name": "sex", "apps": 3}]
+    assert parted["declared"] == [{"name": "city", "apps": 2}, {"name": "town", "apps": 1}]
+    wrong = {each["name"]: each["violations"] for each in [parted["usual"], *parted["others"]]}
+    assert wrong == {"city": 0, "City": 1, "town": 0}
+    assert (missing["slot"], missing["usual"]["name"], missing["usual"]["violations"]) == (
+        7,
+        None,
+        3,
+    )
+    now = client.get("/api/now?slot=1").json()
+    assert Now.model_validate(now).model_dump(mode="json") == now
+    [cell] = now["violations"]
+    assert (cell["sdk_app_id"], cell["violation"], cell["declared_name"]) == (
+        2,
+        "different",
+        "city",
     )

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
@@ -207,6 +208,7 @@ def answered(page: Page, view: str, **changed: object) -> None:
         said = {**route.fetch().json(), **changed}
         route.fulfill(json=said)
 
+    page.unroute(f"**/api/{view}")
     page.route(f"**/api/{view}", answer)
 
 
@@ -446,6 +448,120 @@ def test_health_explains_what_is_wrong_and_what_to_do(story: Stage, open_page: O
     expect(page.get_by_text('section "Alert: stale"')).to_be_visible()
     expect(page.get_by_text("Every chain holds.")).to_be_visible()
     expect(page.get_by_text(re.compile(r"36 changes in 8 chains, checked "))).to_be_visible()
+
+
+def test_health_shows_the_newest_seal_and_offers_the_heads(
+    story: Stage, open_page: OpenPage
+) -> None:
+    page = ready(open_page(f"{PAGE}health"))
+    expect(page.get_by_role("region", name="The newest seal")).to_contain_text(
+        "Nobody seals the record."
+    )
+    with page.expect_download() as waiting:
+        page.get_by_role("link", name="Download the heads of all chains").click()
+    assert len(json.loads(waiting.value.path().read_text())["heads"]) == 8
+    answered(page, "health", seal={"n": 3, "sealed_at": "2026-01-01T00:00:00Z", "is_stamped": True,
+             "origin": "example.com/<b>audit", "note": "<i>signed</i>"})  # fmt: skip
+    page.reload()
+    seal = ready(page).get_by_role("region", name="The newest seal")
+    expect(seal.locator("[data-seal=overdue]")).to_contain_text("im-attr-audit checkpoint")
+    for text in ("example.com/<b>audit", "RFC 3161", "<i>signed</i>"):
+        expect(seal).to_contain_text(text)
+
+
+def test_a_view_is_refreshed_while_a_run_is_going_and_not_under_who_reads(
+    story: Stage, open_page: OpenPage
+) -> None:
+    page = open_page(f"{PAGE}changes")
+    page.clock.install()
+    runs: list[dict[str, str]] = [{"state": "running"}]
+    page.route("**/api/v2/dags/*/dagRuns?*", lambda route: route.fulfill(json={"dag_runs": runs}))
+    page.goto(PAGE)
+    ready(page)
+    answered(page, "overview", violating_slots=7)
+    page.clock.fast_forward(16_000)
+    expect(page.locator("[data-state=needs]")).to_contain_text("7 slots are not as declared")
+    page.get_by_role("link", name="Slot 2 of shop drifts").focus()
+    answered(page, "overview", violating_slots=8)
+    page.clock.fast_forward(16_000)
+    newer = page.get_by_role("button", name="Show newer data")
+    expect(newer).to_be_visible()
+    expect(page.locator("[data-state=needs]")).to_contain_text("7 slots are not as declared")
+    newer.click()
+    expect(page.locator("[data-state=needs]")).to_contain_text("8 slots are not as declared")
+
+
+def test_the_names_of_an_instant_and_an_attested_period_are_downloaded(
+    story: Stage, open_page: OpenPage
+) -> None:
+    page = open_page(f"{PAGE}as-of?group=shop")
+    for view, link in (("as-of?group=shop", "the group"), ("attest?group=shop", "")):
+        page.goto(f"{PAGE}{view}")
+        with page.expect_download() as waiting:
+            ready(page).get_by_role("link", name=re.compile(f"Download {link}.*as CSV")).click()
+        text = waiting.value.path().read_text(encoding="utf-8-sig")
+        found = list(csv.DictReader(io.StringIO(text)))
+        assert {row["app_group"] for row in found} == {"shop"}
+
+
+# Five tasks, each in at most four clicks or keys from the overview -----------------------------
+
+
+class Hands:
+    """Does with a page what a person does, and counts it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.done = 0
+
+    def click(self, name: str | re.Pattern[str], within: str = "body") -> None:
+        self.done += 1
+        self.page.locator(within).get_by_role("link", name=name).first.click()
+        ready(self.page)
+
+
+@pytest.fixture
+def hands(story: Stage, open_page: OpenPage) -> Iterator[Hands]:
+    made = Hands(ready(open_page(PAGE)))
+    yield made
+    assert made.done <= 4
+
+
+def test_task_find_where_a_name_is_called_something_else(hands: Hands) -> None:
+    hands.click("Slot 2 of shop drifts")
+    differ = hands.page.get_by_role("table", name="Apps that differ").locator("tbody tr")
+    expect(differ).to_have_count(2)
+    expect(hands.page.locator("#content")).to_contain_text("Usual: Membership level in 4 of 6")
+
+
+def test_task_say_since_when_and_until_when_at_worst(hands: Hands) -> None:
+    hands.click("Slot 2 of shop drifts")
+    row = hands.page.get_by_role("row", name=re.compile("frankfurt/20900004"))
+    expect(row).to_contain_text(re.compile(r"set .* to "))
+    hands.click(re.compile("set .* to "), "tr:has-text('frankfurt/20900004')")
+    hands.click(re.compile("change 6 of frankfurt"))
+    for text in ("Not before", "Seen at"):
+        expect(hands.page.locator(".change dl")).to_contain_text(text)
+
+
+def test_task_say_who_reviewed_the_last_change(hands: Hands) -> None:
+    hands.click(re.compile(r"\d\d:\d\d"), "table:has(caption:text('Newest changes'))")
+    expect(hands.page.locator(".change dl")).to_contain_text("Review")
+    expect(hands.page.locator(".change dl")).to_contain_text("not reviewed yet")
+
+
+def test_task_say_whether_a_region_was_watched_all_through_a_period(hands: Hands) -> None:
+    hands.click("Attest")
+    row = hands.page.get_by_role("row", name=re.compile("frankfurt/20900004"))
+    expect(row).to_contain_text(re.compile("unchanged|changed|gaps|not watched"))
+
+
+def test_task_hand_an_auditor_the_proof_of_one_change(hands: Hands) -> None:
+    answered(hands.page, "change?*", seal={"n": 0, "sealed_at": "2026-01-01T00:00:00Z"})
+    hands.click(re.compile(r"\d\d:\d\d"), "table:has(caption:text('Newest changes'))")
+    link = hands.page.get_by_role("link", name="Download the proof of this change")
+    hands.done += 1
+    assert (link.get_attribute("href") or "").startswith("api/proof?region=")
 
 
 # In Airflow ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import io
 import json
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -73,7 +73,7 @@ class Downloads:
         try:
             with self._reader.own_transaction(seconds=300) as connection:
                 rows = queries.stream_changes(connection, filters)
-                yield from _as_csv(rows) if as_csv else _as_json(rows)
+                yield from _as_csv(rows, _COLUMNS) if as_csv else _as_json(rows)
         finally:
             self._free.release()
 
@@ -125,14 +125,26 @@ class _Download(Response):
             close()
 
 
-def _as_csv(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def csv_file(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], name: str) -> Response:
+    """A file of rows that are few enough to be held: those of one answer of the API."""
+    return Response(
+        "".join(_as_csv(rows, columns)),
+        media_type="text/csv; charset=utf-8",
+        headers={
+            "Content-Disposition": f'attachment; filename="{name}-for-reading.csv"',
+            "X-Im-Attr-Audit-Note": _CAUTION,
+        },
+    )
+
+
+def _as_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[str]:
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     # The byte order mark is what makes spreadsheets read UTF-8.
     buffer.write("\ufeff")
-    writer.writerow(_COLUMNS)
+    writer.writerow(columns)
     for row in rows:
-        writer.writerow([_spreadsheet_safe(_plain(row[column])) for column in _COLUMNS])
+        writer.writerow([_spreadsheet_safe(_plain(row[column])) for column in columns])
         if buffer.tell() > 60_000:
             yield buffer.getvalue()
             buffer.seek(0)

@@ -151,6 +151,10 @@ class Instants(BaseModel):
     compare: Time | None = None
 
 
+class InstantsOfGroup(Instants, GroupFilter):
+    """The same of one app group, or of all."""
+
+
 class OneChange(BaseModel):
     """The place of one change."""
 

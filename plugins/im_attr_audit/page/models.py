@@ -57,29 +57,52 @@ class Group(BaseModel):
     slots: list[Slot]
 
 
-class Now(BaseModel):
-    """The names as last known, without retired apps."""
-
-    at: datetime
-    stale_after_seconds: int
-    groups: list[Group]
-
-
 class AppAddress(BaseModel):
     region: str
     sdk_app_id: int
 
 
+class ViolatingCell(AppAddress):
+    """A slot of an app that is not as declared; ``declared_name`` null: it must be unused."""
+
+    slot: int
+    violation: str
+    declared_name: str | None
+
+
+class Now(BaseModel):
+    """The names as last known, without retired apps. ``violations``: of apps seen lately."""
+
+    at: datetime
+    stale_after_seconds: int
+    groups: list[Group]
+    violations: list[ViolatingCell]
+
+
 class Variant(BaseModel):
-    """A name of a slot (null: no name) with the number of its apps and the first few of them."""
+    """A name of a slot (null: no name) with the number of its apps and the first few of them;
+    ``violations``: how many of them should have another name by the declaration."""
 
     name: str | None
     apps: int
     some: list[AppAddress]
+    violations: int
+
+
+class DeclaredName(BaseModel):
+    """A name that is declared for so many apps; null: the slot must be unused."""
+
+    name: str | None
+    apps: int
 
 
 class SlotNames(BaseModel):
-    """A slot over its group's apps that had a good poll: the name of most apps, and the others."""
+    """A slot over its group's apps that had a good poll: the name of most apps, and the others.
+
+    ``declared``: that of most apps first; empty where the declaration does not name the slot.
+    """
+
+    declared: list[DeclaredName]
 
     slot: int
     usual: Variant
@@ -89,12 +112,13 @@ class SlotNames(BaseModel):
 
 
 class GroupNames(BaseModel):
-    """``known``: how many of its apps had a good poll."""
+    """``known``: how many of its apps had a good poll; ``is_declared``: so is the group."""
 
     app_group: str
     apps: int
     known: int
     stale: int
+    is_declared: bool
     slots: list[SlotNames]
 
 
@@ -150,6 +174,14 @@ class Seal(BaseModel):
 
     n: int
     sealed_at: datetime
+
+
+class SealDetail(Seal):
+    """``origin``: the log, by the name of its key; ``note``: the signed checkpoint."""
+
+    origin: str
+    note: str
+    is_stamped: bool
 
 
 class Unreadable(BaseModel):
@@ -333,6 +365,7 @@ class Health(BaseModel):
     strip_bucket_seconds: int
     apps: list[AppHealth]
     unreadable: list[Unreadable]
+    seal: SealDetail | None
 
 
 class BrokenChain(BaseModel):

@@ -33,11 +33,41 @@ def read_groups(connection: Connection, apps: Rows, group: str | None = None) ->
             "apps": listed[name],
             "known": known[name],
             "stale": stale[name],
+            "is_declared": False,
             "slots": slots.get(name, []),
         }
         for name in sorted(listed)
         if group is None or name == group
     ]
+
+
+def mark_declared(connection: Connection, groups: Rows, group: str | None = None) -> None:
+    """Add to the groups what is declared, and how many apps are not as declared.
+
+    A slot that is declared and that no app has gets its row.
+    """
+    [said] = queries.read(connection, "declared_groups")
+    declared: dict[tuple[str, int], Rows] = defaultdict(list)
+    for row in queries.read(connection, "declared_slots", app_group=group):
+        declared[row["app_group"], row["slot"]].append({"name": row["name"], "apps": row["apps"]})
+    violating = {
+        (row["app_group"], row["slot"], row["name"]): row["apps"]
+        for row in queries.read(connection, "violating_names", app_group=group)
+    }
+    for each in groups:
+        name = each["app_group"]
+        each["is_declared"] = name in said["groups"]
+        slots = {slot["slot"]: slot for slot in each["slots"]}
+        for of, number in declared:
+            if of == name and number not in slots:
+                nobody = {"name": None, "apps": each["known"], "some": [], "set_at": None}
+                slots[number] = _slot(number, [nobody], each["known"])
+        each["slots"] = [slots[number] for number in sorted(slots)]
+        for slot in each["slots"]:
+            slot["declared"] = declared.get((name, slot["slot"]), [])
+            for variant in (slot["usual"], *slot["others"]):
+                key = name, slot["slot"], variant["name"]
+                variant["violations"] = violating.get(key, 0)
 
 
 def _group(app: Mapping[str, Any]) -> str:
@@ -51,6 +81,7 @@ def _slot(slot: int, found: Rows, known: int) -> Row:
     usual, *others = [_variant(each) for each in ordered]
     return {
         "slot": slot,
+        "declared": [],
         "usual": usual,
         "others": others,
         "apps": known,
@@ -63,5 +94,6 @@ def _variant(row: Row) -> Row:
     return {
         "name": row["name"],
         "apps": row["apps"],
+        "violations": 0,
         "some": [{"region": region, "sdk_app_id": int(number)} for region, number in some],
     }

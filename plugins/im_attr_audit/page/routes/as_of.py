@@ -12,8 +12,10 @@ from fastapi.responses import Response
 
 from im_attr_audit.apps import AppKey
 from im_attr_audit.page import models, queries
-from im_attr_audit.page.filters import Instants
+from im_attr_audit.page.downloads import csv_file
+from im_attr_audit.page.filters import Instants, InstantsOfGroup
 from im_attr_audit.page.queries import Rows
+from im_attr_audit.page.reader import Reader
 from im_attr_audit.page.services import (
     ReaderOf,
     StaleAfter,
@@ -29,12 +31,51 @@ router = APIRouter(route_class=ViewRoute)
 #: A time so far ahead is not in the future; the database has the same rule.
 _CLOCKS_APART = timedelta(minutes=1)
 
+#: ``known`` false: the app had no good poll by then. ``has_name`` tells an empty name from none.
+_COLUMNS = (
+    "at", "app_group", "region", "sdk_app_id", "slot", "has_name", "name", "attr_type", "certain",
+    "known",
+)  # fmt: skip
+
 _Cells: TypeAlias = dict[int, dict[str, Any]]
 
 
 @router.get("/as-of", response_model=models.AsOf)
 def as_of(reader: ReaderOf, limit: StaleAfter, asked: Annotated[Instants, Query()]) -> Response:
     """The names at an instant; without one, at the last that is certain everywhere."""
+    return as_json(_names_then(reader, limit, asked))
+
+
+@router.get("/as-of/download", response_class=Response)
+def download(
+    reader: ReaderOf, limit: StaleAfter, asked: Annotated[InstantsOfGroup, Query()]
+) -> Response:
+    """The same as CSV: a row for each app, slot and instant."""
+    said = _names_then(reader, limit, asked)
+    sides = [("cells", said["at"])]
+    if said["compared_with"]:
+        sides.append(("compared", said["compared_with"]))
+    rows = (
+        {
+            "at": at,
+            "app_group": group["app_group"],
+            "region": app["region"],
+            "sdk_app_id": app["sdk_app_id"],
+            "slot": slot["slot"],
+            "has_name": cell["name"] is not None if cell["known"] else None,
+            **cell,
+        }
+        for group in said["groups"]
+        if not asked.group or group["app_group"] == asked.group
+        for slot in group["slots"]
+        for side, at in sides
+        for app, cell in zip(group["apps"], slot[side], strict=True)
+    )
+    return csv_file(rows, _COLUMNS, "attribute-names-as-of")
+
+
+def _names_then(reader: Reader, limit: timedelta, asked: Instants) -> dict[str, Any]:
+    """As model AsOf has it."""
     with reader.transaction() as connection:
         now = queries.read_now(connection)
         apps = queries.read_apps(connection, limit, retired=True)
@@ -45,7 +86,7 @@ def as_of(reader: ReaderOf, limit: StaleAfter, asked: Annotated[Instants, Query(
     # Recorded while a clock was ahead: until the next task corrects it, nothing of it is certain.
     future = {key_of(app) for app in apps if (app["last_ok_at"] or now) > now + _CLOCKS_APART}
     groups = _groups_then(apps, times, answers, future)
-    return as_json({"now": now, "at": times[0], "compared_with": asked.compare, "groups": groups})
+    return {"now": now, "at": times[0], "compared_with": asked.compare, "groups": groups}
 
 
 def _last_certain(apps: Rows) -> datetime | None:

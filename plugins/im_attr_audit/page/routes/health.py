@@ -38,6 +38,7 @@ def health(reader: ReaderOf, limit: StaleAfter) -> Response:
         apps = queries.read(connection, "health", stale_after=limit)
         buckets = queries.read(connection, "strips", strip_from=strip_from, seconds=seconds)
         unreadable = queries.read(connection, "unreadable")
+        seal = queries.read_one(connection, "seal_in_full")
     strips = {key_of(row): row for row in buckets}
     return as_json(
         models.Health.model_construct(
@@ -49,6 +50,7 @@ def health(reader: ReaderOf, limit: StaleAfter) -> Response:
                 _app_health(app, strips.get(key_of(app))) for app in sorted(apps, key=region_order)
             ],
             unreadable=[models.Unreadable(**row) for row in unreadable],
+            seal=models.SealDetail(**seal) if seal else None,
         )
     )
 
@@ -76,6 +78,17 @@ def _strip(row: Row | None) -> dict[str, list[int]]:
             if 0 <= bucket < length:
                 strip["good"][bucket], strip["failed"][bucket] = ok, failed
     return strip
+
+
+@router.get("/heads/download", response_class=Response)
+def heads(reader: ReaderOf) -> Response:
+    """The heads of all chains, as `im-attr-audit verify --heads FILE` reads them."""
+    with reader.transaction() as connection:
+        at = queries.read_now(connection)
+        rows = queries.read(connection, "heads")
+    answer = as_json({"saved_at": at, "heads": rows})
+    answer.headers["Content-Disposition"] = 'attachment; filename="chain-heads.json"'
+    return answer
 
 
 @router.get("/verification", response_model=models.Verification)

@@ -25,6 +25,7 @@ def names(reader: ReaderOf, limit: StaleAfter, asked: Annotated[GroupFilter, Que
         at = queries.read_now(connection)
         apps = queries.read_apps(connection, limit, retired=False)
         groups = summary.read_groups(connection, apps, asked.group or None)
+        summary.mark_declared(connection, groups, asked.group or None)
     return as_json({"at": at, "stale_after_seconds": int(limit.total_seconds()), "groups": groups})
 
 

@@ -50,6 +50,7 @@ def now(reader: ReaderOf, limit: StaleAfter, asked: Annotated[NowFilter, Query()
             (row["app_group"], row["slot"]): row["distinct_names"]
             for row in queries.read(connection, "drift")
         }
+        violations = queries.read(connection, "violating_cells", app_group=group, slot=asked.slot)
     groups = []
     for name, members in by_group(apps).items():
         mine = [cells[key_of(app)] for app in members]
@@ -63,7 +64,14 @@ def now(reader: ReaderOf, limit: StaleAfter, asked: Annotated[NowFilter, Query()
             for slot in sorted(set().union(*mine))
         ]
         groups.append({"app_group": name, "apps": members, "slots": slots})
-    return as_json({"at": at, "stale_after_seconds": int(limit.total_seconds()), "groups": groups})
+    return as_json(
+        {
+            "at": at,
+            "stale_after_seconds": int(limit.total_seconds()),
+            "groups": groups,
+            "violations": violations,
+        }
+    )
 
 
 @router.get("/setup", response_model=models.Setup)

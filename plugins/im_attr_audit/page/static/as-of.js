@@ -22,7 +22,7 @@ run(async () => {
     then.at > then.now ? notice("info", "That instant is in the future.", "The names are those known now; none of them is certain.") : null,
     !seen ? notice("info", "Nothing was known at that instant.", "It is before the first good poll of every app. Choose a later one.", { "data-empty": "before" })
       : then.compared_with ? comparison({ ...then, groups }, all) : groups.filter((group) => group.slots.length).map((group) => matrix(group, then.at)),
-    seen ? legend() : null);
+    seen ? [downloads(then), legend()] : null);
 });
 
 function state(cell, said) {
@@ -111,6 +111,12 @@ function comparedRow({ group, app, slot, a, b, isDifferent }) {
     h("td", {}, isDifferent
       ? h("a", { class: "badge odd", href: `changes?app=${encodeURIComponent(appName(app))}&slot=${slot.slot}` }, h("span", { "aria-hidden": "true" }, "≠ "), "differs")
       : h("span", { class: "none" }, "same")));
+}
+
+function downloads(then) {
+  const asked = { at: then.at, compare: then.compared_with, group: query.get("group") };
+  const given = new URLSearchParams(Object.entries(asked).filter(([, value]) => value));
+  return h("p", { class: "downloads" }, h("a", { href: `api/as-of/download?${given}`, download: "" }, asked.group ? "Download the group as CSV" : "Download all groups as CSV"));
 }
 
 function legend() {

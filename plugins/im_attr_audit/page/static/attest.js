@@ -30,8 +30,9 @@ function summary(attested) {
   return h("section", { "aria-labelledby": "period" },
     h("h2", { id: "period" }, group ? h("bdi", {}, group) : "All groups", h("small", {}, ` from ${longTime(attested.since)} to ${longTime(attested.until)}`)),
     h("p", { class: "chips" }, [...counts].map(([text, number]) => verdict(text, number))),
-    h("p", {}, attested.seal ? [`Sealed: seal ${attested.seal.n}, `, when(attested.seal.sealed_at, { seconds: true }), ", covers what was recorded in the period."] : "No seal covers the whole period yet."),
-    h("p", { class: "pager no-print" }, h("button", { type: "button", class: "small", onclick: () => print() }, "Print")));
+    h("p", { class: "seal" }, attested.seal ? [`Sealed: seal ${attested.seal.n}, `, when(attested.seal.sealed_at, { seconds: true }), ", covers what was recorded in the period."] : "No seal covers the whole period yet."),
+    h("p", { class: "pager no-print" }, h("button", { type: "button", class: "small", onclick: () => print() }, "Print"),
+      h("a", { href: `api/attest/download?${new URLSearchParams({ since: attested.since, until: attested.until, ...(group ? { group } : {}) })}`, download: "" }, "Download as CSV")));
 }
 
 function table(attested) {

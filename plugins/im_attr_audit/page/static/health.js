@@ -1,10 +1,11 @@
 // Health: each app's last good poll, the newest poll's outcome and what to do; the chain check.
-import { ago, appLink, appName, ask, choice, count, field, filterForm, h, nothingYet, notice, query, run, show, span, unreadableList, when } from "./page.js";
+import { ago, appLink, appName, ask, choice, count, field, filterForm, h, nothingYet, notice, query, show, span, unreadableList, when } from "./page.js";
 import { bigTable, tips } from "./big-table.js";
+import { runAndRefresh } from "./refresh.js";
 
 const BROKEN_SHOWN = 20;
 
-run(async () => {
+runAndRefresh(async () => {
   const health = await ask("health");
   const empty = await nothingYet(health.apps);
   if (empty) return show(empty);
@@ -24,9 +25,28 @@ run(async () => {
       bad.length || health.unreadable.length ? h("p", { class: "since" }, "What to do, and whom to wake: docs/runbooks.md of im-attr-audit, section \"Alert: stale\".") : null,
       form(chosen, health.apps),
       apps.length ? table(health, apps) : notice("info", "No app matches this filter.", h("a", { href: "health" }, "Show all apps"), { "data-empty": "no-app" })),
-    h("section", { "aria-labelledby": "chain" }, h("h2", { id: "chain" }, "The record's chain"), chain));
+    h("section", { "aria-labelledby": "chain" }, h("h2", { id: "chain" }, "The record's chain"), chain,
+      h("p", { class: "downloads" }, h("a", { href: "api/heads/download", download: "" }, "Download the heads of all chains"), " and keep them elsewhere: ", h("code", {}, "im-attr-audit verify --heads FILE"), " compares them with the record later.")),
+    seal(health));
   await verify(chain, false);
 });
+
+/** What the record's own copy of the newest seal says; the witnesses' files are what counts. */
+function seal({ seal: newest, at }) {
+  const title = h("h2", { id: "seal" }, "The newest seal");
+  if (!newest) {
+    return h("section", { "aria-labelledby": "seal" }, title, notice("info", "Nobody seals the record.", "im-attr-audit checkpoint does: then an outsider can check that nothing was rewritten."));
+  }
+  const overdue = new Date(at) - new Date(newest.sealed_at) >= 24 * 3600e3;
+  return h("section", { "aria-labelledby": "seal" }, title,
+    notice(overdue ? "error" : "good", `Sealed ${ago(newest.sealed_at, at)}.`, overdue ? "Check the job that runs im-attr-audit checkpoint." : null, { "data-seal": overdue ? "overdue" : "ok" }),
+    h("dl", {},
+      h("dt", {}, "Seal"), h("dd", {}, newest.n, ", ", when(newest.sealed_at, { seconds: true })),
+      h("dt", {}, "Log and key"), h("dd", {}, newest.origin ? h("bdi", {}, newest.origin) : "without a name"),
+      h("dt", {}, "Time stamp"), h("dd", {}, newest.is_stamped ? "by an RFC 3161 authority" : "none"),
+      h("dt", {}, "Checkpoint"), h("dd", {}, h("pre", { tabindex: "0", "aria-label": "The signed checkpoint" }, newest.note),
+        h("p", { class: "since" }, "This is the record's copy. Compare it with the files at the witnesses: im-attr-audit verify --checkpoints DIR."))));
+}
 
 function form(chosen, apps) {
   const of = (key) => [["", "any"], ...[...new Set(apps.map((app) => app[key]))].sort()];

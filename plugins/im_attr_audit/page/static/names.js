@@ -24,7 +24,7 @@ function search(names) {
   return filterForm([
     field("Find a name", h("input", { type: "search", name: "q", value: chosen.q ?? "", autocomplete: "off", placeholder: "such as city" })),
     field("App group", choice("group", [["", "all"], ...names.groups.map((each) => each.app_group)], chosen.group)),
-    chosen.q ? null : tick("only", "Only drift", chosen.only === "yes"),
+    chosen.q ? null : tick("only", "Only drift and violations", chosen.only === "yes"),
   ], "Search of names");
 }
 
@@ -33,11 +33,11 @@ function search(names) {
 function table(groups) {
   const rows = [];
   for (const group of groups) {
-    const slots = chosen.only ? group.slots.filter((slot) => slot.others.length) : group.slots;
+    const slots = chosen.only ? group.slots.filter((slot) => isOdd(slot, group)) : group.slots;
     if (slots.length || !chosen.only) rows.push({ group });
     rows.push(...slots.map((slot) => ({ group, slot })));
   }
-  if (!rows.length) return notice("good", "No names drift.", h("a", { href: here({ only: null }) }, "Show all names"), { "data-empty": "no-drift" });
+  if (!rows.length) return notice("good", "No names drift, and none is other than declared.", h("a", { href: here({ only: null }) }, "Show all names"), { "data-empty": "no-drift" });
   return bigTable({
     label: "Names by app group and slot",
     head: ["Slot", "Name", "Apps", "Other names", "Newest change"].map((title) => h("th", { scope: "col" }, title)),
@@ -47,13 +47,37 @@ function table(groups) {
   });
 }
 
+/** How many apps are not as declared in a slot. */
+function violations(slot) {
+  return [slot.usual, ...slot.others].reduce((sum, variant) => sum + variant.violations, 0);
+}
+
+/** Where a group is declared, names may differ on purpose. */
+function isOdd(slot, group) {
+  return group.is_declared ? violations(slot) > 0 : slot.others.length > 0;
+}
+
+/** The name that counts in a slot: the declared one, else the usual one; and who has others. */
+function sorted(slot) {
+  const name = slot.declared.length ? slot.declared[0].name : slot.usual.name;
+  const all = [slot.usual, ...slot.others];
+  return { name, apps: all.find((variant) => variant.name === name)?.apps ?? 0, others: all.filter((variant) => variant.name !== name) };
+}
+
+function declaredMark(slot, group) {
+  const wrong = violations(slot);
+  if (wrong) return h("span", { class: "badge odd" }, h("span", { "aria-hidden": "true" }, "≠ "), wrong === slot.apps ? "not as declared" : `${wrong} not as declared`);
+  if (slot.declared.length && slot.apps) return h("span", { class: "badge good" }, h("span", { "aria-hidden": "true" }, "✓ "), "as declared");
+  return !group.is_declared && slot.others.length ? drift() : null;
+}
+
 function groupAddress(group, more = {}) {
   return `names?${new URLSearchParams({ group: group.app_group, ...more })}`;
 }
 
 function groupRow(group) {
-  const drift = group.slots.filter((slot) => slot.others.length).length;
-  const parts = [count(group.apps, "app"), count(group.slots.length, "slot"), drift ? `${drift} with drift` : "no drift",
+  const odd = group.slots.filter((slot) => isOdd(slot, group)).length;
+  const parts = [count(group.apps, "app"), count(group.slots.length, "slot"), group.is_declared ? (odd ? `${odd} not as declared` : "as declared where seen") : odd ? `${odd} with drift` : "no drift",
     group.stale ? `${group.stale} stale` : null, group.known < group.apps ? `${group.apps - group.known} never seen` : null];
   return h("tr", { class: "head" }, h("th", { colspan: 5, scope: "rowgroup" }, h("bdi", {}, group.app_group), h("small", {}, ` ${parts.filter(Boolean).join(", ")} `),
     group.slots.length ? h("a", { href: groupAddress(group, { matrix: "yes" }), "aria-label": `All apps of ${group.app_group}` }, "All apps")
@@ -61,10 +85,11 @@ function groupRow(group) {
 }
 
 function slotRow({ group, slot }) {
+  const [said, mark] = [sorted(slot), declaredMark(slot, group)];
   return h("tr", { class: "link" },
     h("th", { scope: "row" }, h("a", { href: groupAddress(group, { slot: slot.slot }), "aria-label": `Slot ${slot.slot} of ${group.app_group}` }, `Slot ${slot.slot}`)),
-    h("td", {}, nameOf(slot.usual.name)),
-    h("td", {}, `${slot.usual.apps} of ${slot.apps}`, slot.others.length ? [" ", drift()] : null),
+    h("td", {}, nameOf(said.name), slot.declared.length ? h("span", { class: "since" }, slot.declared.length > 1 ? ` declared, ${slot.declared.length - 1} by exception` : " declared") : null),
+    h("td", {}, `${said.apps} of ${slot.apps}`, mark ? [" ", mark] : null),
     h("td", {}, chips(group, slot)),
     h("td", {}, slot.newest_change_at
       ? h("a", { href: `changes?${new URLSearchParams({ group: group.app_group, slot: slot.slot })}` }, when(slot.newest_change_at))
@@ -76,11 +101,12 @@ function drift() {
 }
 
 function chips(group, slot) {
-  const shown = slot.others.slice(0, CHIPS);
+  const others = sorted(slot).others;
+  const shown = others.slice(0, CHIPS);
   return h("div", { class: "chips" }, shown.map((other) =>
-    h("a", { class: "chip odd", href: groupAddress(group, { slot: slot.slot }) }, nameOf(other.name),
+    h("a", { class: `chip ${!group.is_declared || other.violations ? "odd" : ""}`, href: groupAddress(group, { slot: slot.slot }) }, other.violations ? [h("span", { "aria-hidden": "true" }, "≠ "), h("span", { class: "unseen" }, "not as declared: ")] : null, nameOf(other.name),
       h("small", {}, other.apps === 1 ? [" in ", appOf(other.some[0])] : ` in ${other.apps} apps`))),
-  slot.others.length > CHIPS ? h("a", { class: "chip", href: groupAddress(group, { slot: slot.slot }) }, `${slot.others.length - CHIPS} more names`) : null);
+  others.length > CHIPS ? h("a", { class: "chip", href: groupAddress(group, { slot: slot.slot }) }, `${others.length - CHIPS} more names`) : null);
 }
 
 // One slot ------------------------------------------------------------------------------------
@@ -89,17 +115,20 @@ async function opened(group, slot) {
   const now = await ask("now", { group: group.app_group, slot: slot.slot });
   const [{ apps, slots }] = now.groups;
   const cells = slots[0]?.cells ?? apps.map(() => null);
-  const all = query.get("all") === "yes" || !slot.others.length;
-  const rows = apps.map((app, at) => ({ app, cell: cells[at], differs: app.first_ok_at !== null && (cells[at]?.name ?? null) !== slot.usual.name }))
-    .filter((row) => all || row.differs);
+  const wrong = cellMarks(now);
+  const mark = declaredMark(slot, group);
+  const differing = apps.map((app, at) => ({ app, cell: cells[at], violation: wrong.get(markKey(app, slot)), differs: app.first_ok_at !== null && (cells[at]?.name ?? null) !== slot.usual.name }));
+  const some = differing.filter((row) => row.differs || row.violation);
+  const all = query.get("all") === "yes" || !some.length;
+  const rows = all ? differing : some;
   const title = `Slot ${slot.slot} of ${group.app_group}`;
   return h("section", { "aria-labelledby": "slot" },
     h("h2", { id: "slot" }, "Slot ", slot.slot, " of ", h("bdi", {}, group.app_group), h("small", {}, " ", count(slot.apps, "app"))),
-    h("p", {}, h("span", { class: "none" }, "Usual: "), nameOf(slot.usual.name), ` in ${slot.usual.apps} of ${slot.apps}.`,
-      slot.others.length ? [" ", drift()] : ""),
+    h("p", {}, h("span", { class: "none" }, "Usual: "), nameOf(slot.usual.name), ` in ${slot.usual.apps} of ${slot.apps}.`, mark ? [" ", mark] : ""),
+    slot.declared.length ? h("p", {}, h("span", { class: "none" }, "Declared: "), slot.declared.map((each, at) => [at ? ", " : "", each.name === null ? h("span", { class: "none" }, "unused") : nameOf(each.name), ` for ${count(each.apps, "app")}`]), ".") : null,
     slot.others.length ? h("ul", {}, slot.others.map((other) => h("li", {}, nameOf(other.name), ` in ${count(other.apps, "app")}: `, someApps(other.some, other.apps)))) : null,
     h("p", { class: "pager" },
-      slot.others.length ? h("a", { href: here({ all: all ? null : "yes" }) }, all ? "Only the apps that differ" : `All ${count(apps.length, "app")}`) : null,
+      some.length ? h("a", { href: here({ all: all ? null : "yes" }) }, all ? "Only the apps that differ" : `All ${count(apps.length, "app")}`) : null,
       h("a", { href: `timeline?${new URLSearchParams({ group: group.app_group, slot: slot.slot })}` }, "Timeline"),
       h("a", { href: `changes?${new URLSearchParams({ group: group.app_group, slot: slot.slot })}` }, "Changes"),
       h("a", { href: groupAddress(group) }, "All slots of the group")),
@@ -108,14 +137,25 @@ async function opened(group, slot) {
       head: ["App", "Name", "Set", "Last seen"].map((text) => h("th", { scope: "col" }, text)),
       widths: ["16rem", "18rem", "18rem", "12rem"],
       count: rows.length,
-      row: (at) => appRow(rows[at], slot, now),
+      row: (at) => appRow(rows[at], slot, now, group),
     }));
 }
 
-function appRow({ app, cell, differs }, slot, now) {
+function markKey(app, slot) {
+  return `${appName(app)} ${slot.slot}`;
+}
+
+/** What is not as declared, by app and slot. */
+function cellMarks(now) {
+  return new Map(now.violations.map((each) => [markKey(each, each), each]));
+}
+
+function appRow({ app, cell, differs, violation }, slot, now, group) {
   return h("tr", { class: app.stale ? "stale" : "" },
     h("th", { scope: "row" }, appLink(app)),
-    h("td", {}, app.first_ok_at ? nameOf(cell?.name ?? null, cell?.attr_type ?? null) : h("span", { class: "none" }, "not known yet"), differs ? [" ", drift()] : null),
+    h("td", {}, app.first_ok_at ? nameOf(cell?.name ?? null, cell?.attr_type ?? null) : h("span", { class: "none" }, "not known yet"),
+      violation ? [" ", h("span", { class: "badge odd" }, h("span", { "aria-hidden": "true" }, "≠ "), "declared: ", violation.declared_name === null ? "unused" : nameOf(violation.declared_name))]
+        : differs && !group.is_declared ? [" ", drift()] : null),
     h("td", {}, cell ? h("a", { href: `changes?${new URLSearchParams({ app: appName(app), slot: slot.slot })}` }, bounds(cell.not_before, cell.seen_at)) : ""),
     h("td", {}, ago(app.last_ok_at, now.at), app.stale ? [" ", stale()] : null));
 }
@@ -130,6 +170,7 @@ async function matrix(group) {
   const now = await ask("now", { group: group.app_group });
   const [{ apps, slots }] = now.groups;
   const usual = new Map(group.slots.map((slot) => [slot.slot, slot.usual.name]));
+  const wrong = group.is_declared ? cellMarks(now) : null;
   const label = `Names of all apps of ${group.app_group}`;
   const frame = bigTable({
     label,
@@ -139,7 +180,7 @@ async function matrix(group) {
     count: apps.length,
     row: (at) => h("tr", { class: apps[at].stale ? "stale" : null },
       h("th", { scope: "row", "data-tip": `Last seen ${ago(apps[at].last_ok_at, now.at)}` }, appLink(apps[at]), apps[at].stale ? [" ", stale()] : null),
-      slots.map((slot) => matrixCell(apps[at], slot, slot.cells[at], usual.get(slot.slot), now))),
+      slots.map((slot) => matrixCell(apps[at], slot, slot.cells[at], usual.get(slot.slot), now, wrong))),
   });
   arrowKeys(frame);
   tips(frame);
@@ -149,16 +190,17 @@ async function matrix(group) {
     frame);
 }
 
-function matrixCell(app, slot, cell, usual, now) {
+function matrixCell(app, slot, cell, usual, now, wrong) {
   if (!app.first_ok_at) return h("td", { class: "unknown" }, h("span", { class: "none" }, "not known yet"));
-  const differs = (cell?.name ?? null) !== usual;
+  const violation = wrong?.get(markKey(app, slot));
+  const differs = wrong ? Boolean(violation) : (cell?.name ?? null) !== usual;
   const tip = [`${appName(app)}, slot ${slot.slot}: ${nameText(cell?.name ?? null)}`,
     cell ? (cell.not_before ? `Set between ${longTime(cell.not_before)} and ${longTime(cell.seen_at)}` : `Part of the baseline, seen since ${longTime(cell.seen_at)}`) : null,
-    differs ? `Usual in this slot: ${nameText(usual)}` : null,
+    violation ? `Not as declared: ${violation.declared_name === null ? "it must be unused" : nameText(violation.declared_name)}` : differs ? `Usual in this slot: ${nameText(usual)}` : null,
     app.stale ? `Stale: last seen ${ago(app.last_ok_at, now.at)}` : null].filter(Boolean).join("\n");
   return h("td", { class: differs ? "odd" : null },
     h("a", { href: `changes?${new URLSearchParams({ app: appName(app), slot: slot.slot })}`, tabindex: "-1", "data-tip": tip },
-      differs ? h("span", { class: "unseen" }, "drift: ") : null, nameOf(cell?.name ?? null)));
+      differs ? h("span", { class: "unseen" }, violation ? "not as declared: " : "drift: ") : null, nameOf(cell?.name ?? null)));
 }
 
 // Who has a name ------------------------------------------------------------------------------

@@ -1,13 +1,14 @@
 // Overview: what needs somebody, the most urgent first: who, where, since when, and the one thing to do.
-import { ago, airflowLink, appLink, appOf, ask, count, h, kindOf, lookalikeOf, nameOf, nothingYet, notice, run, show, someApps, span, unreadableList, when } from "./page.js";
+import { ago, airflowLink, appLink, appOf, ask, count, h, kindOf, lookalikeOf, nameOf, nothingYet, notice, show, someApps, span, unreadableList, when } from "./page.js";
 import { bigTable } from "./big-table.js";
 import { changeAddress } from "./change.js";
+import { runAndRefresh } from "./refresh.js";
 
 /** So many of a kind are shown; the view that has all of them is linked. */
 const SHOWN = 6;
 const SEALED_FOR = 24 * 3600e3;
 
-run(async () => {
+runAndRefresh(async () => {
   const overview = await ask("overview");
   const empty = overview.apps ? null : await nothingYet([]);
   if (empty) return show(empty);

@@ -1,7 +1,7 @@
 // What the views share: making elements, calling the API, showing names, times and errors.
 // Everything from the record is put into the page as text, never as markup.
 
-const DAG = "im_attr_name_audit";
+export const DAG = "im_attr_name_audit";
 
 /** An element. Attributes that are null or false are left out; children are nodes or texts. */
 export function h(tag, attributes = {}, ...children) {

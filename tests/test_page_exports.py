@@ -1,0 +1,100 @@
+"""What the page exports: As of, Attest and the heads, and the newest seal in Health."""
+
+from __future__ import annotations
+
+import csv
+import io
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from im_attr_audit.record.heads import read_heads
+
+from tests.conftest import AuditDb
+from tests.test_page_api import FORMULAS, Connection, application, now, poll
+from tests.test_seals import NAMES, sealing
+
+
+@pytest.fixture
+def client(audit_db: AuditDb) -> TestClient:
+    return TestClient(application(Connection(audit_db)))
+
+
+def rows(answer: Any) -> list[dict[str, str]]:
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-store"
+    text = answer.content.decode("utf-8-sig")
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def test_as_of_is_exported_with_a_row_for_each_app_slot_and_instant(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    poll(audit_db, {0: "", 1: "=1"}, 900, sdk_app_id=1)
+    poll(audit_db, {0: "", 1: "=1"}, 600, sdk_app_id=1)
+    poll(audit_db, {1: "town"}, 60, sdk_app_id=1)
+    poll(audit_db, {1: "town"}, 60, sdk_app_id=2, app_group="other")
+    at = now(audit_db)
+    asked = {
+        "at": (at - timedelta(seconds=700)).isoformat(),
+        "compare": (at - timedelta(seconds=1)).isoformat(),
+        "group": "default",
+    }
+    found = rows(client.get("/api/as-of/download", params=asked))
+    assert [tuple(row.values())[4:] for row in found] == [
+        ("0", "True", "", "", "True", "True"),
+        ("0", "False", "", "", "False", "True"),
+        ("1", "True", "'=1", "", "True", "True"),
+        ("1", "True", "town", "", "False", "True"),
+    ]
+    everything = rows(client.get("/api/as-of/download", params={**asked, "group": ""}))
+    unknown = next(row for row in everything if row["app_group"] == "other")
+    assert (unknown["known"], unknown["has_name"]) == ("False", "")
+
+
+def test_a_period_is_exported_as_it_is_attested(audit_db: AuditDb, client: TestClient) -> None:
+    poll(audit_db, {0: "a"}, 600, app_group=FORMULAS[0])
+    poll(audit_db, {0: "b"}, 60, app_group=FORMULAS[0])
+    at = now(audit_db)
+    asked = {
+        "since": (at - timedelta(seconds=300)).isoformat(),
+        "until": (at - timedelta(seconds=30)).isoformat(),
+    }
+    [row] = rows(client.get("/api/attest/download", params=asked))
+    [app] = client.get("/api/attest", params=asked).json()["apps"]
+    assert (row["verdict"], row["head_hash"]) == (app["verdict"], app["head_hash"])
+    assert (row["app_group"], row["seal"]) == (f"'{FORMULAS[0]}", "")
+    turned = {"since": asked["until"], "until": asked["since"]}
+    assert client.get("/api/attest/download", params=turned).status_code == 422
+
+
+def test_the_heads_file_is_one_that_verify_reads(
+    audit_db: AuditDb, client: TestClient, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        poll(audit_db, {0: "a", 1: "b"}, 60, sdk_app_id=number)
+    answer = client.get("/api/heads/download")
+    file = tmp_path / "heads.json"
+    file.write_bytes(answer.content)
+    heads = read_heads(file)
+    assert [(head.region, head.sdk_app_id, head.seq) for head in heads] == [
+        ("frankfurt", 1, 2),
+        ("frankfurt", 2, 2),
+    ]
+    newest = client.get("/api/change?region=frankfurt&sdk_app_id=1&seq=2").json()
+    assert heads[0].hash == newest["row_hash"]
+
+
+def test_health_shows_the_newest_seal_with_its_checkpoint(
+    audit_db: AuditDb, client: TestClient, tmp_path: Path
+) -> None:
+    assert client.get("/api/health").json()["seal"] is None
+    made = sealing(audit_db, tmp_path / "witness")
+    made.run(0, NAMES[0])
+    sealed = made.seal()
+    made.engine.dispose()
+    seal = client.get("/api/health").json()["seal"]
+    assert (seal["n"], seal["origin"], seal["is_stamped"]) == (0, "example.com/audit", False)
+    assert seal["note"] == sealed.seal.note

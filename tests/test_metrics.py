@@ -91,6 +91,18 @@ def test_prometheus_reads_what_is_stale_failed_changed_and_waiting(recorded: Aud
     assert 290 < found["im_attr_audit_last_poll_seconds", labels()] < 400
 
 
+def test_an_alert_that_is_no_longer_sent_is_not_counted_as_unsent(recorded: AuditDb) -> None:
+    with recorded.server.connect(recorded.name) as connection, connection.cursor() as cursor:
+        cursor.execute("set session_replication_role = replica")
+        cursor.execute(
+            "update attr_audit.notification set created_at = now() - interval '73 hours'"
+        )
+        assert cursor.rowcount == 1
+    found = samples(exposition(lambda: read(recorded)))
+    assert found["im_attr_audit_unsent_alerts", labels()] == 0
+    assert found["im_attr_audit_oldest_unsent_alert_seconds", labels()] == 0
+
+
 def test_no_metric_has_a_label_of_one_app(recorded: AuditDb) -> None:
     allowed = {"region", "app_group", "outcome", "violation"}
     gauges = read(recorded)

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from im_attr_audit.errors import AttrAuditError
+from im_attr_audit.record.notifications import EXPIRE_AFTER, IS_CURRENT
 
 #: Prometheus' naming: the prefix, base units, `_total` for what only grows.
 PREFIX = "im_attr_audit_"
@@ -105,13 +106,18 @@ _QUERIES = (
     _Query(
         (),
         (
-            ("unsent_alerts", "Alerts that no messenger has taken yet."),
+            (
+                "unsent_alerts",
+                "Alerts that wait to be sent; those too old to be sent are left out.",
+            ),
             ("oldest_unsent_alert_seconds", "Age of the oldest of them; 0 where there is none."),
         ),
-        """
-        select count(*), coalesce(extract(epoch from now() - min(created_at)), 0)
-          from attr_audit.notification where sent_at is null
-        """,
+        f"""
+        select count(*), coalesce(extract(epoch from now() - min(n.created_at)), 0)
+          from attr_audit.notification n
+          join attr_audit.app a using (region, sdk_app_id)
+         where {IS_CURRENT}
+        """,  # noqa: S608 - no value in it
     ),
     _Query(
         (),
@@ -143,7 +149,8 @@ def read_gauges(engine: Engine, stale_after: timedelta) -> list[Gauge]:
 
 
 def _bound(query: _Query, stale_after: timedelta) -> dict[str, Any]:
-    return {"stale_after": stale_after} if ":stale_after" in query.sql else {}
+    given = {"stale_after": stale_after, "expire_after": EXPIRE_AFTER}
+    return {name: value for name, value in given.items() if f":{name}" in query.sql}
 
 
 def _read(query: _Query, rows: Any) -> Iterator[Gauge]:

@@ -122,8 +122,8 @@ select 'back', a.region, a.sdk_app_id, s.gap_from, a.good_at, :dag_run_id
     on conflict on constraint one_row_per_fact do nothing
 """  # noqa: S608 - both halves are written above
 
-# A retired app is not expected to be polled.
-_IS_CURRENT = """
+#: The alerts n, of apps a, that are still to be sent. A retired app is not expected to be polled.
+IS_CURRENT = """
 n.sent_at is null and n.created_at > now() - :expire_after
    and (n.kind in ('change', 'unreviewed') or a.retired_at is null)
 """
@@ -132,7 +132,7 @@ _WAITING = f"""
 select n.kind, n.dag_run_id, n.sent_to, min(n.notification_id) as first
   from attr_audit.notification n
   join attr_audit.app a using (region, sdk_app_id)
- where {_IS_CURRENT}
+ where {IS_CURRENT}
  group by n.kind, n.dag_run_id, n.sent_to
  order by first
  limit :most
@@ -156,7 +156,7 @@ select n.notification_id, n.kind, n.region, n.sdk_app_id, a.app_group, n.dag_run
                       order by p.requested_at desc
                       limit 1) failed on true
  where n.kind = :kind and n.dag_run_id is not distinct from :dag_run_id and n.sent_to = :sent_to
-   and {_IS_CURRENT}
+   and {IS_CURRENT}
  order by n.notification_id
    for update of n skip locked
 """  # noqa: S608 - both halves are written above

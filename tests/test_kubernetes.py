@@ -76,7 +76,7 @@ def test_the_docs_list_each_secret_and_key_that_is_used() -> None:
 
 def test_only_the_jobs_that_change_the_schema_get_the_owners_login() -> None:
     owners = {job["metadata"]["name"] for job in JOBS if "im-attr-audit-owner" in str(job)}
-    assert owners == {"im-attr-audit-migrate", "im-attr-audit-retention"}
+    assert owners == {"im-attr-audit-migrate", "im-attr-audit-retention", "im-attr-audit-fold"}
     assert "im-attr-audit-owner" not in str(VALUES)
 
 

@@ -70,7 +70,8 @@ def test_drift_is_not_reported_of_a_group_whose_names_are_declared(
             poll(audit_db, {0: "sex", 1: name}, 60, sdk_app_id=number + len(group),
                  app_group=group)  # fmt: skip
     assert [each["app_group"] for each in overview(client)["drift"]] == ["default", "other"]
-    declare(audit_db, DECLARED + exception.replace("2", "9"))
+    elsewhere = "  nowhere:\n    names: {0: sex}\n"
+    declare(audit_db, DECLARED + exception.replace("2", "9") + elsewhere)
     said = overview(client)
     assert (said["declared_groups"], said["violations"]) == (["default"], [])
     assert [each["app_group"] for each in said["drift"]] == ["other"]

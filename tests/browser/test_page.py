@@ -217,7 +217,7 @@ def test_the_overview_says_that_all_is_as_declared_and_sealed(
 ) -> None:
     page = open_page(f"{PAGE}health")
     at = json.loads(story.airflow.get(f"{PAGE}api/overview", token(story, "viewer"))[1])["at"]
-    well = {"stale": [], "failing": [], "drift": [], "declared_groups": ["shop"]}
+    well = {"stale": [], "failing": [], "drift": [], "declared_groups": ["push", "shop"]}
     answered(page, "overview", **well, is_reviewed=True, unreviewed_changes=0, unreviewed=[],
              newest_seal={"n": 3, "sealed_at": at})  # fmt: skip
     page.goto(PAGE)
@@ -225,6 +225,43 @@ def test_the_overview_says_that_all_is_as_declared_and_sealed(
         re.compile(r"All names are as declared, seen \d+ (s|min) ago, sealed \d+ s ago\.")
     )
     expect(page.get_by_role("region", name="Not set up")).to_have_count(0)
+
+
+def test_the_overview_claims_nothing_of_names_that_are_not_declared_or_not_seen(
+    story: Stage, open_page: OpenPage
+) -> None:
+    page = open_page(f"{PAGE}health")
+    well = {"stale": [], "failing": [], "drift": [], "declared_groups": ["shop"]}
+    answered(page, "overview", **well)
+    page.goto(PAGE)
+    expect(ready(page).locator("[data-state=well]")).to_contain_text(
+        "All declared names are as declared, and no others drift, seen"
+    )
+    answered(page, "overview", **well, unknown_apps=1)
+    page.reload()
+    expect(ready(page).locator("[data-state=needs]")).to_contain_text(
+        "1 app with declared names was not seen lately."
+    )
+    expect(page.locator("[data-state=well]")).to_have_count(0)
+
+
+def test_names_of_apps_that_are_not_seen_lately_are_not_called_as_declared(
+    story: Stage, open_page: OpenPage
+) -> None:
+    page = open_page(f"{PAGE}health")
+    groups = json.loads(story.airflow.get(f"{PAGE}api/names", token(story, "viewer"))[1])["groups"]
+    push = next(group for group in groups if group["app_group"] == "push")
+    push["is_declared"] = True
+    for slot in push["slots"]:
+        slot["declared"] = [{"name": slot["usual"]["name"], "apps": 2}]
+    first = page.get_by_role("row", name=re.compile("Slot 0 of push"))
+    for stale, said in ((0, "✓ as declared"), (1, "? as declared where seen"), (2, "? not seen")):
+        push["stale"] = stale
+        answered(page, "names", groups=[push])
+        page.goto(f"{PAGE}names")
+        ready(page)
+        expect(first).to_contain_text(said)
+    expect(page.locator("tbody")).not_to_contain_text("as declared")
 
 
 def test_a_seal_that_is_older_than_a_day_is_red(story: Stage, open_page: OpenPage) -> None:

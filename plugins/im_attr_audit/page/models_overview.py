@@ -64,8 +64,9 @@ class Overview(BaseModel):
     """What needs somebody. ``seen_at``: since then every app that is not stale had a good poll.
 
     ``violating_slots``: slots of apps that are not as declared; ``unknown_apps``: apps whose names
-    are declared and that were not seen lately. ``drift``: of groups without a declaration.
-    ``is_reviewed``: some change was ever reviewed. ``unreviewed``: the newest of them.
+    are declared and that were not seen lately. ``declared_groups``: groups of listed apps that the
+    declaration names; ``drift``: of the other groups. ``is_reviewed``: some change was ever
+    reviewed. ``unreviewed``: the newest of them.
     """
 
     at: datetime

@@ -68,7 +68,9 @@ def overview(reader: ReaderOf, limit: StaleAfter) -> Response:
             ),
             "unreadable": [models.Unreadable(**row) for row in unreadable],
             **violations,
-            "declared_groups": declared["groups"],
+            "declared_groups": [
+                group["app_group"] for group in groups if group["app_group"] in declared["groups"]
+            ],
             "is_reviewed": declared["is_reviewed"],
             "unreviewed": [answers.RecentChange(**row) for row in unreviewed],
             "unreviewed_changes": min(waiting, _UNREVIEWED_COUNTED),

@@ -67,6 +67,9 @@ function sorted(slot) {
 function declaredMark(slot, group) {
   const wrong = violations(slot);
   if (wrong) return h("span", { class: "badge odd" }, h("span", { "aria-hidden": "true" }, "≠ "), wrong === slot.apps ? "not as declared" : `${wrong} not as declared`);
+  // An app that is not seen lately may have any name by now.
+  const unseen = Math.max(group.stale, group.apps - group.known);
+  if (slot.declared.length && unseen) return h("span", { class: "badge unsure" }, h("span", { "aria-hidden": "true" }, "? "), unseen < group.apps ? "as declared where seen" : "not seen lately");
   if (slot.declared.length && slot.apps) return h("span", { class: "badge good" }, h("span", { "aria-hidden": "true" }, "✓ "), "as declared");
   return !group.is_declared && slot.others.length ? drift() : null;
 }
@@ -77,7 +80,7 @@ function groupAddress(group, more = {}) {
 
 function groupRow(group) {
   const odd = group.slots.filter((slot) => isOdd(slot, group)).length;
-  const parts = [count(group.apps, "app"), count(group.slots.length, "slot"), group.is_declared ? (odd ? `${odd} not as declared` : "as declared where seen") : odd ? `${odd} with drift` : "no drift",
+  const parts = [count(group.apps, "app"), count(group.slots.length, "slot"), group.is_declared ? (odd ? `${odd} not as declared` : group.stale >= group.apps ? "none seen lately" : "as declared where seen") : odd ? `${odd} with drift` : "no drift",
     group.stale ? `${group.stale} stale` : null, group.known < group.apps ? `${group.apps - group.known} never seen` : null];
   return h("tr", { class: "head" }, h("th", { colspan: 5, scope: "rowgroup" }, h("bdi", {}, group.app_group), h("small", {}, ` ${parts.filter(Boolean).join(", ")} `),
     group.slots.length ? h("a", { href: groupAddress(group, { matrix: "yes" }), "aria-label": `All apps of ${group.app_group}` }, "All apps")
@@ -88,7 +91,8 @@ function slotRow({ group, slot }) {
   const [said, mark] = [sorted(slot), declaredMark(slot, group)];
   return h("tr", { class: "link" },
     h("th", { scope: "row" }, h("a", { href: groupAddress(group, { slot: slot.slot }), "aria-label": `Slot ${slot.slot} of ${group.app_group}` }, `Slot ${slot.slot}`)),
-    h("td", {}, nameOf(said.name), slot.declared.length ? h("span", { class: "since" }, slot.declared.length > 1 ? ` declared, ${slot.declared.length - 1} by exception` : " declared") : null),
+    h("td", {}, nameOf(said.name), slot.declared.length ? h("span", { class: "since" }, slot.declared.length > 1 ? ` declared, ${slot.declared.length - 1} by exception` : " declared")
+      : group.is_declared ? h("span", { class: "since" }, " not declared") : null),
     h("td", {}, `${said.apps} of ${slot.apps}`, mark ? [" ", mark] : null),
     h("td", {}, chips(group, slot)),
     h("td", {}, slot.newest_change_at

@@ -37,6 +37,7 @@ function sentence(overview) {
   const parts = [];
   const part = (number, word, one, many) => { if (number) parts.push(`${count(number, word)} ${number === 1 ? one : many}`); };
   part(wrong, "slot", "is not as declared", "are not as declared");
+  if (overview.unknown_apps > stale) parts.push(`${count(overview.unknown_apps, "app")} with declared names ${overview.unknown_apps === 1 ? "was" : "were"} not seen lately`);
   // Where nobody reviews, a change is only news.
   if (overview.is_reviewed && overview.unreviewed_changes) {
     parts.push(`${overview.more_unreviewed ? "more than " : ""}${count(overview.unreviewed_changes, "change")} ${overview.unreviewed_changes === 1 ? "is" : "are"} unreviewed`);
@@ -49,7 +50,8 @@ function sentence(overview) {
   const seal = overview.newest_seal;
   const limit = `An app is stale after ${span(overview.stale_after_seconds)} without a good poll.`;
   if (!parts.length) {
-    const names = overview.declared_groups.length ? "All names are as declared" : "No names drift";
+    const declared = overview.declared_groups.length;
+    const names = !declared ? "No names drift" : declared === overview.groups ? "All names are as declared" : "All declared names are as declared, and no others drift";
     return notice("good", `${names}, ${seen}${seal ? `, sealed ${ago(seal.sealed_at, overview.at)}` : ""}.`,
       `${overview.apps === 1 ? "The app was" : `All ${count(overview.apps, "app")} were`} seen then or later. ${limit}`, { "data-state": "well" });
   }
@@ -162,16 +164,17 @@ function driftNeed(slot) {
 }
 
 function changes(list) {
+  const titles = ["Seen", "App", "Slot", "Kind", "From", "To"];
   return bigTable({
     label: "Newest changes",
-    head: ["Seen", "App", "Slot", "Kind", "From", "To"].map((title) => h("th", { scope: "col" }, title)),
+    className: "list cards",
+    head: titles.map((title) => h("th", { scope: "col" }, title)),
     count: list.length,
     row: (at) => {
       const change = list[at];
-      return h("tr", {},
-        h("td", {}, h("a", { href: changeAddress(change) }, when(change.seen_at))),
-        h("td", {}, appOf(change)), h("td", { class: "number" }, change.slot), h("td", {}, kindOf(change.kind)),
-        h("td", {}, nameOf(change.old_name)), h("td", {}, nameOf(change.new_name), change.lookalike ? [" ", lookalikeOf(change.lookalike)] : null));
+      const cells = [h("a", { href: changeAddress(change) }, when(change.seen_at)), appOf(change), h("span", { class: "number" }, change.slot), kindOf(change.kind),
+        nameOf(change.old_name), [nameOf(change.new_name), change.lookalike ? [" ", lookalikeOf(change.lookalike)] : null]];
+      return h("tr", {}, cells.map((cell, which) => h("td", { "data-title": titles[which] }, cell)));
     },
   });
 }

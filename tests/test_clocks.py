@@ -459,7 +459,7 @@ def test_a_database_of_every_released_revision_goes_to_the_newest_with_its_data(
     everything = (
         "select (select jsonb_agg(a order by region) from attr_audit.app a), "
         "(select jsonb_agg(to_jsonb(p) - 'names_read' - 'first_responded_at' - 'head_seq' "
-        "                  order by poll_id) "
+        "                  - 'is_folded' order by poll_id) "
         "   from attr_audit.poll p), "
         "(select jsonb_agg(s) from attr_audit.snapshot s), "
         "(select jsonb_agg(c order by change_id) from attr_audit.change c)"

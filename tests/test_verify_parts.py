@@ -418,10 +418,13 @@ class Copying:
     def __init__(self, lines: Iterable[bytes]) -> None:
         self._lines = lines
         self.connection = SimpleNamespace(cursor=lambda: self)
+        self.rowcount = -1
 
     def copy_expert(self, _: str, sink: io.BufferedWriter) -> None:
+        self.rowcount = 0
         for line in self._lines:
             sink.write(line)
+            self.rowcount += 1
 
     def close(self) -> None:
         pass

@@ -35,6 +35,16 @@ def token(value: str | int | bool | None) -> bytes:
     return dumps(value, ensure_ascii=False).encode()
 
 
+def quoted(hex_: bytes) -> bytes:
+    """The token of a hash that comes as hex; null where it is empty."""
+    return b'"%b"' % hex_ if hex_ else NULL
+
+
+def linked_hash(tokens: Sequence[bytes], prev_hash: bytes) -> str:
+    """The hash, as hex, of a row with these tokens after one with ``prev_hash`` (empty: none)."""
+    return sha256(b"[" + b", ".join([*tokens, quoted(prev_hash)]) + b"]").hexdigest()
+
+
 def kind_of(is_baseline: bytes, old_name: bytes, new_name: bytes) -> bytes:
     """The kind of a change, derived from its other columns; all are tokens."""
     if is_baseline == b"true":

@@ -17,11 +17,12 @@ from sqlalchemy import Connection
 
 from im_attr_audit.evidence.canonical import DECLARATION, LISTED, REVIEW, canonical
 from im_attr_audit.evidence.checkpoint import Checkpoint
-from im_attr_audit.record.canonical import NULL, token
-from im_attr_audit.record.tables import TABLES, Range, copy_rows, read_rows
+from im_attr_audit.record.canonical import linked_hash, quoted, token
+from im_attr_audit.record.review_checks import read_reviews
+from im_attr_audit.record.tables import TABLES, copy_rows
 
 #: How far the clocks of the database and of the machine that seals may be apart.
-_CLOCKS_US = 5 * 60 * 1_000_000
+CLOCKS_US = 5 * 60 * 1_000_000
 #: A note is bounded; what does not fit is listed by the next checkpoint.
 _MOST_LINES = 4_000
 _REVIEW_AT = list(TABLES["review"]).index("recorded_at")
@@ -75,8 +76,7 @@ def _read(connection: Connection) -> _Found:
 
     def take_reviews(columns: list[list[bytes]]) -> None:
         for *row, prev_hash, row_hash in zip(*columns, strict=True):
-            prev = b'"%b"' % prev_hash if prev_hash else NULL
-            own = sha256(b"[" + b", ".join([*row, prev]) + b"]").hexdigest()
+            own = linked_hash(row, prev_hash)
             chain = found.reviews.setdefault((row[1], row[2]), [])
             # A row that does not follow has no hash that was ever listed.
             before = chain[-1][0] if chain else ""
@@ -86,12 +86,12 @@ def _read(connection: Connection) -> _Found:
 
     def take_declarations(columns: list[list[bytes]]) -> None:
         for at in (5, 7):
-            columns[at] = [b'"%b"' % value if value else NULL for value in columns[at]]
+            columns[at] = list(map(quoted, columns[at]))
         for row in zip(*columns, strict=True):
             text = b'["%b",%b]' % (DECLARATION.encode(), b",".join(row))
             found.declarations[int(row[0])] = sha256(b"\0" + text).hexdigest(), row[1]
 
-    read_rows(connection, "review", Range(), "c.region, c.sdk_app_id, c.review_seq", take_reviews)
+    read_reviews(connection, take_reviews)
     columns = ["d.document::text" if c == "document" else f"d.{c}" for c in DECLARATION_TYPES]
     statement = (
         f"select {', '.join(columns)} from only attr_audit.declaration as d "  # noqa: S608
@@ -116,7 +116,7 @@ class _Check:
 
     def add(self, number: int, lines: Sequence[list[object]], closed_us: int) -> None:
         """The lines of the next checkpoint."""
-        until = closed_us + _CLOCKS_US
+        until = closed_us + CLOCKS_US
         for type_, *values in lines:
             if type_ == REVIEW:
                 region, sdk_app_id, seq, hash_ = values
@@ -126,7 +126,7 @@ class _Check:
                 id_, hash_ = values
                 self._declaration(number, int(str(id_)), str(hash_), until)
         if lines and len(lines) < _MOST_LINES:
-            self._since = closed_us - _CLOCKS_US
+            self._since = closed_us - CLOCKS_US
 
     def end(self) -> None:
         """What is not listed yet must be newer than the last checkpoint."""

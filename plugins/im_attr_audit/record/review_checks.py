@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from hashlib import sha256
+from collections.abc import Callable
 
 from sqlalchemy import Connection, text
 
 from im_attr_audit.apps import AppKey
+from im_attr_audit.record.canonical import linked_hash
 from im_attr_audit.record.heads import Finding, Head
 from im_attr_audit.record.tables import Range, read_rows
 
@@ -38,8 +39,7 @@ class ReviewChains:
             seq = int(row[3])
             head = self.heads.get(app)
             before = head.hash.encode() if head else b""
-            prev = b'"%b"' % prev_hash if prev_hash else b"null"
-            digest = sha256(b"[" + b", ".join([*row, prev]) + b"]").hexdigest().encode()
+            digest = linked_hash(row, prev_hash).encode()
             follows = prev_hash == before and seq == (head.seq if head else 0) + 1
             if (not follows or row_hash != digest) and app not in self._broken:
                 self._broken.add(app)
@@ -49,11 +49,15 @@ class ReviewChains:
             self.rows += 1
 
 
+def read_reviews(connection: Connection, take: Callable[[list[list[bytes]]], None]) -> None:
+    """All reviews as `ReviewChains` takes them."""
+    read_rows(connection, "review", Range(), "c.region, c.sdk_app_id, c.review_seq", take)
+
+
 def check_reviews(connection: Connection) -> ReviewChains:
     """Check all reviews, in the transaction that is open."""
     chains = ReviewChains()
-    order = "c.region, c.sdk_app_id, c.review_seq"
-    read_rows(connection, "review", Range(), order, chains.add_columns)
+    read_reviews(connection, chains.add_columns)
     for row in connection.execute(text(_UNFOUNDED)):
         what = f"review {row.review_seq} is of a change that does not exist, or of a baseline"
         chains.findings.append(Finding(row.region, row.sdk_app_id, row.seq, what, "review"))

@@ -14,6 +14,7 @@ from itertools import zip_longest
 from sqlalchemy import Connection, text
 
 from im_attr_audit.evidence.bundle import MARK, Seal
+from im_attr_audit.record.listed import CLOCKS_US
 from im_attr_audit.record.parts import without_garbage_collection
 from im_attr_audit.record.rows_root import Root
 from im_attr_audit.record.sealed_rows import (
@@ -25,8 +26,6 @@ from im_attr_audit.record.sealed_rows import (
     read_batches,
 )
 
-#: How far the clocks of the database and of the machine that seals may be apart.
-CLOCKS_US = 5 * 60 * 1_000_000
 #: Seals whose first bad row is looked for.
 _NAMED = 20
 

@@ -22,7 +22,7 @@ from psycopg2 import DataError
 from sqlalchemy import Connection, text
 
 from im_attr_audit.evidence.canonical import CHANGE, POLL, TARGET, Value
-from im_attr_audit.record.canonical import NULL
+from im_attr_audit.record.canonical import NULL, quoted, token
 from im_attr_audit.record.listed import DECLARATION_TYPES
 from im_attr_audit.record.tables import CONTROLS, TABLES, copy_lines, copy_rows, prepare
 
@@ -250,7 +250,7 @@ class Heads:
                 "seqs": [int(seq) for _, _, seq in named],
             }
             for place, row_hash in self._connection.execute(text(_HEADS), given):
-                found[named[place - 1]] = b'"%b"' % row_hash.encode() if row_hash else NULL
+                found[named[place - 1]] = token(row_hash or None)
         return found
 
 
@@ -325,7 +325,7 @@ def _read(connection: Connection, kind: Kind, after: int, until: int) -> Batch:
 
     def take(columns: list[list[bytes]]) -> None:
         for at in hashes_at:
-            columns[at] = [b'"%b"' % value if value else NULL for value in columns[at]]
+            columns[at] = list(map(quoted, columns[at]))
         batch.lines += map(b"\t".join, zip(*columns, strict=True))
         for at, kept in batch.columns.items():
             kept += columns[at]

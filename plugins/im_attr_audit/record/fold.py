@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from sqlalchemy import Connection, Engine, text
 
@@ -49,7 +50,6 @@ select p.region, p.sdk_app_id, p.poll_id, p.api, p.requested_at as asked_at,
                                                 and q.sdk_app_id = p.sdk_app_id
                                                 and q.outcome = 'ok'))
 """
-_COUNT_GOOD = f"select count(*) from {_GOOD_TABLE}"  # noqa: S608 - no value in it
 _COVER = """
 insert into attr_audit.coverage (region, sdk_app_id, from_at, to_at, polls, polls_failed,
                                  longest_gap, api, first_poll_id, asked_us, confirmed_us)
@@ -138,21 +138,15 @@ def fold_old_polls(
     seconds; months that are folded by then stay folded.
     """
     engine = owner_engine(url, "im-attr-audit retention --fold")
+    retry = partial(retry_while_locked, engine, lock=LOCK, patience=patience, report=report)
     with engine.begin() as connection:
         _begin(connection)
         months = connection.execute(text(_MONTHS)).all()
     folded = []
     for part, _, ends_at in months:
+        fold = partial(_fold, engine, part, ends_at, unsealed, retry, at_site)
         try:
-            found = retry_while_locked(
-                engine,
-                lambda part=part, ends_at=ends_at: _fold(  # type: ignore[misc]
-                    engine, part, ends_at, unsealed, patience, report, at_site
-                ),
-                lock=LOCK,
-                patience=patience,
-                report=report,
-            )
+            found = retry(fold)
         except LockTimeout as error:
             raise RetentionRefused(
                 f"attr_audit_internal.{part} is in use. {error} It is as it was: run this again "
@@ -178,8 +172,7 @@ def _fold(
     part: str,
     ends_at: datetime,
     unsealed: bool,
-    patience: float,
-    report: Callable[[str], None],
+    retry: Callable[[Callable[[], object]], object],
     at_site: Callable[[str], None],
 ) -> Folded | None:
     with engine.begin() as connection:
@@ -187,18 +180,16 @@ def _fold(
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": LOCK})
         # No poll is added to it meanwhile; it can be read.
         connection.execute(text(f"lock table attr_audit_internal.{part} in share mode"))
-        connection.execute(text("set local work_mem = '256MB'"))
-        connection.execute(
-            text(f"create unlogged table {_GOOD_TABLE} as {_GOOD.format(part=part)}"),
-            {"ends_at": ends_at},
-        )
-        polls = connection.execute(text(_COUNT_GOOD)).scalar_one()
-        if not polls:
-            connection.execute(text(f"drop table {_GOOD_TABLE}"))
+        good, given = _GOOD.format(part=part), {"ends_at": ends_at}
+        if not connection.execute(text(f"select exists ({good})"), given).scalar_one():
             return None
-        connection.execute(text(f"analyze {_GOOD_TABLE}"))
         if not unsealed:
             _require_seal(connection, part, ends_at)
+        connection.execute(text("set local work_mem = '256MB'"))
+        polls = connection.execute(
+            text(f"create unlogged table {_GOOD_TABLE} as {good}"), given
+        ).rowcount
+        connection.execute(text(f"analyze {_GOOD_TABLE}"))
         spans = connection.execute(
             text(
                 _COVER.format(
@@ -211,13 +202,7 @@ def _fold(
         at_site("covered")
         kept = _rewrite(connection, part)
         at_site("rewritten")
-        retry_while_locked(
-            engine,
-            lambda: _swap(connection, part, ends_at),
-            lock=LOCK,
-            patience=patience,
-            report=report,
-        )
+        retry(partial(_swap, connection, part, ends_at))
         at_site("swapped")
     at_site("committed")
     return Folded(part, polls, spans, kept)

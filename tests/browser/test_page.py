@@ -196,7 +196,7 @@ def test_the_overview_says_what_needs_somebody(story: Stage, open_page: OpenPage
     )
     newest = page.get_by_role("table", name="Newest changes").locator("tbody tr").first
     expect(newest).to_contain_text("Loyalty tier 2")
-    hints = page.get_by_role("region", name="Not set up").get_by_role("listitem")
+    hints = page.get_by_role("region", name="Not used yet").get_by_role("listitem")
     expect(hints).to_have_count(3)
     expect(hints.first).to_contain_text("im-attr-audit declare")
 
@@ -224,7 +224,7 @@ def test_the_overview_says_that_all_is_as_declared_and_sealed(
     expect(ready(page).locator("[data-state=well]")).to_contain_text(
         re.compile(r"All names are as declared, seen \d+ (s|min) ago, sealed \d+ s ago\.")
     )
-    expect(page.get_by_role("region", name="Not set up")).to_have_count(0)
+    expect(page.get_by_role("region", name="Not used yet")).to_have_count(0)
 
 
 def test_the_overview_claims_nothing_of_names_that_are_not_declared_or_not_seen(

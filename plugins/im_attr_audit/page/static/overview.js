@@ -92,17 +92,17 @@ function unreviewed(overview) {
     overview.unreviewed.map((change, at) => [at ? ", " : "", h("a", { href: changeAddress(change) }, nameOf(change.new_name ?? change.old_name), change.new_name === null ? " removed" : ""), " in ", appOf(change)]))];
 }
 
-/** What nobody has set up: no alarm, but the page can say less without it. */
+/** What nobody has used: no alarm, but the page can say less without it. */
 function hints(overview) {
   const missing = [
     overview.declared_groups.length ? null
       : ["No names are declared, so only drift can be shown. Write which names are right into the Variable im_attr_audit_declared_names, or into declared_names.yaml in the DAG's folder; ", h("code", {}, "im-attr-audit declare FILE"), " checks it first."],
     overview.is_reviewed ? null
-      : ["Nobody reviews changes. Unpause ", airflowLink("dags/im_attr_name_review", "the DAG im_attr_name_review"), ": then Airflow asks about each change whether it was expected."],
+      : ["No change has been reviewed yet. While ", airflowLink("dags/im_attr_name_review", "the DAG im_attr_name_review"), " is not paused, Airflow asks about each change whether it was expected."],
     overview.newest_seal ? null
       : ["Nobody seals the record. Run ", h("code", {}, "im-attr-audit checkpoint"), " once a day, on a machine that Airflow cannot write to: then an outsider can check that nothing was rewritten."],
   ].filter(Boolean);
-  return missing.length ? h("section", { "aria-labelledby": "hints" }, h("h2", { id: "hints" }, "Not set up"), h("ul", { class: "hints" }, missing.map((hint) => h("li", {}, hint)))) : null;
+  return missing.length ? h("section", { "aria-labelledby": "hints" }, h("h2", { id: "hints" }, "Not used yet"), h("ul", { class: "hints" }, missing.map((hint) => h("li", {}, hint)))) : null;
 }
 
 function total(causes) {

@@ -159,16 +159,7 @@ class _Run:
             },
         )
         self._unpause(address)
-        reader = databases.show_reader(state, ready)
-        print(
-            f"\n  The page     {address}/im-attr-audit/"
-            f"\n  Airflow      {address}/dags/{DAG_ID}"
-            f"\n  Reviews      {_reviews(address)}"
-            f"\n  Login        {' / '.join(environment.login(state))}"
-            + (f"\n  BI tools     {reader[0]} (password in {reader[1]})" if reader else "")
-            + "\n  Ctrl-C stops everything; the data are kept.\n",
-            flush=True,
-        )
+        self._introduce(address, ready)
         conn_ids = environment.conn_ids(variables)
 
         def show(run_id: str) -> None:
@@ -178,6 +169,19 @@ class _Run:
             print(flush=True)
 
         self._watch(server, runs, seen, asked, show)
+
+    def _introduce(self, address: str, ready: databases.Databases) -> None:
+        """Print what a person needs first: the addresses, and who may log in."""
+        reader = databases.show_reader(self._state, ready)
+        print(
+            f"\n  The page     {address}/im-attr-audit/"
+            f"\n  Airflow      {address}/dags/{DAG_ID}"
+            f"\n  Reviews      {_reviews(address)}"
+            f"\n  Login        {' / '.join(environment.login(self._state))}"
+            + (f"\n  BI tools     {reader[0]} (password in {reader[1]})" if reader else "")
+            + "\n  Ctrl-C stops everything; the data are kept.\n",
+            flush=True,
+        )
 
     def _migrate(self, variables: Mapping[str, str]) -> None:
         component = self._component(

@@ -60,7 +60,7 @@ def exposition(read: Read) -> str:
 
 @contextmanager
 def served(read: Read, host: str, port: int) -> Iterator[int]:
-    """They are at ``/metrics`` meanwhile; gives the port. Raises OSError where it is taken."""
+    """Serve them at ``/metrics`` until the block ends; gives the port. OSError: it is taken."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(RecordCollector(read))
     server, thread = start_http_server(port, addr=host, registry=registry)

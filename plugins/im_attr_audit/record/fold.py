@@ -178,7 +178,7 @@ def _fold(
     with engine.begin() as connection:
         _begin(connection)
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": LOCK})
-        # No poll is added to it meanwhile; it can be read.
+        # No poll is added to it, and it can still be read.
         connection.execute(text(f"lock table attr_audit_internal.{part} in share mode"))
         good, given = _GOOD.format(part=part), {"ends_at": ends_at}
         if not connection.execute(text(f"select exists ({good})"), given).scalar_one():

@@ -198,7 +198,7 @@ def _move_version_table(connection: Connection) -> None:
 
 
 def _validate_foreign_keys(connection: Connection, report: Callable[[str], None]) -> None:
-    """Check the rows recorded before a foreign key was added; the sync continues meanwhile.
+    """Check the rows recorded before a foreign key was added, while the sync continues.
 
     Rows without an app stay as they are: `verify` reports what is missing.
     """

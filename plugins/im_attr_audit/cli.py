@@ -275,43 +275,52 @@ def _metrics(given: argparse.Namespace) -> int:
 
 def _verify(given: argparse.Namespace) -> int:
     from im_attr_audit.record.heads import read_heads, save_heads
-    from im_attr_audit.record.verify import check_database, check_export
 
-    if given.save_heads and given.save_heads.exists() and not given.save_heads.is_file():
-        raise CannotDo(f"{given.save_heads} is not a regular file: choose a file for --save-heads.")
-    existing = given.save_heads if given.save_heads and given.save_heads.exists() else None
+    saved: Path | None = given.save_heads
+    if saved and saved.exists() and not saved.is_file():
+        raise CannotDo(f"{saved} is not a regular file: choose a file for --save-heads.")
+    existing = saved if saved and saved.exists() else None
     # Before the record is read: what is recorded in the meantime is then newer than its witness.
     witnessed = [head for file in (given.heads, existing) if file for head in read_heads(file)]
+    if not (given.export or given.no_asset_events):
+        witnessed += _asset_heads()
+    checked = _check_record(given, witnessed)
+    _print_checked(checked, "export" if given.export else "database")
+    if given.heads or witnessed:
+        _print_unwitnessed(checked, witnessed)
+    is_as_sealed = not given.checkpoints or verify_checkpoints(given, _reader_engine)
+    if checked.findings or not is_as_sealed:
+        if saved:
+            kept = "The file was left unchanged." if existing else "No file was written."
+            print(f"Heads were not saved to {saved}: see the findings above. {kept}")
+        return 1
+    print("The record is as it was recorded.")
+    if saved:
+        save_heads(checked.heads, saved, datetime.now(UTC))
+        print(f"saved {len(checked.heads)} heads to {saved}")
+    return 0
+
+
+def _check_record(given: argparse.Namespace, witnessed: Sequence[Head]) -> Checked:
+    """The export or the database, against these heads."""
+    from im_attr_audit.record.verify import check_database, check_export
+
     if given.export:
-        checked = check_export(given.export, witnessed)
-    else:
-        if not given.no_asset_events:
-            witnessed += _asset_heads()
-        engine = auditing_engine(_reader_engine) if given.checkpoints else _reader_engine()
-        try:
-            checked = check_database(engine, witnessed)
-        finally:
-            engine.dispose()
-    where = "export" if given.export else "database"
+        return check_export(given.export, witnessed)
+    engine = auditing_engine(_reader_engine) if given.checkpoints else _reader_engine()
+    try:
+        return check_database(engine, witnessed)
+    finally:
+        engine.dispose()
+
+
+def _print_checked(checked: Checked, where: str) -> None:
     print(f"{where}: {checked.rows} changes of {len(checked.heads)} apps checked")
     if checked.reviews:
         print(f"{where}: {checked.reviews} reviews checked")
     _print_findings(checked.findings)
     for note in checked.notes:
         print(f"note: {note}")
-    if given.heads or witnessed:
-        _print_unwitnessed(checked, witnessed)
-    is_as_sealed = not given.checkpoints or verify_checkpoints(given, _reader_engine)
-    if checked.findings or not is_as_sealed:
-        if given.save_heads:
-            kept = "The file was left unchanged." if existing else "No file was written."
-            print(f"Heads were not saved to {given.save_heads}: see the findings above. {kept}")
-        return 1
-    print("The record is as it was recorded.")
-    if given.save_heads:
-        save_heads(checked.heads, given.save_heads, datetime.now(UTC))
-        print(f"saved {len(checked.heads)} heads to {given.save_heads}")
-    return 0
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:

@@ -42,7 +42,7 @@ RUN useradd --uid 50000 --gid 0 --no-create-home --home-dir /opt/airflow airflow
     && install -d -o airflow -g 0 -m 0700 /opt/airflow/checkpoint-key
 COPY --from=build /opt/venv /opt/venv
 # The package is installed: only what Airflow itself reads goes into its folders, never both.
-COPY dags/im_attr_name_audit.py /opt/airflow/dags/
+COPY dags/im_attr_name_audit.py dags/im_attr_name_review.py /opt/airflow/dags/
 COPY plugins/im_attr_audit_plugin.py /opt/airflow/plugins/
 COPY compose/health.py compose/init.py /opt/im-attr-audit/
 COPY launch/__init__.py launch/api.py /opt/im-attr-audit/launch/

@@ -269,3 +269,18 @@ def test_the_roles_of_the_first_start_migrate_and_see_what_they_should_and_no_mo
         cursor.execute("select datname, pg_encoding_to_char(encoding) from pg_database order by 1")
         encodings = dict(cursor.fetchall())
     assert encodings["airflow"] == encodings["attr_audit"] == "UTF8"
+
+
+def test_every_file_that_airflow_reads_is_in_the_image_and_in_the_instructions() -> None:
+    files = [f"dags/{path.name}" for path in (ROOT / "dags").glob("*.py")]
+    files += [f"plugins/{path.name}" for path in (ROOT / "plugins").glob("*.py")]
+    assert len(files) == 3
+    operations = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    copied = {
+        file for line in re.findall(r"^COPY (.+)$", DOCKERFILE, re.M) for file in line.split()
+    }
+    for file in files:
+        assert file in copied
+        assert f"| `{file}` |" in operations
+        assert f"`{file}`" in readme

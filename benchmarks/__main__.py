@@ -23,6 +23,7 @@ from benchmarks import (
     airflow_run,
     calls,
     data_volume,
+    declared,
     page,
     record,
     report,
@@ -99,6 +100,7 @@ PARTS: Mapping[str, Part] = {
     "peers": Part(_peers, report.peers),
     "page": Part(page.measure, page.render),
     "volume": Part(data_volume.measure, data_volume.render),
+    "declared": Part(declared.measure, declared.render),
     "dag_parse": Part(
         lambda quick: airflow_imports.dag_parse(5 if quick else 41),
         airflow_imports.render_dag_parse,

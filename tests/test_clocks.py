@@ -344,6 +344,7 @@ def record(db: AuditDb, *polls: Any, run: str = "run") -> None:
         ("retired_at = '-infinity'", "times_are_since_1970"),
         ("retired_at = '0044-03-15 BC'", "times_are_since_1970"),
         ("emptied_seen_at = now(), emptied_dag_run_id = 'x'", "set by the database alone"),
+        ("snapshot_digest = sha256('forged')", "is not that of its snapshot"),
     ],
 )
 def test_the_writer_cannot_move_what_the_audit_goes_by(

@@ -107,6 +107,7 @@ _LIES = (
     "update attr_audit.app set first_ok_at = '0044-03-15 BC'",
     "update attr_audit.app set emptied_seen_at = now(), emptied_dag_run_id = 'forged'",
     "update attr_audit.app set last_ok_at = null, first_ok_at = null, ok_api = null",
+    "update attr_audit.app set snapshot_digest = sha256('forged')",
     "delete from attr_audit.app",
     "update attr_audit.poll set outcome = 'ok'",
     "with one as (select * from attr_audit.poll where sdk_app_id = :app order by poll_id desc "

@@ -1,0 +1,14 @@
+"""quick violations: what is not as declared, found once for all apps that have the same names."""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0015"
+down_revision = "0014"
+
+
+def upgrade() -> None:
+    """Run the SQL beside this file."""
+    statements = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
+    op.get_bind().execution_options(no_parameters=True).exec_driver_sql(statements)

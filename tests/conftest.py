@@ -24,7 +24,7 @@ from launch.postgres import THROWAWAY, EmbeddedPostgres
 from simulator.control import Simulator
 
 # Printed at the end of every test run.
-pytest_plugins = ["tests.counts"]
+pytest_plugins = ["tests.counts", "tests.sealing"]
 
 #: The files that take longest, the longest first. A process takes one whole file after another:
 #: a long one that begins last leaves the other process idle.
@@ -37,7 +37,8 @@ LONGEST = (
     "test_histories.py",
     "test_dag.py",
     "test_operations.py",
-    "test_seals.py",
+    "test_seal_commands.py",
+    "test_seal_forgeries.py",
     "test_kill_points.py",
     "test_secrets.py",
     "test_launch_postgres.py",

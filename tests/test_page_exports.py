@@ -13,8 +13,8 @@ from fastapi.testclient import TestClient
 from im_attr_audit.record.heads import read_heads
 
 from tests.conftest import AuditDb
+from tests.sealing import NAMES, sealing_of
 from tests.test_page_api import FORMULAS, Connection, application, now, poll
-from tests.test_seals import NAMES, sealing
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_health_shows_the_newest_seal_with_its_checkpoint(
     audit_db: AuditDb, client: TestClient, tmp_path: Path
 ) -> None:
     assert client.get("/api/health").json()["seal"] is None
-    made = sealing(audit_db, tmp_path / "witness")
+    made = sealing_of(audit_db, tmp_path / "witness")
     made.run(0, NAMES[0])
     sealed = made.seal()
     made.engine.dispose()

@@ -14,11 +14,11 @@ from im_attr_audit.record.seal_prove import Bounds
 
 from launch.postgres import EmbeddedPostgres
 from tests.conftest import AuditDb, fresh_audit_db
+from tests.sealing import NAMES, Sealing, sealing_of
 from tests.test_declarations import declare
 from tests.test_page_api import Connection, application, poll
 from tests.test_page_overview import review
 from tests.test_schema import run
-from tests.test_seals import NAMES, Sealing, sealing
 
 ONE = "/api/proof?region=seoul&sdk_app_id=7"
 
@@ -29,7 +29,7 @@ def sealed(
 ) -> Iterator[Sealing]:
     """Two runs that are sealed, and one that is not."""
     with fresh_audit_db(postgres, template) as db:
-        made = sealing(db, tmp_path_factory.mktemp("witness"))
+        made = sealing_of(db, tmp_path_factory.mktemp("witness"))
         for number in range(2):
             made.run(number, NAMES[number])
         made.seal()

@@ -33,11 +33,12 @@ def add_checkpoint(commands: Any) -> None:
     checkpoint = commands.add_parser(
         "checkpoint",
         help="seal what was recorded since the last seal, and write the checkpoint to witnesses",
-        description="Check that everything that was sealed is still there, close a seal over what "
-        "was recorded since, sign the log's new head and write it to every target. Logs in with "
-        f"{SEALER_URL.name} (attr_audit_sealer). Nothing is sealed where the last witnessed "
-        "checkpoint is not a prefix of what is stored. Exit code 1: that is so; 2: a target was "
-        "not written, or nothing could be sealed.",
+        description="Check that the log of seals continues the last witnessed checkpoint and that "
+        "the rows of the newest seal and of a share of the older ones are as they were sealed, "
+        "close a seal over what was recorded since, sign the log's new head and write it to every "
+        f"target. Logs in with {SEALER_URL.name} (attr_audit_sealer). Nothing is sealed where the "
+        "last witnessed checkpoint is not a prefix of what is stored. Exit code 1: that is so; 2: "
+        "a target was not written, or nothing could be sealed.",
     )
     checkpoint.add_argument(
         "--key", type=Path, required=True, metavar="FILE", help="the signing key"
@@ -58,6 +59,11 @@ def add_checkpoint(commands: Any) -> None:
         metavar="NAME",
         help="make a key of this name (a URL without its scheme, such as example.com/audit), write "
         "it to the new file of --key and print its public half",
+    )
+    checkpoint.add_argument(
+        "--full",
+        action="store_true",
+        help="read the rows of every older seal again before sealing, as verify --checkpoints does",
     )
     checkpoint.set_defaults(run=_checkpoint)
 
@@ -153,7 +159,7 @@ def _checkpoint(given: argparse.Namespace) -> int:
     engine = sealer_engine()
     try:
         stamp = _stamper(given.tsa, unstamped)
-        sealed = make_checkpoint(engine, signer, witnesses, stamp=stamp)
+        sealed = make_checkpoint(engine, signer, witnesses, stamp=stamp, full=given.full)
     except SealingRefused as refused:
         if not refused.findings:
             raise
@@ -165,7 +171,7 @@ def _checkpoint(given: argparse.Namespace) -> int:
     polls, changes, planned = (sealed.seal.rows(kind)[0] for kind in range(3))
     print(
         f"seal {sealed.seal.n}, closed at {at(sealed.seal.closed_us)}: {polls} polls, {changes} "
-        f"changes, {planned} planned targets"
+        f"changes, {planned} planned targets; {sealed.check.rows} older rows checked"
     )
     print(sealed.seal.note, end="")
     for target in sealed.written:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from im_attr_audit.errors import AttrAuditError
@@ -38,7 +38,7 @@ class Seal:
     timestamp: bytes | None
     last: tuple[int, int, int]
     polls_from: int | None
-    marks: bytes
+    marks: bytes = field(compare=False)
 
     @cached_property
     def values(self) -> list[Value]:

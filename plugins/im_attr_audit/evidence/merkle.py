@@ -72,6 +72,13 @@ class Tree:
         for leaf in leaves:
             self.append(leaf)
 
+    def root_with(self, leaf: bytes) -> bytes:
+        """The root that the tree would have with one more leaf hash."""
+        larger = Tree()
+        larger.size, larger._peaks = self.size, [*self._peaks]
+        larger.append(leaf)
+        return larger.root()
+
     def root(self) -> bytes:
         """The root of the leaves so far."""
         if not self._peaks:

@@ -112,6 +112,8 @@ class _Check:
         self._declarations: set[int] = set()
         #: Since when recorded_at must be; None: earlier checkpoints listed nothing.
         self._since: int | None = None
+        #: How many of both the newest checkpoint says that they list.
+        self._counts: list[object] | None = None
         self._bad: set[object] = set()
 
     def add(self, number: int, lines: Sequence[list[object]], closed_us: int) -> None:
@@ -125,11 +127,20 @@ class _Check:
             elif type_ == DECLARATION:
                 id_, hash_ = values
                 self._declaration(number, int(str(id_)), str(hash_), until)
+            elif type_ == LISTED:
+                self._counts = values
         if lines and len(lines) < _MOST_LINES:
             self._since = closed_us - CLOCKS_US
 
     def end(self) -> None:
-        """What is not listed yet must be newer than the last checkpoint."""
+        """All counts must agree, and what is not listed yet be newer than the last checkpoint."""
+        counts = [sum(self._reviews.values()), len(self._declarations)]
+        if self._counts not in (None, counts):
+            reviews, declarations = counts
+            self.findings.append(
+                f"checkpoints list {reviews} reviews and {declarations} declarations, and the "
+                f"newest one counts {self._counts}: a line was taken out of a copy"
+            )
         for app, chain in self._stored.reviews.items():
             listed = self._reviews.get(app, 0)
             for seq, (_, at) in enumerate(chain[listed:], listed + 1):

@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
 from im_attr_audit.evidence.bundle import MARK, Seal
-from im_attr_audit.record.listed import CLOCKS_US
 from im_attr_audit.record.parts import without_garbage_collection
-from im_attr_audit.record.rows_root import Root
-from im_attr_audit.record.sealed_rows import (
-    END,
-    KINDS,
-    Batch,
-    Kind,
-    microseconds_of,
-    read_batches,
+from im_attr_audit.record.seal_hashes import (
+    Hashed,
+    Misdated,
+    hash_stretches,
+    misdated,
+    stretch_of,
+    stretches,
 )
+from im_attr_audit.record.seal_log import Log
+from im_attr_audit.record.sealed_rows import END, KINDS, Batch, Kind, read_batches
 
 #: Seals whose first bad row is looked for.
 _NAMED = 20
@@ -71,27 +71,43 @@ def at(microseconds: int) -> str:
 @without_garbage_collection()
 def check_sealed_rows(
     connection: Connection,
-    seals: Sequence[Seal],
+    log: Log,
     take: Callable[[Kind, Batch], None] = lambda _kind, _batch: None,
+    *,
+    engine: Engine | None = None,
+    chosen: Sequence[int] | None = None,
 ) -> SealCheck:
-    """Check every sealed row, in the transaction that `prepare_sealed` has set up.
+    """Check sealed rows, in the transaction that `prepare_sealed` has set up. Raises PartFailed.
 
-    ``take`` is given the rows that no seal covers yet, in order: they are read once.
+    ``take`` is given the rows that no seal covers yet, in order: they are read once. ``engine``:
+    what other processes connect with; None: there are none. ``chosen``: only the rows of these
+    seals (numbers, in order) and those that no seal covers; None: all.
     """
     found = SealCheck()
+    seals = log.seals
     lacking = _Lacking(
         _kept_since(connection, seals),
         frozenset(connection.execute(text(_FOLDED)).scalars()) if seals else frozenset(),
     )
+    numbers = range(len(seals)) if chosen is None else chosen
+    work = [part for kind in KINDS for part in stretches(kind, seals, numbers)]
+    hashed = hash_stretches(connection, engine, work)
     for kind in KINDS:
-        window = _Window(kind, seals, found)
-        _check_kind(connection, kind, seals, lacking, found, window)
+        look = _Look(connection, kind, log, lacking, found)
+        for part in hashed:
+            if part.kind == kind.number:
+                look.report(part)
         last = seals[-1].last[kind.number] if seals else -END
+        since = seals[-1].closed_us if seals else None
+        is_reported = False
         for batch in read_batches(connection, kind, last, END):
-            window.check(len(seals), batch, 0, len(batch))
+            if not is_reported and (bad := misdated(kind, batch, 0, len(batch), since, None)):
+                look.report_date(Misdated(None, *bad))
+                is_reported = True
             found.waiting += len(batch)
             take(kind, batch)
-    _check_folds(connection, lacking, found)
+    if chosen is None:
+        _check_folds(connection, lacking, found)
     return found
 
 
@@ -141,149 +157,83 @@ def _kept_since(connection: Connection, seals: Sequence[Seal]) -> int:
     return (since - _EPOCH) // timedelta(microseconds=1) if is_retention else 0
 
 
-class _Window:
-    """The recorded_at of a seal's rows must lie between the closing of two seals."""
+@dataclass(slots=True)
+class _Look:
+    """Names what is not as it was sealed, of one kind of rows."""
 
-    def __init__(self, kind: Kind, seals: Sequence[Seal], found: SealCheck) -> None:
-        self._kind, self._seals, self._found = kind, seals, found
-        self._reported: set[int] = set()
+    connection: Connection
+    kind: Kind
+    log: Log
+    lacking: _Lacking
+    found: SealCheck
+    bad: int = 0
 
-    def check(self, number: int, batch: Batch, begin: int, end: int) -> None:
-        """Check rows that belong to seal ``number``; the number of seals: to none yet."""
-        if begin == end or number in self._reported:
-            return
-        column = batch.columns[self._kind.recorded_at][begin:end]
-        since = self._seals[number - 1].closed_us - CLOCKS_US if number else -END
-        until = self._seals[number].closed_us + CLOCKS_US if number < len(self._seals) else END
-        if {*map(len, column)} == {16}:
-            low, high = int(min(column)), int(max(column))
-            if since <= low and high <= until:
-                return
-        for place, token in enumerate(column, begin):
-            time = microseconds_of(token)
-            if time is None or not since <= time <= until:
-                self._reported.add(number)
-                self._report(number, batch.row(place), time)
-                return
+    def report(self, part: Hashed) -> None:
+        """What was found in some seals."""
+        self.found.rows += part.rows
+        for number, size in part.unlike:
+            if not self._may_lack(number, size):
+                self.bad += 1
+                self._explain(number)
+        for each in part.misdated:
+            self.report_date(each)
 
-    def _report(self, number: int, row: list[bytes], time: int | None) -> None:
-        label = self._kind.label(row)
-        when = "a time that cannot be" if time is None else at(time)
-        if number < len(self._seals):
-            was = f"seal {number}, closed at {at(self._seals[number].closed_us)}"
-        else:
-            was = "no seal yet"
-        before = f"; seal {number - 1} closed at {at(self._seals[number - 1].closed_us)}"
-        self._found.findings.append(
-            f"{label} is dated falsely: its recorded_at is {when}, and it is in {was}"
+    def report_date(self, row: Misdated) -> None:
+        """A row that was not recorded when its seal was open."""
+        seals = self.log.seals
+        when = "a time that cannot be" if row.time is None else at(row.time)
+        number = len(seals) if row.seal is None else row.seal
+        where = "no seal yet"
+        if row.seal is not None:
+            where = f"seal {number}, closed at {at(seals[number].closed_us)}"
+        before = f"; seal {number - 1} closed at {at(seals[number - 1].closed_us)}"
+        self.found.findings.append(
+            f"{row.label} is dated falsely: its recorded_at is {when}, and it is in {where}"
             f"{before if number else ''}"
         )
 
+    def _may_lack(self, number: int, size: int) -> bool:
+        """Whether polls of the seal may lack; what is left must be as sealed, in its order."""
+        seal = self.log.seals[number]
+        reason = self.lacking.reason(self.kind, seal)
+        if reason is None:
+            return False
+        count, _ = seal.rows(self.kind.number)
+        if size and (kept := self._kept(number)) is not None:
+            rows, marks = self._rows(number)
+            if (odd := _first_other(marks, kept)) is not None:
+                label = self.kind.label(rows[odd])
+                self.found.findings.append(f"{_where(seal)}: {label} is not as it was sealed")
+                return True
+        self.found.notes.append(
+            f"{_where(seal)}: {count - size} of its {count} polls cannot be checked; {reason}"
+        )
+        if seal.polls_from is not None and seal.polls_from >= self.lacking.kept_since:
+            self.lacking.missing += count - size
+        return True
 
-def _check_kind(
-    connection: Connection,
-    kind: Kind,
-    seals: Sequence[Seal],
-    lacking: _Lacking,
-    found: SealCheck,
-    window: _Window,
-) -> None:
-    number, root, bad = 0, Root(), 0
+    def _explain(self, number: int) -> None:
+        what = f"its {self.kind.plural} are not as they were sealed"
+        if self.bad <= _NAMED and (kept := self._kept(number)) is not None:
+            what = _first_difference(self.kind, *self._rows(number), kept)
+        self.found.findings.append(f"{_where(self.log.seals[number])}: {what}")
 
-    def finish() -> None:
-        nonlocal number, root, bad
-        count, expected = seals[number].rows(kind.number)
-        if (root.size, root.hex()) != (count, expected) and not _may_lack(
-            connection, kind, seals, number, root.size, lacking, found
-        ):
-            bad += 1
-            _explain(connection, kind, seals, number, found, bad <= _NAMED)
-        found.rows += root.size
-        number, root = number + 1, Root()
+    def _kept(self, number: int) -> list[bytes] | None:
+        return self.log.whole(number).marks_of(self.kind.number)
 
-    last = seals[-1].last[kind.number] if seals else -END
-    for batch in read_batches(connection, kind, -END, last):
-        begin = 0
-        while begin < len(batch):
-            while True:
-                end = batch.until(seals[number].last[kind.number], begin)
-                if end > begin:
-                    break
-                finish()
-            root.extend(batch.hashes[begin:end])
-            window.check(number, batch, begin, end)
-            begin = end
-    while number < len(seals):
-        finish()
-
-
-def _may_lack(
-    connection: Connection,
-    kind: Kind,
-    seals: Sequence[Seal],
-    number: int,
-    size: int,
-    lacking: _Lacking,
-    found: SealCheck,
-) -> bool:
-    """Whether polls of the seal may lack; what is left must be as sealed, in its order."""
-    seal = seals[number]
-    reason = lacking.reason(kind, seal)
-    if reason is None:
-        return False
-    count, _ = seal.rows(kind.number)
-    kept = seal.marks_of(kind.number)
-    if size and kept is not None:
-        rows, marks = _sealed_rows(connection, kind, seals, number)
-        if (odd := _first_other(marks, kept)) is not None:
-            label = kind.label(rows[odd])
-            found.findings.append(f"{_where(seal)}: {label} is not as it was sealed")
-            return True
-    found.notes.append(
-        f"{_where(seal)}: {count - size} of its {count} polls cannot be checked; {reason}"
-    )
-    if seal.polls_from is not None and seal.polls_from >= lacking.kept_since:
-        lacking.missing += count - size
-    return True
-
-
-def _explain(
-    connection: Connection,
-    kind: Kind,
-    seals: Sequence[Seal],
-    number: int,
-    found: SealCheck,
-    is_named: bool,
-) -> None:
-    what = f"its {kind.plural} are not as they were sealed"
-    kept = seals[number].marks_of(kind.number)
-    if is_named and kept is not None:
-        rows, marks = _sealed_rows(connection, kind, seals, number)
-        what = _first_difference(kind, rows, marks, kept)
-    found.findings.append(f"{_where(seals[number])}: {what}")
+    def _rows(self, number: int) -> tuple[list[list[bytes]], list[bytes]]:
+        """The columns that name a row, and the marks."""
+        [end] = (part := stretch_of(self.kind, self.log.seals, number, number + 1)).ends
+        rows: list[list[bytes]] = []
+        marks: list[bytes] = []
+        for batch in read_batches(self.connection, self.kind, part.after, end.last):
+            rows += [batch.row(place)[:4] for place in range(len(batch))]
+            marks += [hash_[:MARK] for hash_ in batch.hashes]
+        return rows, marks
 
 
 def _where(seal: Seal) -> str:
     return f"seal {seal.n}, closed at {at(seal.closed_us)}"
-
-
-def _sealed_rows(
-    connection: Connection, kind: Kind, seals: Sequence[Seal], number: int
-) -> tuple[list[list[bytes]], list[bytes]]:
-    after = seals[number - 1].last[kind.number] if number else -END
-    return _rows(connection, kind, after, seals[number].last[kind.number])
-
-
-def _rows(
-    connection: Connection, kind: Kind, after: int, until: int
-) -> tuple[list[list[bytes]], list[bytes]]:
-    """The columns that name a row, and the marks."""
-    rows: list[list[bytes]] = []
-    marks: list[bytes] = []
-    for batch in read_batches(connection, kind, after, until):
-        rows += [batch.row(place)[:4] for place in range(len(batch))]
-        marks += [hash_[:MARK] for hash_ in batch.hashes]
-    return rows, marks
 
 
 def _first_other(marks: Sequence[bytes], kept: Sequence[bytes]) -> int | None:

@@ -6,66 +6,92 @@ where the root over them is the one that a checkpoint signs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from sqlalchemy import Connection, text
 
 from im_attr_audit.errors import AttrAuditError
 from im_attr_audit.evidence.bundle import BadBundle, Seal, read_bundle
-from im_attr_audit.evidence.checkpoint import Checkpoint, open_checkpoint
+from im_attr_audit.evidence.canonical import DECLARATION, REVIEW
+from im_attr_audit.evidence.checkpoint import Checkpoint, open_checkpoint, read_text
 from im_attr_audit.evidence.merkle import Tree
-from im_attr_audit.evidence.note import BadNote, Verifier
+from im_attr_audit.evidence.note import BadNote, Verifier, signatures_of
 from im_attr_audit.evidence.witnesses import Witness
 
 _SEALS = """
 select n, leaf, note, timestamp_token, last_poll_id, last_change_id, last_planned_id, polls_from,
        case when :marks then marks else '' end as marks
   from only attr_audit.seal
- where origin = :origin
+ where origin = :origin and (n = :n or :n is null)
  order by n
 """
 _NEWEST_LOG = "select origin from only attr_audit.seal order by sealed_at desc, n desc limit 1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LISTS = (f'["{REVIEW}"', f'["{DECLARATION}"')
 
 
 @dataclass(slots=True)
 class Log:
-    """Seals in order, each proven by its checkpoint. ``roots``: of the first 0, 1, 2 … leaves."""
+    """Seals in order, each proven by its checkpoint. ``roots``: of the first 0, 1, 2 … leaves.
+
+    Marks are most of a seal and are seldom needed, so the log keeps none: `whole` reads them again.
+    """
 
     verifier: Verifier
     seals: list[Seal] = field(default_factory=list)
     _tree: Tree = field(default_factory=Tree)
     roots: list[bytes] = field(default_factory=list)
     checkpoints: list[Checkpoint] = field(default_factory=list)
+    _again: list[Callable[[], Seal]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.roots.append(self._tree.root())
 
-    def append(self, seal: Seal) -> str | None:
-        """Add the next seal. Gives the reason where it cannot follow, and adds nothing."""
+    def append(self, seal: Seal, again: Callable[[], Seal], *, signed: bool = True) -> str | None:
+        """Add the next seal. Gives the reason where it cannot follow, and adds nothing.
+
+        ``again``: reads the seal with its marks. ``signed``: verify the signature; else a newer
+        checkpoint, whose root covers this leaf, must be verified.
+        """
         try:
-            checkpoint = open_checkpoint(seal.note.encode(), self.verifier)
+            checkpoint = self._checkpoint(seal.note.encode(), signed)
             n, closed = seal.n, seal.closed_us
         except (BadNote, BadBundle, UnicodeEncodeError) as error:
             return str(error)
         before = self.seals[-1] if self.seals else None
         if n != len(self.seals) or checkpoint.size != n + 1:
             return f"it is seal {n} with a checkpoint of size {checkpoint.size}"
-        if self.root_with(seal.leaf_hash) != checkpoint.root:
+        leaf = seal.leaf_hash
+        if self.root_with(leaf) != checkpoint.root:
             return "its leaf does not lead to the root that its checkpoint signs"
         if before is not None and (
             closed <= before.closed_us
             or any(b > now for b, now in zip(before.last, seal.last, strict=True))
         ):
             return "it does not follow the seal before it"
-        self._tree.append(seal.leaf_hash)
-        self.seals.append(seal)
+        self._tree.append(leaf)
+        self.seals.append(replace(seal, marks=b"") if seal.marks else seal)
         self.checkpoints.append(checkpoint)
-        self.roots.append(self._tree.root())
+        self.roots.append(checkpoint.root)
+        self._again.append(again)
         return None
+
+    def whole(self, number: int) -> Seal:
+        """A seal with its marks. Raises BadWitness, WitnessFailed."""
+        seal = self._again[number]()
+        return seal if seal.leaf == self.seals[number].leaf else self.seals[number]
+
+    def _checkpoint(self, note: bytes, signed: bool) -> Checkpoint:
+        if not signed:
+            checkpoint = read_text(signatures_of(note)[0])
+            # The tree does not cover what a checkpoint lists: its signature alone does.
+            lists = any(line.startswith(_LISTS) for line in checkpoint.extensions)
+            if not lists and checkpoint.origin == self.verifier.name:
+                return checkpoint
+        return open_checkpoint(note, self.verifier)
 
     def dated(self) -> list[tuple[Checkpoint, int]]:
         """Each checkpoint with the time at which its seal closed."""
@@ -73,9 +99,7 @@ class Log:
 
     def root_with(self, leaf: bytes) -> bytes:
         """The root that the log would have with one more leaf hash."""
-        tree = deepcopy(self._tree)
-        tree.append(leaf)
-        return tree.root()
+        return self._tree.root_with(leaf)
 
 
 class BadWitness(AttrAuditError):
@@ -87,8 +111,19 @@ def newest_log(connection: Connection) -> str:
     return connection.execute(text(_NEWEST_LOG)).scalar_one_or_none() or ""
 
 
-def stored_seals(connection: Connection, origin: str, *, marks: bool = True) -> list[Seal]:
-    """The database's copy of a log, unchecked; ``marks``: with those, which are most of it."""
+def stored_seals(connection: Connection, origin: str) -> list[Seal]:
+    """The database's copy of a log, unchecked and without marks, which are most of it."""
+    return _stored(connection, origin, None)
+
+
+def stored_seal(connection: Connection, origin: str, n: int) -> Seal:
+    """One seal of the copy, unchecked, with its marks. Raises BadWitness where it is gone."""
+    for seal in _stored(connection, origin, n):
+        return seal
+    raise BadWitness(f"attr_audit.seal has no seal {n} of {origin} any more")
+
+
+def _stored(connection: Connection, origin: str, n: int | None) -> list[Seal]:
     return [
         Seal(
             leaf=row.leaf,
@@ -98,14 +133,24 @@ def stored_seals(connection: Connection, origin: str, *, marks: bool = True) -> 
             polls_from=row.polls_from and (row.polls_from - _EPOCH) // timedelta(microseconds=1),
             marks=bytes(row.marks),
         )
-        for row in connection.execute(text(_SEALS), {"origin": origin, "marks": marks})
+        for row in connection.execute(
+            text(_SEALS), {"origin": origin, "n": n, "marks": n is not None}
+        )
     ]
 
 
-def extend(log: Log, seals: Iterable[Seal]) -> str | None:
-    """Add seals from the log's end on, as far as they follow; gives why the next one does not."""
+def extend(
+    log: Log, seals: Iterable[Seal], again: Callable[[int], Seal], *, trusted: int = 0
+) -> str | None:
+    """Add seals from the log's end on, as far as they follow; gives why the next one does not.
+
+    ``again``: reads a seal by its number, with its marks. ``trusted``: of so many first seals the
+    signatures are not verified; see `Log.append`.
+    """
     for number, seal in enumerate(seals):
-        if number >= len(log.seals) and (reason := log.append(seal)):
+        if number >= len(log.seals) and (
+            reason := log.append(seal, partial(again, number), signed=number >= trusted)
+        ):
             return f"seal {number}: {reason}"
     return None
 
@@ -118,13 +163,17 @@ def read_seal(witness: Witness, size: int) -> Seal:
         raise BadWitness(f"{witness}: the checkpoint of size {size}: {error}") from None
 
 
-def newest(witness: Witness, verifier: Verifier) -> Checkpoint | None:
-    """The largest checkpoint there, its signature verified. Raises BadWitness, WitnessFailed."""
+def newest(witness: Witness, verifier: Verifier) -> tuple[Checkpoint, Seal] | None:
+    """The largest checkpoint there with its seal, its signature verified.
+
+    Raises BadWitness, WitnessFailed.
+    """
     sizes = witness.sizes()
     if not sizes:
         return None
     try:
-        return open_checkpoint(read_seal(witness, sizes[-1]).note.encode(), verifier)
+        seal = read_seal(witness, sizes[-1])
+        return open_checkpoint(seal.note.encode(), verifier), seal
     except BadNote as error:
         raise BadWitness(f"{witness}: the checkpoint of size {sizes[-1]}: {error}") from None
 

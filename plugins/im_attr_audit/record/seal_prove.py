@@ -104,7 +104,7 @@ def _prove(
     connection: Connection, kind: Kind, id_: int, verifier: Verifier | None, bounds: Bounds
 ) -> Proof:
     origin = verifier.name if verifier else newest_log(connection)
-    seals = stored_seals(connection, origin, marks=False)
+    seals = stored_seals(connection, origin)
     number = bisect_left([seal.last[kind.number] for seal in seals], id_)
     if number == len(seals):
         raise NotProvable(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from sqlalchemy import Connection, Engine, text
 
@@ -19,6 +20,7 @@ from im_attr_audit.record.seal_log import (
     compare,
     extend,
     read_seal,
+    stored_seal,
     stored_seals,
 )
 from im_attr_audit.record.sealed_rows import prepare_sealed
@@ -47,22 +49,29 @@ def check_seals(
     sealed; rows that no seal covers are newer than the last one.
     """
     with reading(engine) as connection:
-        return check_seals_on(connection, witnesses, verifier)
+        return check_seals_on(connection, witnesses, verifier, engine)
 
 
 def check_seals_on(
-    connection: Connection, witnesses: Sequence[Witness], verifier: Verifier
+    connection: Connection,
+    witnesses: Sequence[Witness],
+    verifier: Verifier,
+    engine: Engine | None = None,
 ) -> tuple[Log, SealCheck]:
-    """The same in a transaction that is open."""
+    """The same in a transaction that is open; without an engine, in this process alone."""
     log = Log(verifier)
     findings: list[str] = []
     known: list[tuple[str, Checkpoint]] = []
     for witness in witnesses:
         findings += _read(witness, log, known)
     prepare_sealed(connection)
-    findings += _compare_copy(stored_seals(connection, verifier.name), log)
+    findings += _compare_copy(
+        stored_seals(connection, verifier.name),
+        log,
+        partial(stored_seal, connection, verifier.name),
+    )
     findings += compare(log, known)
-    found = check_sealed_rows(connection, log.seals)
+    found = check_sealed_rows(connection, log, engine=engine)
     for run, conn_id in connection.execute(text(_LEFT_OUT)).tuples():
         found.notes.append(f"run {run} planned {conn_id} and recorded no poll of it")
     listing = check_listed(connection, log.dated())
@@ -96,12 +105,14 @@ def _read(witness: Witness, log: Log, known: list[tuple[str, Checkpoint]]) -> li
                 f"{witness}: the file of size {size} holds the checkpoint of size "
                 f"{known[-1][1].size}"
             )
-        elif size == len(log.seals) + 1 and (reason := log.append(seal)):
+        elif size == len(log.seals) + 1 and (
+            reason := log.append(seal, partial(read_seal, witness, size))
+        ):
             findings.append(f"{witness}: the checkpoint of size {size}: {reason}")
     return findings
 
 
-def _compare_copy(stored: Sequence[Seal], log: Log) -> list[str]:
+def _compare_copy(stored: Sequence[Seal], log: Log, again: Callable[[int], Seal]) -> list[str]:
     """The database's copy may lag behind the witnesses; where it is ahead, they lost something."""
     findings: list[str] = []
     newer = []
@@ -124,5 +135,5 @@ def _compare_copy(stored: Sequence[Seal], log: Log) -> list[str]:
             f"the witness ends at size {len(log.seals)}, and the database has a signed checkpoint "
             f"of size {newer[-1]}: files are missing at the witness, or it has not been written to"
         )
-        extend(log, stored)
+        extend(log, stored, again)
     return findings

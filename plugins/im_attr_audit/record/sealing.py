@@ -1,4 +1,4 @@
-"""Close a seal: recompute what is sealed, sign what came since, write it to every witness.
+"""Close a seal: recompute what is due, sign what came since, write it to every witness.
 
 The order makes it safe to be killed anywhere. The database's copy is committed first: a checkpoint
 that was signed is then never signed in another form. Witnesses get it after that, and the next run
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from sqlalchemy import Connection, Engine, text
 
@@ -34,6 +35,7 @@ from im_attr_audit.record.seal_log import (
     extend,
     newest,
     read_seal,
+    stored_seal,
     stored_seals,
 )
 from im_attr_audit.record.sealed_rows import (
@@ -49,6 +51,10 @@ _WAIT = 2.0
 _PATIENCE = 60.0
 #: A seal with more rows keeps no marks.
 _MOST_MARKS = 200_000
+#: The rows of each seal are read again at every so many checkpoints: a day of those of 15 minutes.
+SHARE = 96
+#: A record of no more rows is read as a whole each time.
+_SMALL = 100_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _INSERT = """
@@ -87,9 +93,11 @@ def make_checkpoint(
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     stamp: Callable[[bytes], bytes | None] = lambda _: None,
     at_site: Callable[[str], None] = lambda _: None,
+    full: bool = False,
 ) -> Sealed:
     """Seal what was recorded since the last seal, and witness it.
 
+    ``full``: read the rows of all earlier seals again, not only a share of them (`rows_due`).
     ``engine``: the sealer's. ``stamp``: asks a time-stamp authority for a token over the note.
     ``at_site``: is called where tests kill. Raises SealingRefused where what is sealed is not a
     prefix of what is stored, or no witness can be reached.
@@ -97,7 +105,7 @@ def make_checkpoint(
     failed: list[str] = []
     with engine.begin() as lock:
         lock.execute(text("select attr_audit_internal.begin_seal()"))
-        log = _read_log(lock, signer, witnesses, failed)
+        log, witnessed = _read_log(lock, engine, signer, witnesses, failed)
         at_site("log read")
         last, closed_us = _close(engine, now)
         at_site("closed")
@@ -106,7 +114,11 @@ def make_checkpoint(
             before = log.seals[-1].last if log.seals else (0, 0, 0)
             new = [_NewRows(*ids) for ids in zip(before, last, strict=True)]
             check = check_sealed_rows(
-                connection, log.seals, lambda kind, batch: new[kind.number].add(kind, batch)
+                connection,
+                log,
+                lambda kind, batch: new[kind.number].add(kind, batch),
+                engine=engine,
+                chosen=None if full else rows_due(log.seals, witnessed),
             )
             listing = check_listed(connection, log.dated())
             check.rows += listing.rows
@@ -118,7 +130,7 @@ def make_checkpoint(
                 )
             seal = _next_seal(log, new, listing.lines, closed_us, signer, stamp)
         at_site("signed")
-        refused = log.append(seal)
+        refused = log.append(seal, lambda: seal)
         if refused:
             raise SealingRefused(f"Nothing was sealed: {refused}.")
         _insert(lock, signer.name, seal)
@@ -130,29 +142,48 @@ def make_checkpoint(
     return sealed
 
 
+def rows_due(seals: Sequence[Seal], witnessed: int) -> list[int] | None:
+    """The seals whose rows are read again before the next one is made; None: those of all.
+
+    A long record cannot be read every quarter of an hour. Those of seal i are read at every
+    `SHARE`-th checkpoint after it. ``witnessed``: the size of the newest checkpoint at a witness;
+    its own seal, and what no witness has, are always read.
+    """
+    if sum(seal.rows(kind)[0] for seal in seals for kind in range(3)) <= _SMALL:
+        return None
+    due = set(range(len(seals) % SHARE, len(seals), SHARE))
+    return sorted(due.union(range(max(witnessed - 1, 0), len(seals))))
+
+
 def _read_log(
-    connection: Connection, signer: Signer, witnesses: Sequence[Witness], failed: list[str]
-) -> Log:
-    """The whole log so far: the database's copy, and what only a witness has."""
+    connection: Connection,
+    engine: Engine,
+    signer: Signer,
+    witnesses: Sequence[Witness],
+    failed: list[str],
+) -> tuple[Log, int]:
+    """The whole log so far, and the size of its newest checkpoint at a witness.
+
+    It is the database's copy, and what only a witness has. The newest checkpoint at a witness is
+    verified, and so is each that is newer or that lists reviews or declarations. The root of the
+    newest covers all leaves before it.
+    """
+    found = _newest(signer, witnesses, failed)
+    witnessed = max((checkpoint.size for _, checkpoint, _ in found), default=0)
     log = Log(signer.verifier)
     stored = stored_seals(connection, signer.name)
-    extend(log, stored)
+    again = partial(_stored_again, engine, signer.name)
+    extend(log, stored, again, trusted=witnessed - 1)
     if stored and not log.seals:
         raise SealingRefused(
             f"Nothing was sealed: the database has a log {signer.name} that this key did not sign. "
             "A new key needs a new name, and a folder of its own."
         )
-    known = []
-    reached = 0
-    for witness in witnesses:
+    for witness, checkpoint, _ in found:
         try:
-            checkpoint = newest(witness, signer.verifier)
-            reached += 1
-            if checkpoint is None:
-                continue
-            known.append((str(witness), checkpoint))
             for size in range(len(log.seals) + 1, checkpoint.size + 1):
-                if reason := log.append(read_seal(witness, size)):
+                seal = read_seal(witness, size)
+                if reason := log.append(seal, partial(read_seal, witness, size)):
                     raise SealingRefused(
                         f"Nothing was sealed: {witness}, seal {size - 1}: {reason}."
                     )
@@ -160,16 +191,44 @@ def _read_log(
             failed.append(str(error))
         except BadWitness as error:
             raise SealingRefused(f"Nothing was sealed: {error}.") from None
-    if not reached:
+    if split := compare(log, [(str(witness), checkpoint) for witness, checkpoint, _ in found]):
+        raise SealingRefused("Nothing was sealed: a witness holds another log.", split)
+    for witness, checkpoint, seal in found:
+        # No signature covers the last ids; what they exclude would never be sealed.
+        if checkpoint.size <= len(log.seals) and log.seals[checkpoint.size - 1].last != seal.last:
+            raise SealingRefused(
+                f"Nothing was sealed: seal {seal.n} ends at other ids in attr_audit.seal than at "
+                f"{witness}."
+            )
+    # A copy that was lost, by a restore for example, is filled up. One that differs stays.
+    for number in range(len(stored), len(log.seals)):
+        _insert(connection, signer.name, log.whole(number))
+    return log, witnessed
+
+
+def _newest(
+    signer: Signer, witnesses: Sequence[Witness], failed: list[str]
+) -> list[tuple[Witness, Checkpoint, Seal]]:
+    """The newest checkpoint and seal of each witness that has one. Raises SealingRefused."""
+    found = []
+    for witness in witnesses:
+        try:
+            if (there := newest(witness, signer.verifier)) is not None:
+                found.append((witness, *there))
+        except WitnessFailed as error:
+            failed.append(str(error))
+        except BadWitness as error:
+            raise SealingRefused(f"Nothing was sealed: {error}.") from None
+    if len(failed) == len(witnesses):
         raise SealingRefused(
             f"Nothing was sealed: no witness can be reached ({'; '.join(failed)})."
         )
-    if split := compare(log, known):
-        raise SealingRefused("Nothing was sealed: a witness holds another log.", split)
-    # A copy that was lost, by a restore for example, is filled up. One that differs stays.
-    for seal in log.seals[len(stored) :]:
-        _insert(connection, signer.name, seal)
-    return log
+    return found
+
+
+def _stored_again(engine: Engine, origin: str, n: int) -> Seal:
+    with engine.connect() as connection:
+        return stored_seal(connection, origin, n)
 
 
 def _close(engine: Engine, now: Callable[[], datetime]) -> tuple[tuple[int, int, int], int]:
@@ -273,7 +332,7 @@ def _publish(witness: Witness, log: Log, sealed: Sealed, at_site: Callable[[str]
         there = set(witness.sizes())
         for size in range(1, len(log.seals) + 1):
             if size not in there:
-                witness.write(size, log.seals[size - 1].to_json())
+                witness.write(size, log.whole(size - 1).to_json())
                 at_site("witnessed")
     except WitnessFailed as error:
         if str(error) not in sealed.failed:

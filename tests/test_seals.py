@@ -183,3 +183,29 @@ def test_rows_are_hashed_alike_however_they_are_read(
     # Those with a control character and the two far times were not, everything else was.
     assert calls.count(False) == 1 + 7 + 2
     assert calls.count(True) > 10
+
+
+def test_polls_are_hashed_by_their_ids_wherever_they_are_stored(
+    shared: tuple[Engine, Path, Signer],
+) -> None:
+    engine, _, _ = shared
+    with engine.connect() as connection:
+        connection.exec_driver_sql("set local session_replication_role = replica")
+        sealed_rows.prepare_sealed(connection)
+
+        def read() -> list[tuple[bytes, bytes]]:
+            batches = sealed_rows.read_batches(connection, sealed_rows.KINDS[0], -1, 100)
+            return [pair for b in batches for pair in zip(b.columns[0], b.hashes, strict=True)]
+
+        before = read()
+        # Stored behind the others.
+        connection.exec_driver_sql(
+            "create temporary table moved as select * from attr_audit.poll where poll_id = 4; "
+            "delete from attr_audit.poll where poll_id = 4; "
+            "insert into attr_audit.poll overriding system value select * from moved"
+        )
+        stored = connection.exec_driver_sql("select poll_id from attr_audit.poll").scalars().all()
+        assert stored != sorted(stored)
+        assert read() == before
+        connection.rollback()
+    assert [int(id_) for id_, _ in before] == [*range(1, 11)]

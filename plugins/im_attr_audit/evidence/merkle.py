@@ -30,8 +30,9 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 def _level_above(hashes: Sequence[bytes]) -> list[bytes]:
     """The nodes over these; an odd last one has no sibling and moves up unchanged."""
+    # node_hash written out: once per row of a whole record.
     pairs = zip(hashes[::2], hashes[1::2], strict=False)
-    above = [node_hash(left, right) for left, right in pairs]
+    above = [sha256(b"\1" + left + right).digest() for left, right in pairs]
     if len(hashes) % 2:
         above.append(hashes[-1])
     return above

@@ -10,7 +10,19 @@ from typing import Any
 from im_attr_audit.apps import AppKey
 
 from tests import quarter_answers as questions
-from tests.quarter import END, STORY, Change, changes, day, head_seq, seen
+from tests.quarter import (
+    CHINA,
+    END,
+    FRANKFURT,
+    SEALED_AT,
+    SINGAPORE,
+    STORY,
+    Change,
+    changes,
+    day,
+    head_seq,
+    seen,
+)
 from tests.quarter_answers import Q2
 
 #: A row by column. Times of days are UTC's.
@@ -130,6 +142,53 @@ def chain(groups: Groups) -> Rows:
     return _named(columns, rows, groups)
 
 
+#: What is not as declared at the end, but for singapore: slot, what, declared, actual, since when.
+_NOT_AS_DECLARED: dict[AppKey, list[tuple[int, str, str | None, str | None, str | None]]] = {
+    FRANKFURT: [(0, "different", "sex", "s\u0435x", "confusable")],
+    CHINA: [(1, "missing", "points", None, None), (3, "undeclared", None, "points", None)],
+}
+
+
+def violations(groups: Groups) -> Rows:
+    """Singapore was seen longer ago than the tasks allow: none of its declared slots is known."""
+    names = {0: "sex", 1: "city", 2: "Membership level"}
+    last = seen(SINGAPORE)[-1]
+    rows: list[tuple[Any, ...]] = [
+        (last.confirmed, "shop", *SINGAPORE, slot, "unknown", name, actual, lookalike)
+        for slot, name in names.items()
+        for actual in [last.names[slot]]
+        for lookalike in ["case" if actual != name else None]
+    ]
+    for app, found in _NOT_AS_DECLARED.items():
+        for slot, violation, declared, actual, lookalike in found:
+            [since] = [
+                c.seen_at for c in changes() if c.app == app and (c.slot, c.new) == (slot, actual)
+            ]
+            group = STORY.group(app, END)
+            rows.append((since, group, *app, slot, violation, declared, actual, lookalike))
+    columns = "since app_group region sdk_app_id slot violation declared_name actual_name lookalike"
+    return _named(columns, rows, groups)
+
+
+def count_of_violations(groups: Groups) -> Rows:
+    return [{"slots": len(violations(groups))}]
+
+
+def seals(_: Groups) -> Rows:
+    """The first one has everything, the second one nothing. Nobody planned in the database."""
+    everything = (sum(len(run.polls) for run in STORY.runs()), sum(head_seq(app) for app in APPS))
+    columns = "sealed_at closed_at n polls changes targets has_timestamp origin"
+    counts = (everything, (0, 0))
+    return [
+        dict(
+            zip(
+                columns.split(), (at, at, n, *counts[n], 0, False, "example.com/audit"), strict=True
+            )
+        )
+        for n, at in enumerate(SEALED_AT)
+    ]
+
+
 def stale_apps(groups: Groups) -> Rows:
     """All of them: the quarter is over."""
     return [{"apps": sum(STORY.group(app, END) in groups for app in APPS)}]
@@ -145,6 +204,7 @@ def count_of_changes(groups: Groups) -> Rows:
 
 #: By the chart's title. What is until now, or a time line, the tests look at on their own.
 SUPERSET: dict[str, Callable[[Groups], Rows]] = {
+    "Violations": violations,
     "Drift now": drift_now,
     "Oldest knowledge": last_good_polls,
     "Changes per week": changes_per_week,
@@ -153,10 +213,13 @@ SUPERSET: dict[str, Callable[[Groups], Rows]] = {
     "Failures by cause": failures_by_cause,
     "Look-alikes": look_alikes,
     "Chain": chain,
+    "Seals": seals,
 }
 GRAFANA: dict[str, Callable[[Groups], Rows]] = {
     "Stale apps": stale_apps,
     "Slots with drift": slots_with_drift,
+    "Slots not as declared": count_of_violations,
+    "Violations": violations,
     "Changes": count_of_changes,
     "Drift now": drift_now,
     "Last good polls": last_good_polls,
@@ -166,6 +229,7 @@ GRAFANA: dict[str, Callable[[Groups], Rows]] = {
     "Look-alikes": look_alikes,
     "Failures by cause": failures_by_cause,
     "Chain": chain,
+    "Seals": seals,
 }
 
 

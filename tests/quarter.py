@@ -7,15 +7,22 @@ answer is: it replays what the polls saw and uses none of the product's code and
 from __future__ import annotations
 
 import functools
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, pairwise
 
 from im_attr_audit.apps import AppKey
+from im_attr_audit.declared.parse import parse
 from im_attr_audit.errors import Rejected, Unavailable
+from im_attr_audit.evidence.note import new_signer
+from im_attr_audit.evidence.witnesses import open_witness
+from im_attr_audit.record.declarations import note_stale_after, record_declaration
 from im_attr_audit.record.engine import create_audit_engine
+from im_attr_audit.record.sealing import make_checkpoint
 from psycopg2.extras import execute_values
+from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 
 from launch.postgres import EmbeddedPostgres
@@ -94,6 +101,15 @@ STORY = Story(
     ),
 )
 
+#: The campaigns of `shop` and `loyalty` go by these names.
+DECLARED = """
+groups:
+  shop: {names: {0: sex, 1: city, 2: Membership level}}
+  loyalty: {names: {0: tier, 1: points}}
+"""
+DECLARED_AT = day(5, 25)
+SEALED_AT = (END, END + timedelta(hours=1))
+
 
 # Recording it -----------------------------------------------------------------------------------
 
@@ -112,9 +128,48 @@ def quarter(server: EmbeddedPostgres, template: str) -> str:
         else:
             for _, run in runs:
                 record(writer, run)
+    _declare(writer, server, name)
     writer.dispose()
     date_rows(server, name)
+    _seal(server, name)
     return name
+
+
+def _declare(writer: Engine, server: EmbeddedPostgres, name: str) -> None:
+    """`DECLARED` is in force from `DECLARED_AT`; only singapore's last good poll is too old.
+
+    As the tasks do it, then dated as it would have been. What is stale goes by the present.
+    """
+    document = parse(DECLARED, "").declaration
+    record_declaration(
+        writer, document, source="a file", revision=None, text_digest=None, dag_run_id="scheduled"
+    )
+    note_stale_after(writer, datetime.now(UTC) - day(7, 1))
+    with server.connect(name) as owner, owner.cursor() as cursor:
+        cursor.execute("set session_replication_role = replica")
+        cursor.execute("update attr_audit.declaration set recorded_at = %s", (DECLARED_AT,))
+        cursor.execute("update attr_audit_internal.declared_term set from_at = %s", (DECLARED_AT,))
+
+
+def _seal(server: EmbeddedPostgres, name: str) -> None:
+    """Everything is sealed at the end, and the idle hour after it.
+
+    A poll has to be recorded before its seal: otherwise sealing refuses it as dated falsely.
+    """
+    with server.connect(name) as owner, owner.cursor() as cursor:
+        cursor.execute("set session_replication_role = replica")
+        cursor.execute("update attr_audit.poll set recorded_at = requested_at + interval '3 s'")
+    sealer = create_audit_engine(make_url(server.url(name, "attr_audit_sealer")))
+    signer = new_signer("example.com/audit")
+    with tempfile.TemporaryDirectory() as folder:
+        witness = open_witness(f"file:{folder}")
+        for at in SEALED_AT:
+            make_checkpoint(sealer, signer, [witness], now=lambda at=at: at)  # type: ignore[misc]
+    sealer.dispose()
+    with server.connect(name) as owner, owner.cursor() as cursor:
+        cursor.execute("set session_replication_role = replica")
+        for n, at in enumerate(SEALED_AT):
+            cursor.execute("update attr_audit.seal set sealed_at = %s where n = %s", (at, n))
 
 
 def _marked(runs: list[ScriptedRun]) -> Iterator[tuple[bool, ScriptedRun]]:

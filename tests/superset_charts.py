@@ -13,6 +13,8 @@ class Dataset:
     time: str | None
     metrics: dict[str, str]
     sql: str | None = None
+    #: What is sealed is the whole record: it has no app group.
+    of_group: bool = True
 
     @property
     def source(self) -> str:
@@ -50,6 +52,13 @@ _CHAIN = """select a.app_group, region, sdk_app_id, v.rows_checked, v.ok, v.firs
        v.head_seq, encode(v.head_hash, 'hex') as head_hash
   from attr_audit.verify_chain() v
   join attr_audit.app a using (region, sdk_app_id)"""
+# A leaf: type, number, when it was closed; how many polls, changes, targets, each with a root.
+_SEALS = """select sealed_at, origin, n,
+       timestamptz '1970-01-01Z' + (leaf::jsonb ->> 2)::bigint * interval '1 microsecond'
+           as closed_at,
+       (leaf::jsonb ->> 3)::bigint as polls, (leaf::jsonb ->> 5)::bigint as changes,
+       (leaf::jsonb ->> 7)::bigint as targets, timestamp_token is not null as has_timestamp
+  from attr_audit.seal"""
 
 DATASETS = {
     dataset.name: dataset
@@ -64,11 +73,26 @@ DATASETS = {
         Dataset("coverage_by_month", "month", {"lowest": "MIN(covered_pct)"}),
         Dataset("oldest_knowledge", "known_at", {"oldest": "MAX(age_seconds)"}, _OLDEST),
         Dataset("chain", None, {"apps": "COUNT(*)"}, _CHAIN),
+        Dataset("violations", "since", {"slots": "COUNT(*)"}),
+        Dataset("seals", "sealed_at", {"seals": "COUNT(*)"}, _SEALS, of_group=False),
     )
 }
 
 _BARS, _LINES = "echarts_timeseries_bar", "echarts_timeseries_line"
 CHARTS = (
+    Chart(
+        "Violations",
+        "violations",
+        (
+            *("since", "app_group", "region", "sdk_app_id", "slot", "violation"),
+            *("declared_name", "actual_name", "lookalike"),
+        ),
+        "Slots that are not as declared now. Unknown: the app has no good poll lately.",
+        order="since",
+        of_now=True,
+        width=12,
+        height=44,
+    ),
     Chart(
         "Drift now",
         "drift_episodes",
@@ -147,6 +171,17 @@ CHARTS = (
         order="sdk_app_id",
         of_now=True,
         height=40,
+    ),
+    Chart(
+        "Seals",
+        "seals",
+        ("sealed_at", "n", "closed_at", "polls", "changes", "targets", "has_timestamp", "origin"),
+        "The newest first. verify --checkpoints checks them against the files at the witnesses.",
+        order="sealed_at",
+        descending=True,
+        of_now=True,
+        width=12,
+        height=22,
     ),
 )
 

@@ -234,9 +234,12 @@ def _dashboard() -> dict[str, Any]:
             },
         }
     of_now = [number for number, chart in enumerate(CHARTS, 1) if chart.of_now]
+    of_all = [
+        number for number, chart in enumerate(CHARTS, 1) if not DATASETS[chart.dataset].of_group
+    ]
     return {
         "dashboard_title": TITLE,
-        "description": "What im-attr-audit recorded: drift, changes, coverage and failures.",
+        "description": "What im-attr-audit recorded, and what is not as declared.",
         "css": "",
         "slug": "im-attr-audit",
         "published": True,
@@ -258,7 +261,7 @@ def _dashboard() -> dict[str, Any]:
                         "column": {"name": "app_group"},
                         "datasetUuid": _id("dataset oldest_knowledge"),
                     },
-                    [],
+                    of_all,
                 ),
             ],
             "color_scheme": "supersetColors",

@@ -93,11 +93,8 @@ CALLS = (
 #: What polars cannot read, and how it is read here instead; the only relations that have it.
 CASTS = {"interval": "extract(epoch from {})::float8", "_timestamptz": "{}::text"}
 WITH_CASTS = {"freshness", "clock_correction", "coverage"}
-#: What nobody did in the quarter: correct a clock, plan in the database, seal, declare, fold.
-MAY_BE_EMPTY = {
-    *("clock_correction", "planned", "seal", "coverage"),
-    *("declaration", "declared_names", "violations", "review"),
-}
+#: What nobody did in the quarter: correct a clock, plan in the database, fold, review.
+MAY_BE_EMPTY = {"clock_correction", "planned", "coverage", "review"}
 #: The only ones with seconds until now.
 UNTIL_NOW = (
     *("freshness", "drift_episodes", "coverage_by_month"),

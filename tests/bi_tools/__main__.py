@@ -20,7 +20,7 @@ from launch.state import ROOT
 from tests.bi_tools import superset
 from tests.bi_tools.dbt import Dbt
 from tests.bi_tools.install import install, version
-from tests.conftest import OWNER, READER, WRITER
+from tests.conftest import OWNER, READER, SEALER, WRITER
 from tests.history import polled
 from tests.quarter import END, TOKYO, quarter
 from tests.superset_charts import CHARTS, DATASETS, Chart, plain_sql
@@ -41,7 +41,7 @@ def main() -> None:
         try:
             server.ensure_database("migrated")
             migrate(server.url("migrated"))
-            for role in (OWNER, WRITER, READER):
+            for role in (OWNER, WRITER, READER, SEALER):
                 server.ensure_role(role)
             database = quarter(server, "migrated")
             with superset.running(programs, folder) as running:
@@ -95,8 +95,10 @@ def _chart(
     context = json.loads(tool.one("chart", number)["query_context"])
     _compare(f"chart {chart.title}", tool.query(context), _rows(server, database, plain_sql(chart)))
     [query] = context["queries"]
-    query["filters"].append({"col": "app_group", "op": "IN", "val": [_GROUP]})
-    where = f"app_group = '{_GROUP}'"
+    where = "true"
+    if DATASETS[chart.dataset].of_group:
+        query["filters"].append({"col": "app_group", "op": "IN", "val": [_GROUP]})
+        where = f"app_group = '{_GROUP}'"
     if not chart.of_now:
         time = DATASETS[chart.dataset].time
         for each in query["filters"]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from im_attr_audit.evidence.note import Signer
 from im_attr_audit.record import sealed_rows
+from im_attr_audit.record.engine import create_audit_engine
 from im_attr_audit.record.fold import fold_old_polls
 from im_attr_audit.record.retention import RetentionRefused, drop_old_polls
 from im_attr_audit.record.runs import record_planned
-from im_attr_audit.record.seal_verify import check_seals
+from im_attr_audit.record.seal_verify import check_seals, check_seals_on
+from im_attr_audit.record.sealing import SealingRefused
 from sqlalchemy import Engine, text
+from sqlalchemy.engine import make_url
 
 from tests.sealing import NAMES, Sealing, folder_at
 from tests.test_schema import run
@@ -25,7 +29,7 @@ def test_an_untouched_record_is_as_it_was_sealed(sealed: Sealing) -> None:
     sealed_rows_ = sum(sum(seal.rows(kind)[0] for kind in range(3)) for seal in log.seals)
     assert found.rows == sealed_rows_ + 2 + 2  # reviews and declarations
     assert [len(checkpoint.extensions) for checkpoint in log.checkpoints] == [1, 3, 3, 1]
-    assert log.checkpoints[2].extensions[0] == '["listed-v1",2,2]'
+    assert log.checkpoints[2].extensions[0] == '["listed-v1",2,2,0]'
     assert found.waiting >= 4  # the run after the last seal
 
 
@@ -75,11 +79,41 @@ def test_of_a_folded_month_no_more_is_missing_than_was_folded(sealed: Sealing) -
     assert found.findings == []
     [note] = found.notes
     assert "8 of its 12 polls cannot be checked; good polls of " in note
-    sealed.seal()
+    _, *listed = sealed.seal().seal.note.split("\n\n")[0].split("\n")[3:]
+    assert [json.loads(line)[::2] for line in listed] == [["coverage-v1", 1]]
+    assert sealed.found() == []
 
     def forge(statement: str) -> None:
         with sealed.db.server.connect(sealed.db.name) as connection, connection.cursor() as cursor:
             cursor.execute(f"set session_replication_role = replica; {statement}")
+
+    # What folding left is sealed by the next checkpoint.
+    superuser = create_audit_engine(make_url(url))
+    spans = "update attr_audit.coverage set "
+    for edit, what in {
+        "longest_gap = longest_gap + interval '1 hour'": "is not as it was sealed",
+        "asked_us = asked_us[:7] || asked_us[8] - 1": "is not as it was sealed",
+        "sdk_app_id = 8": "is not as it was sealed",
+        "folded_at = folded_at - interval '1 second'": "has 0 rows of 1",
+    }.items():
+        with superuser.connect() as connection:
+            connection.exec_driver_sql("set session_replication_role = replica")
+            connection.exec_driver_sql(spans + edit)
+            _, found = check_seals_on(
+                connection, [folder_at(sealed.folder)], sealed.signer.verifier
+            )
+            connection.rollback()
+        assert any("seal 5: coverage folded at " in f and what in f for f in found.findings), edit
+    forge(
+        "insert into attr_audit.coverage (region, sdk_app_id, from_at, to_at, polls, polls_failed, "
+        "api, first_poll_id, asked_us, folded_at) select region, 9, from_at, from_at, 1, 0, api, "
+        "1, '{0}', folded_at - interval '1 day' from attr_audit.coverage"
+    )
+    with pytest.raises(SealingRefused) as refused:
+        sealed.seal()
+    assert any("is dated falsely: it is in no seal yet" in f for f in refused.value.findings)
+    forge("delete from attr_audit.coverage where sdk_app_id = 9")
+    superuser.dispose()
 
     # One that was kept is edited: what is left is no longer a part of what was sealed.
     forge("update attr_audit.poll set error_info = 'x' where conn_id = 'c' and outcome <> 'ok'")

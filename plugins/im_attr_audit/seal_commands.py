@@ -97,8 +97,9 @@ def add_checkpoints_to_verify(verify: Any) -> None:
         "--checkpoints",
         action="append",
         metavar="DIR",
-        help="compare every sealed poll, change, planned target, review and declaration with the "
-        "checkpoints in this folder or at this target; may be given several times. Needs --vkey",
+        help="compare every sealed poll, change, planned target, review, declaration and fold with "
+        "the checkpoints in this folder or at this target; may be given several times. Needs "
+        "--vkey",
     )
     verify.add_argument(
         "--vkey", metavar="KEY", help="the public key of the checkpoints, or a file with it"

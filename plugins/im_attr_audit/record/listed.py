@@ -1,23 +1,26 @@
-"""Reviews and declarations: no leaf has a root for them, so each checkpoint signs them by name.
+"""Reviews, declarations and folds: no leaf has a root for them, so checkpoints sign them by name.
 
 A line of the checkpoint (an extension line, as C2SP's tlog-checkpoint allows) is a JSON array in
-canonical form: how many of both were listed so far, the newest review of an app whose reviews have
-become more, or a new declaration, each with its hash. A review's hash covers all earlier ones of
-its app. What is committed late is listed by a later checkpoint, so nothing needs a lock.
+canonical form: how many of each were listed so far, the newest review of an app whose reviews have
+become more, a new declaration, or a new fold, each with its hash. A review's hash covers all
+earlier ones of its app. What is committed late is listed by a later checkpoint, so nothing needs a
+lock.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from hashlib import sha256
 
 from sqlalchemy import Connection
 
-from im_attr_audit.evidence.canonical import DECLARATION, LISTED, REVIEW, canonical
+from im_attr_audit.evidence.canonical import COVERAGE, DECLARATION, LISTED, REVIEW, canonical
 from im_attr_audit.evidence.checkpoint import Checkpoint
 from im_attr_audit.record.canonical import linked_hash, quoted, token
+from im_attr_audit.record.listed_folds import FoldCheck, Folds, read_folds
 from im_attr_audit.record.review_checks import read_reviews
 from im_attr_audit.record.tables import TABLES, copy_rows
 
@@ -58,17 +61,21 @@ class Listing:
     rows: int = 0
 
 
-def check_listed(connection: Connection, checkpoints: Sequence[tuple[Checkpoint, int]]) -> Listing:
+def check_listed(
+    connection: Connection,
+    checkpoints: Sequence[tuple[Checkpoint, int]],
+    is_due: Callable[[int], bool] = lambda _: True,
+) -> Listing:
     """Compare with what these checkpoints of one log list, in the transaction of `prepare_sealed`.
 
-    Each comes with the time at which its seal closed, in microseconds since 1970 UTC.
+    Each comes with the time at which its seal closed, in microseconds since 1970 UTC. ``is_due``:
+    whether the rows of the listed fold of this number are read again.
     """
-    stored = _read(connection)
-    check = _Check(stored)
+    check = _Check(_read(connection), read_folds(connection), is_due)
     for number, (checkpoint, closed_us) in enumerate(checkpoints):
         check.add(number, [json.loads(line) for line in checkpoint.extensions], closed_us)
     check.end()
-    return Listing(check.next_lines(), check.findings, check.rows)
+    return Listing(check.next_lines(), check.findings, check.rows + check.folds.rows)
 
 
 def _read(connection: Connection) -> _Found:
@@ -103,16 +110,17 @@ def _read(connection: Connection) -> _Found:
 
 
 class _Check:
-    def __init__(self, stored: _Found) -> None:
+    def __init__(self, stored: _Found, folds: Folds, is_due: Callable[[int], bool]) -> None:
         self.findings: list[str] = []
         self.rows = 0
+        self.folds = FoldCheck(folds, is_due, self._find)
         self._stored = stored
         #: Up to which review of an app, and which declarations, were listed.
         self._reviews: dict[_App, int] = {}
         self._declarations: set[int] = set()
         #: Since when recorded_at must be; None: earlier checkpoints listed nothing.
         self._since: int | None = None
-        #: How many of both the newest checkpoint says that they list.
+        #: How many of each the newest checkpoint says that they list.
         self._counts: list[object] | None = None
         self._bad: set[object] = set()
 
@@ -127,6 +135,10 @@ class _Check:
             elif type_ == DECLARATION:
                 id_, hash_ = values
                 self._declaration(number, int(str(id_)), str(hash_), until)
+            elif type_ == COVERAGE:
+                folded_us, count, root = values
+                rows = int(str(count)), str(root)
+                self.folds.add(number, int(str(folded_us)), rows, _when(int(str(folded_us))))
             elif type_ == LISTED:
                 self._counts = values
         if lines and len(lines) < _MOST_LINES:
@@ -134,12 +146,11 @@ class _Check:
 
     def end(self) -> None:
         """All counts must agree, and what is not listed yet be newer than the last checkpoint."""
-        counts = [sum(self._reviews.values()), len(self._declarations)]
-        if self._counts not in (None, counts):
-            reviews, declarations = counts
+        counts = self._count()
+        if self._counts is not None and self._counts != counts[: len(self._counts)]:
             self.findings.append(
-                f"checkpoints list {reviews} reviews and {declarations} declarations, and the "
-                f"newest one counts {self._counts}: a line was taken out of a copy"
+                f"checkpoints list {counts} reviews, declarations and folds, and the newest one "
+                f"counts {self._counts}: a line was taken out of a copy"
             )
         for app, chain in self._stored.reviews.items():
             listed = self._reviews.get(app, 0)
@@ -148,6 +159,15 @@ class _Check:
         for id_, (_, at) in self._stored.declarations.items():
             if id_ not in self._declarations:
                 self._date(None, f"declaration {id_}", at, None)
+        # Earlier versions listed no folds and counted none.
+        dated = self.folds.new() if len(self._counts or ()) > 2 else ()
+        for folded_us in dated:
+            label = f"coverage folded at {_when(folded_us)}"
+            self._date(None, label, b"%d" % folded_us, None)
+
+    def _count(self) -> list[str | int]:
+        reviews = sum(self._reviews.values())
+        return [reviews, len(self._declarations), len(self.folds.listed)]
 
     def next_lines(self) -> tuple[str, ...]:
         """The lines that list what is new."""
@@ -160,8 +180,11 @@ class _Check:
             if id_ not in self._declarations and len(lines) < _MOST_LINES - 1:
                 lines.append([DECLARATION, id_, hash_])
                 self._declarations.add(id_)
-        counts: list[str | int] = [LISTED, sum(self._reviews.values()), len(self._declarations)]
-        return tuple(canonical(line).decode() for line in [counts, *lines])
+        for folded_us in self.folds.new():
+            if len(lines) < _MOST_LINES - 1:
+                lines.append(self.folds.line(folded_us))
+                self.folds.listed.add(folded_us)
+        return tuple(canonical(line).decode() for line in [[LISTED, *self._count()], *lines])
 
     def _review(self, number: int, app: _App, seq: int, hash_: str, until: int) -> None:
         chain = self._stored.reviews.get(app, [])
@@ -205,6 +228,10 @@ class _Check:
         if what not in self._bad:
             self._bad.add(what)
             self.findings.append(sentence)
+
+
+def _when(microseconds: int) -> str:
+    return f"{datetime.fromtimestamp(microseconds // 1_000_000, UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
 def _review_label(app: _App, seq: int) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from im_attr_audit.errors import AttrAuditError
 from im_attr_audit.evidence.bundle import BadBundle, Seal, read_bundle
-from im_attr_audit.evidence.canonical import DECLARATION, REVIEW
+from im_attr_audit.evidence.canonical import COVERAGE, DECLARATION, REVIEW
 from im_attr_audit.evidence.checkpoint import Checkpoint, open_checkpoint, read_text
 from im_attr_audit.evidence.merkle import Tree
 from im_attr_audit.evidence.note import BadNote, Verifier, signatures_of
@@ -30,7 +30,7 @@ select n, leaf, note, timestamp_token, last_poll_id, last_change_id, last_planne
 """
 _NEWEST_LOG = "select origin from only attr_audit.seal order by sealed_at desc, n desc limit 1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LISTS = (f'["{REVIEW}"', f'["{DECLARATION}"')
+_LISTS = tuple(f'["{type_}"' for type_ in (REVIEW, DECLARATION, COVERAGE))
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from im_attr_audit.evidence.canonical import CHANGE, POLL, TARGET
 from im_attr_audit.record.listed import DECLARATION_TYPES
+from im_attr_audit.record.listed_folds import COVERAGE_TYPES
 from im_attr_audit.record.tables import TABLES
 
 _POLL_TYPES = {
@@ -47,6 +48,7 @@ SEALED_TABLES: Mapping[str, Mapping[str, str]] = {
     "planned": _PLANNED_TYPES,
     "review": TABLES["review"],
     "declaration": DECLARATION_TYPES,
+    "coverage": COVERAGE_TYPES,
 }
 #: Until then a time's microseconds are exact in double precision, and none is mistaken for another.
 _EXACT_UNTIL = "timestamptz '2200-01-01 00:00:00+00'"

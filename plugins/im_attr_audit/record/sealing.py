@@ -113,14 +113,19 @@ def make_checkpoint(
             prepare_sealed(connection)
             before = log.seals[-1].last if log.seals else (0, 0, 0)
             new = [_NewRows(*ids) for ids in zip(before, last, strict=True)]
+            chosen = None if full else rows_due(log.seals, witnessed)
             check = check_sealed_rows(
                 connection,
                 log,
                 lambda kind, batch: new[kind.number].add(kind, batch),
                 engine=engine,
-                chosen=None if full else rows_due(log.seals, witnessed),
+                chosen=chosen,
             )
-            listing = check_listed(connection, log.dated())
+            listing = check_listed(
+                connection,
+                log.dated(),
+                lambda fold: chosen is None or fold % SHARE == len(log.seals) % SHARE,
+            )
             check.rows += listing.rows
             check.findings += listing.findings
             if check.findings:

@@ -1,8 +1,8 @@
 """The simulated vendor with its story, for `docker compose --profile demo up`.
 
 It gives Airflow a connection for each of its six apps and, where none is set, the Variable that
-lists them, as a user would in the UI. After every run of the DAG the story moves on one step, so
-that the next run finds something. Standard library only.
+lists them and the one that declares their names, as a user would in the UI. After every run of the
+DAG the story moves on one step, so that the next run finds something. Standard library only.
 """
 
 # ruff: noqa: T201 - it speaks to the container's log
@@ -19,14 +19,16 @@ from typing import Any
 
 from launch import api
 from simulator.control import Simulator
-from simulator.story import APPS, REGIONS
+from simulator.story import APPS, DECLARED_NAMES, REGIONS
 
 NAME = "simulator"
 STATE = Path("/opt/airflow/simulator-state")
 SHARED = Path("/opt/airflow/demo")  # the workers read it
 READY = Path("/tmp/ready")  # noqa: S108 - the container's own
 DAG_ID = "im_attr_name_audit"
+REVIEW_DAG_ID = "im_attr_name_review"
 VARIABLE = "im_attr_audit_conn_ids"
+DECLARED = "im_attr_audit_declared_names"
 API = os.environ.get("AIRFLOW_URL", "http://api-server:8080")
 
 
@@ -53,7 +55,7 @@ class Airflow:
 
 
 def introduce(airflow: Airflow, simulator: Simulator) -> None:
-    """Six connections, and the Variable unless somebody has set it."""
+    """Six connections, and the two Variables unless somebody has set them."""
     ids = []
     for region, app in APPS.items():
         conn_id = f"simulator_{region}"
@@ -65,11 +67,16 @@ def introduce(airflow: Airflow, simulator: Simulator) -> None:
             airflow.ask("/api/v2/connections", wanted)
         else:
             airflow.ask(path, wanted, "PATCH")
-    if airflow.ask(f"/api/v2/variables/{VARIABLE}") is None:
-        airflow.ask("/api/v2/variables", {"key": VARIABLE, "value": json.dumps(ids)})
-    else:
-        say(f"The Variable {VARIABLE} is set already and stays unchanged.")
+    for key, value in ((VARIABLE, json.dumps(ids)), (DECLARED, DECLARED_NAMES.read_text("utf-8"))):
+        if airflow.ask(f"/api/v2/variables/{key}") is None:
+            airflow.ask("/api/v2/variables", {"key": key, "value": value})
+        else:
+            say(f"The Variable {key} is set already and stays unchanged.")
     say(f"Airflow knows the simulator's apps: {', '.join(ids)}.")
+    say(
+        f"What is not as declared waits for an answer at /dags/{REVIEW_DAG_ID}/required_actions, "
+        f"once the DAG {REVIEW_DAG_ID} is unpaused."
+    )
 
 
 def narrate(airflow: Airflow, simulator: Simulator) -> None:

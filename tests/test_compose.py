@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -20,9 +21,11 @@ import psycopg2
 import pytest
 import yaml
 from im_attr_audit import cli
+from im_attr_audit.declared.parse import parse
 from im_attr_audit.record.migrate import migrate
 from packaging.requirements import Requirement
 
+from compose import demo
 from launch.postgres import THROWAWAY, EmbeddedPostgres, bundled_binaries
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -284,3 +287,45 @@ def test_every_file_that_airflow_reads_is_in_the_image_and_in_the_instructions()
         assert file in copied
         assert f"| `{file}` |" in operations
         assert f"`{file}`" in readme
+
+
+class Answers:
+    """What Airflow's API would keep, and what it was asked to change."""
+
+    def __init__(self, **variables: str) -> None:
+        self.variables = variables
+        self.connections: list[str] = []
+
+    def ask(self, path: str, body: Any = None, method: str = "") -> Any:
+        *_, kind, name = path.split("/")
+        if body is None:
+            return self.variables.get(name) if kind == "variables" else None
+        assert method == ""
+        if name == "variables":
+            self.variables[body["key"]] = body["value"]
+        else:
+            self.connections.append(body["connection_id"])
+        return body
+
+
+class Apps:
+    """A simulator as far as its connections go."""
+
+    def connection_json(self, region: str, app: int, *, ca_bundle: str) -> dict[str, Any]:
+        extra = {"region": region, "sdk_app_id": app, "ca_bundle": ca_bundle}
+        return {"conn_type": "tencent_im", "extra": extra}
+
+
+def test_the_demo_lists_its_apps_and_declares_their_names_unless_somebody_did() -> None:
+    fresh = Answers()
+    demo.introduce(fresh, Apps())  # type: ignore[arg-type]
+    listed = json.loads(fresh.variables["im_attr_audit_conn_ids"])
+    assert listed == fresh.connections
+    assert len(listed) == 6
+    declared = parse(fresh.variables["im_attr_audit_declared_names"], "Variable").declaration
+    assert [*declared.groups] == ["shop"]
+
+    used = Answers(im_attr_audit_conn_ids="[]", im_attr_audit_declared_names="groups: {}")
+    before = dict(used.variables)
+    demo.introduce(used, Apps())  # type: ignore[arg-type]
+    assert used.variables == before

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import statistics
 import tempfile
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,6 +26,18 @@ from benchmarks.world import World
 
 _NAME = "bench_seals"
 _APPS = 10_000
+#: Five more polls of every app, as a run of each records them where nothing changed.
+_MORE = """
+set session_replication_role = replica;
+insert into attr_audit.poll (conn_id, region, sdk_app_id, api, dag_run_id, try_number, requested_at,
+                             last_requested_at, responded_at, outcome, reads, http_status,
+                             recorded_at, head_seq)
+select p.conn_id, p.region, p.sdk_app_id, p.api, p.dag_run_id || '-' || n, 1, now(), now(), now(),
+       'ok', 1, 200, now(), p.head_seq
+  from generate_series(1, 5) n,
+       (select * from attr_audit.poll where poll_id > (select max(poll_id) - %s
+                                                         from attr_audit.poll)) p
+"""
 
 
 def measure(quick: bool) -> dict[str, Any]:
@@ -42,53 +54,52 @@ def measure(quick: bool) -> dict[str, Any]:
         world.begin = datetime.now(UTC) - timedelta(minutes=45)
         ours(writer, world.polls(), "poll 0")
         make_checkpoint(sealer, signer, [witness])
-        added, recording = [], []
+        sealing, recording = [], []
         for number in range(1, runs + 1):
             world.advance()
             polls = world.polls()
             recording.append(seconds(functools.partial(ours, writer, polls, f"poll {number}")))
-            # A checkpoint checks the whole record. What the new rows add is what is left.
-            with_polls = seconds(lambda: make_checkpoint(sealer, signer, [witness]))
-            idle = seconds(lambda: make_checkpoint(sealer, signer, [witness]))
-            added.append(with_polls - idle)
+            sealing.append(seconds(lambda: make_checkpoint(sealer, signer, [witness])))
+        for _ in range(1 if quick else 20):
+            with server.connect(_NAME) as connection, connection.cursor() as cursor:
+                cursor.execute(_MORE, (_APPS,))
+            make_checkpoint(sealer, signer, [witness])
         settle(server, _NAME)
-        walls, processor, rows = _verify(sealer, signer, witness, rounds)
+        walls, rows = _verify(sealer, signer, witness, rounds)
         writer.dispose()
         sealer.dispose()
     return {
         "apps": _APPS,
         "rows": rows,
+        "processors": os.cpu_count(),
         "recording": statistics.median(recording),
-        "sealing": statistics.median(added),
+        "sealing": statistics.median(sealing),
         "rows_per_second": rows / statistics.median(walls),
-        "rows_per_processor_second": rows / statistics.median(processor),
     }
 
 
 def _verify(
     engine: Engine, signer: Signer, witness: Witness, rounds: int
-) -> tuple[list[float], list[float], int]:
-    """Seconds by the clock and on a processor, without the server's, and how many rows."""
-    walls, processor, rows = [], [], 0
+) -> tuple[list[float], int]:
+    """Seconds by the clock, and how many rows."""
+    walls, rows = [], 0
     for _ in range(rounds):
-        began = time.process_time()
         found: list[SealCheck] = []
         walls.append(
             seconds(lambda: found.append(check_seals(engine, [witness], signer.verifier)[1]))  # noqa: B023
         )
-        processor.append(time.process_time() - began)
         [check] = found
         assert check.findings == [], check.findings
         rows = check.rows
-    return walls, processor, rows
+    return walls, rows
 
 
 def render(figures: Any) -> str:
     """The section of docs/performance.md."""
     return (
         f"### Seals\n\nOf {figures['apps']:,} apps, a checkpoint over as many new polls "
-        f"takes **{figures['sealing']:.2f} s** more than one over none; recording them took "
+        f"takes **{figures['sealing']:.2f} s** in all; recording them took "
         f"{figures['recording']:.2f} s. Of {figures['rows']:,} sealed rows, `verify --checkpoints` "
-        f"checks **{figures['rows_per_second']:,.0f}** a second, and "
-        f"{figures['rows_per_processor_second']:,.0f} for each second of its own processor time."
+        f"checks **{figures['rows_per_second']:,.0f}** a second, with the server on the same "
+        f"{figures['processors']} processors."
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 #: At most so many findings or notes are printed, after the count.
 SHOWN = 20
+#: How long an answer of the vendor waits for a poll to be compared with.
+_WAITS_FOR = timedelta(days=7)
 
 
 class CannotSeal(AttrAuditError):
@@ -59,6 +62,21 @@ def add_checkpoint(commands: Any) -> None:
         metavar="NAME",
         help="make a key of this name (a URL without its scheme, such as example.com/audit), write "
         "it to the new file of --key and print its public half",
+    )
+    checkpoint.add_argument(
+        "--poll",
+        type=Path,
+        metavar="FILE",
+        help="ask the vendor too, with the connections in this file, and compare the answers with "
+        "the record (exit code 1: one disagrees). Answers that wait for the next poll are kept in "
+        "FILE.waiting",
+    )
+    checkpoint.add_argument(
+        "--poll-apps",
+        type=int,
+        default=10,
+        metavar="N",
+        help="with --poll: ask for at most so many apps in each run, one a second (default: 10)",
     )
     checkpoint.add_argument(
         "--full",
@@ -181,7 +199,48 @@ def _checkpoint(given: argparse.Namespace) -> int:
         print(f"not written: {failure}. The next run writes it there.", file=sys.stderr)
     for reason in unstamped:
         print(f"{reason}. The checkpoint has no time stamp.", file=sys.stderr)
-    return 2 if sealed.failed or unstamped else 0
+    failed = bool(sealed.failed or unstamped)
+    if given.poll:
+        disagreements, silent = _poll(given, sealed.seal.n)
+        _print_list("DISAGREES  ", disagreements)
+        for reason in silent:
+            print(f"not compared: {reason}", file=sys.stderr)
+        if disagreements:
+            return 1
+        failed = failed or bool(silent)
+    return 2 if failed else 0
+
+
+def _poll(given: argparse.Namespace, run: int) -> tuple[list[str], list[str]]:
+    """Compare the answers that wait, and ask again: the disagreements, and what failed."""
+    from im_attr_audit.record.looks import compare_look
+    from im_attr_audit.second_look import in_turn, look, read_targets, read_waiting, write_waiting
+
+    kept = given.poll.with_name(given.poll.name + ".waiting")
+    targets = in_turn(read_targets(given.poll), run, given.poll_apps)
+    disagreements: list[str] = []
+    waiting, expired = [], []
+    oldest = datetime.now(UTC) - _WAITS_FOR
+    engine = sealer_engine()
+    try:
+        with engine.connect() as connection:
+            for each in read_waiting(kept):
+                compared = compare_look(connection, each)
+                if compared is None and each.asked_at < oldest:
+                    expired.append(
+                        f"{each.app.address}: no good poll followed within {_WAITS_FOR.days} days, "
+                        f"so the answer of {each.asked_at:%Y-%m-%d} was not compared"
+                    )
+                elif compared is None:
+                    waiting.append(each)
+                elif compared.disagreement:
+                    disagreements.append(compared.disagreement)
+    finally:
+        engine.dispose()
+    looks, failed = look(targets, pause=lambda: time.sleep(1))
+    write_waiting(kept, [*waiting, *looks])
+    print(f"asked the vendor for {len(looks)} apps, {len(waiting)} earlier answers wait")
+    return disagreements, [*expired, *failed]
 
 
 def _prove(given: argparse.Namespace, reader: Callable[[], Engine]) -> int:

@@ -91,7 +91,7 @@ CHARTS = (
         order="since",
         of_now=True,
         width=12,
-        height=44,
+        height=36,
     ),
     Chart(
         "Drift now",

@@ -249,6 +249,68 @@ def test_current_names_and_freshness_go_by_the_last_good_poll_that_is_not_in_the
     assert timedelta(0) <= fresh.age < MINUTE
 
 
+_TIMES_SHOWN = {
+    "changes": ("not_before", "seen_at", "detect_seconds"),
+    "unreviewed_changes": ("not_before", "seen_at", "detect_seconds", "age_seconds"),
+    "name_history": ("possible_from", "valid_from", "certain_to", "valid_to"),
+    "current_names": ("not_before", "seen_at", "confirmed_at"),
+    "daily_changes": ("day",),
+    "attest(now() - interval '3 days', now() + interval '3 days')": (
+        *("first_good_at", "last_good_at", "longest_gap_seconds"),
+    ),
+}
+
+
+def shown_times(db: AuditDb) -> tuple[dict[str, list[dict[str, Any]]], list[datetime]]:
+    """The rows of each source of `_TIMES_SHOWN` without its times, and the times."""
+    shown: dict[str, list[dict[str, Any]]] = {}
+    found: list[datetime] = []
+    for source, times in _TIMES_SHOWN.items():
+        select = f"select * from attr_audit.{source} order by 1, 2, 3, 4, 5"
+        shown[source] = [dict(row._mapping) for row in rows(db.reader, select)]
+        taken = [row.pop(time) for row in shown[source] for time in times]
+        found += [time for time in taken if isinstance(time, datetime)]
+    return shown, found
+
+
+def test_a_change_that_is_dated_in_the_future_was_seen_by_now(
+    rig: Rig, app: Target, audit_db: AuditDb, ahead: datetime
+) -> None:
+    """Between the last good poll with a true time and the present, as after the correction."""
+    shown = []
+    for corrects in (False, True):
+        if corrects:
+            correct_future_times(audit_db.writer, [app_of(app)])
+        [(now,)] = rows(audit_db.reader, "select now()")
+        answers, times = shown_times(audit_db)
+        shown.append(answers)
+        assert max(times) < now + MINUTE
+        [change] = rows(audit_db.reader, "select * from attr_audit.changes")
+        assert change.not_before == ahead
+        assert now - MINUTE < change.seen_at < now + MINUTE
+        assert change.detect_seconds == (change.seen_at - ahead).total_seconds()
+        [span] = rows(
+            audit_db.reader, "select * from attr_audit.name_history where valid_to is not null"
+        )
+        assert (span.name, span.certain_to) == ("sex", ahead)
+        for window, changes in (
+            ("now() - interval '3 days', now()", 1),
+            ("now() - interval '3 days', now() - interval '1 minute'", 0),
+            ("now(), now() + interval '3 days'", 0),
+        ):
+            [row] = rows(audit_db.reader, f"select * from attr_audit.attest({window})")
+            assert (row.changes, row.verdict != "unchanged") == (changes, True)
+    assert shown[0] == shown[1]
+    assert all(shown[0].values())
+    # Also when the time has come that the wrong clock had.
+    rig.set_names(app, {0: "again", 1: "city"})
+    assert rig.outcomes(app) == ["ok"]
+    jump(audit_db, 2 * TWO_DAYS, [app_of(app)])
+    one, other = rows(audit_db.reader, "select * from attr_audit.changes order by seq")
+    assert one.not_before <= one.seen_at <= other.seen_at
+    assert other.not_before <= other.seen_at
+
+
 def test_an_app_seen_only_by_polls_in_the_future_is_not_certain_at_any_time(
     audit_db: AuditDb, app: Target
 ) -> None:

@@ -16,7 +16,7 @@ help:
 	@echo 'make psql         psql on the audit database, as the reader'
 	@echo 'make test         all tests'
 	@echo 'make soak         the random tests for hours: SOAK_MINUTES=60 make soak'
-	@echo 'make test-cluster a region of 1,000 apps on Celery workers (needs redis-server)'
+	@echo 'make test-cluster a region of 1,000 apps on Celery workers, parts killed (needs redis-server)'
 	@echo 'make test-pgbouncer  the audit behind a real PgBouncer (needs pgbouncer)'
 	@echo 'make test-kubernetes  the values for the chart (needs helm; see docs/kubernetes.md)'
 	@echo 'make test-airflow-versions  on the lowest and the newest Airflow allowed'
@@ -55,7 +55,8 @@ screenshots: setup
 
 # Minutes of a whole cluster's work.
 test-cluster: setup
-	@exec .venv/bin/python -m pytest --numprocesses=0 tests/cluster/scale_out.py
+	@exec .venv/bin/python -m pytest --numprocesses=0 tests/cluster/scale_out.py \
+	    tests/cluster/failover.py tests/cluster/recovery.py
 
 # Seconds; PgBouncer itself has to be there.
 test-pgbouncer: setup

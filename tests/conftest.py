@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from im_attr_audit.record.roles import WRITER as WRITER
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 
-from launch.postgres import THROWAWAY, EmbeddedPostgres
+from launch.postgres import MAJOR, THROWAWAY, EmbeddedPostgres
 from simulator.control import Simulator
 
 # Printed at the end of every test run.
@@ -92,13 +93,26 @@ class AuditDb:
             engine.dispose()
 
 
+class MachinesPostgres(EmbeddedPostgres):
+    """A server of the machine's own packages, as Debian installs them side by side."""
+
+    def _binaries(self) -> Path:
+        return Path(f"/usr/lib/postgresql/{self._major}/bin")
+
+
+def server_of_tests(directory: Path) -> EmbeddedPostgres:
+    """The embedded version, or the one that ``IM_ATTR_AUDIT_TEST_POSTGRES`` names."""
+    major = int(os.environ.get("IM_ATTR_AUDIT_TEST_POSTGRES", MAJOR))
+    kind = EmbeddedPostgres if major in (16, MAJOR) else MachinesPostgres
+    settings = {**THROWAWAY, "max_connections": "200"}
+    return kind(directory, settings=settings, major=major)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
     """A real server for the session, its data thrown away afterwards."""
     with tempfile.TemporaryDirectory(prefix="im-attr-audit-tests-") as directory:
-        server = EmbeddedPostgres(
-            Path(directory) / "postgres", settings={**THROWAWAY, "max_connections": "200"}
-        )
+        server = server_of_tests(Path(directory) / "postgres")
         server.start()
         try:
             yield server

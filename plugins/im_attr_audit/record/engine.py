@@ -48,6 +48,16 @@ _REFUSED_OPTION = re.compile(
     re.MULTILINE,
 )
 
+#: A server that vanished without a word, as in a failover, is given up after a minute. The system's
+#: own limits are hours, in which a task would hang and no other run begin. libpq ignores what the
+#: system does not have.
+_LIVENESS = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+
 _HOLDERS = text("""
 select distinct on (held.pid)
        format('process %s (role %s, application "%s", %s on %s, since %s)',
@@ -86,6 +96,7 @@ def create_audit_engine(
     given = {
         "application_name": "im-attr-audit",
         "connect_timeout": 30,
+        **_LIVENESS,
         **(connect_args or {}),
         "client_encoding": "UTF8",  # PGCLIENTENCODING would count otherwise
     }

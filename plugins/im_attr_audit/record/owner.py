@@ -35,9 +35,12 @@ def owner_engine(url: str, application: str, lock_seconds: float | None = LOCK_S
     """
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: libpq's own form of several hosts with ports
         raise BadDatabaseUrl(
-            "The database URL cannot be read. Write it as postgresql://user:password@host/database."
+            "The database URL cannot be read. Write it as "
+            "postgresql://user:password@host/database, or for several hosts as "
+            "postgresql://user:password@/database?host=one:5432"
+            "&host=two:5432&target_session_attrs=read-write."
         ) from None
     return create_audit_engine(
         parsed, {"application_name": application}, pooled=False, lock_seconds=lock_seconds

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from im_attr_audit import cli
 from im_attr_audit.evidence.note import Signer, new_signer
 from im_attr_audit.record import seal_hashes, sealing
 from im_attr_audit.record.seal_verify import check_seals
@@ -16,8 +17,8 @@ from im_attr_audit.record.sealing import SHARE, SealingRefused, make_checkpoint,
 from sqlalchemy import Connection
 
 from launch.postgres import EmbeddedPostgres
-from tests.conftest import fresh_audit_db
-from tests.sealing import NAMES, Sealing, as_superuser, folder_at, sealing_of
+from tests.conftest import SEALER, fresh_audit_db
+from tests.sealing import NAMES, Sealing, as_superuser, file_name, folder_at, sealing_of
 
 LATER = 4
 
@@ -93,11 +94,23 @@ def test_a_forged_old_row_is_refused_by_the_checkpoint_that_reads_its_seal_again
     assert folder_at(long.folder).sizes() == [1, 2, 3, 4, 5]
 
 
-def test_a_forged_old_row_is_refused_at_once_where_all_is_to_be_read(long: Sealing) -> None:
+def test_a_forged_old_row_is_refused_at_once_where_all_is_to_be_read(
+    long: Sealing,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("IM_ATTR_AUDIT_SEALER_URL", long.db.url(SEALER))
+    key = tmp_path / "key"
+    key.write_text(long.signer.secret_text())
+    key.chmod(0o600)
+    arguments = ["checkpoint", "--key", str(key), "--to", f"file:{long.folder}"]
     as_superuser(long.db, "delete from attr_audit.poll where poll_id = 3")
-    with pytest.raises(SealingRefused) as refused:
-        make_checkpoint(long.engine, long.signer, [folder_at(long.folder)], full=True)
-    assert "1 polls are gone, the first before poll 4 of seoul/7" in refused.value.findings[0]
+    assert cli.main([*arguments, "--full"]) == 1
+    said = capsys.readouterr().out
+    assert "1 polls are gone, the first before poll 4 of seoul/7" in said
+    assert cli.main(arguments) == 0
+    assert "older rows checked" in capsys.readouterr().out
 
 
 #: What only the log itself shows, so it is found whichever rows are read → what is said.
@@ -152,9 +165,21 @@ def test_an_old_copy_that_was_edited_is_not_built_on_where_no_witness_has_it(
 ) -> None:
     """A new, empty witness: every signature is verified, and the log does not go past the edit."""
     (tmp_path / "new").mkdir()
-    as_superuser(long.db, "update attr_audit.seal set note = replace(note, 'A', 'B') where n = 3")
-    with pytest.raises(Exception, match=r"seal_pkey|Nothing was sealed"):
+    as_superuser(
+        long.db,
+        "update attr_audit.seal set note = replace(note, E'\\n4\\n', E'\\n5\\n') where n = 3",
+    )
+    with pytest.raises(SealingRefused, match=r"attr_audit\.seal, seal 3: .* no witness has it"):
         make_checkpoint(long.engine, long.signer, [folder_at(tmp_path / "new")])
+
+
+def test_no_second_log_is_signed_where_seals_at_a_witness_cannot_be_read(long: Sealing) -> None:
+    """The copy was lost, and a file in between at the only witness."""
+    as_superuser(long.db, "truncate attr_audit.seal")
+    (long.folder / file_name(2)).unlink()
+    with pytest.raises(SealingRefused, match="a witness has the checkpoint of size 4, and the"):
+        long.seal()
+    assert folder_at(long.folder).sizes() == [1, 3, 4]
 
 
 def test_several_processes_find_what_one_does(

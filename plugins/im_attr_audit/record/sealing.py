@@ -178,7 +178,7 @@ def _read_log(
     log = Log(signer.verifier)
     stored = stored_seals(connection, signer.name)
     again = partial(_stored_again, engine, signer.name)
-    extend(log, stored, again, trusted=witnessed - 1)
+    unlike = extend(log, stored, again, trusted=witnessed - 1)
     if stored and not log.seals:
         raise SealingRefused(
             f"Nothing was sealed: the database has a log {signer.name} that this key did not sign. "
@@ -196,6 +196,16 @@ def _read_log(
             failed.append(str(error))
         except BadWitness as error:
             raise SealingRefused(f"Nothing was sealed: {error}.") from None
+    if len(log.seals) < witnessed:
+        raise SealingRefused(
+            f"Nothing was sealed: a witness has the checkpoint of size {witnessed}, and the seals "
+            f"before it cannot be read now ({'; '.join(failed)})."
+        )
+    if len(log.seals) < len(stored):
+        raise SealingRefused(
+            f"Nothing was sealed: attr_audit.seal, {unlike}, and no witness has it. Name a witness "
+            "that has the log's newest checkpoint."
+        )
     if split := compare(log, [(str(witness), checkpoint) for witness, checkpoint, _ in found]):
         raise SealingRefused("Nothing was sealed: a witness holds another log.", split)
     for witness, checkpoint, seal in found:

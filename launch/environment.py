@@ -89,6 +89,11 @@ def for_airflow(
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "10",
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
+        # The scheduler may be up long before the API server, and a task cannot begin without it:
+        # on a slow machine the first run failed for that.
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "8",
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "20",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         WRITER: databases.writer,
         READER: databases.reader,

@@ -84,7 +84,7 @@ def test_a_target_that_failed_is_not_said_to_be_unchanged() -> None:
 
 def test_a_run_that_polled_nothing_does_not_say_that_nothing_changed() -> None:
     text = render(Run("manual__1", (), ()))
-    assert "nothing was polled" in text
+    assert "nothing was polled; the logs of its tasks in Airflow say why" in text
     assert "Changes" not in text
 
 

@@ -63,7 +63,7 @@ def render(run: Run) -> str:
     recorded = sum(poll.recorded for poll in run.polls)
     count = f"{recorded} of {len(run.polls)} targets recorded"
     if not run.polls:
-        count = "nothing was polled"
+        count = "nothing was polled; the logs of its tasks in Airflow say why"
     lines = [f"Run {run.dag_run_id}: {count}", ""]
     many = len(run.polls) > MOST_APPS
     if run.polls:

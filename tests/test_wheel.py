@@ -50,6 +50,7 @@ def test_the_wheel_carries_the_schema_and_the_queries(wheel: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert "page/sql/changes.sql" in there
+    assert "page/sql/parts/matching_changes.sql" in there
     assert carried == there
     assert not [name for name in names if name.startswith(("tests/", "launch/"))]
 

@@ -37,8 +37,11 @@ OUTCOMES: Mapping[str, Any] = {
 
 @cache
 def statement(name: str) -> TextClause:
-    """The statement in ``sql/NAME.sql``."""
-    return text((STATEMENTS / f"{name}.sql").read_text(encoding="utf-8"))
+    """The statement in ``sql/NAME.sql``; ``{part}`` in it is the text of ``sql/parts/part.sql``."""
+    written = (STATEMENTS / f"{name}.sql").read_text(encoding="utf-8")
+    for part in (STATEMENTS / "parts").glob("*.sql"):
+        written = written.replace(f"{{{part.stem}}}\n", part.read_text(encoding="utf-8"))
+    return text(written)
 
 
 def read(connection: Connection, query: str, /, **parameters: Any) -> Rows:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from im_attr_audit.page.models import Names, Now
+from im_attr_audit.page.models import AsOf, Names, Now
 from im_attr_audit.page.models_overview import Overview
 from im_attr_audit.record.reviews import Answer, record_answer
 
 from tests.conftest import AuditDb
 from tests.test_declarations import declare
-from tests.test_page_api import Connection, application, poll
+from tests.test_page_api import Connection, application, now, poll
 
 DECLARED = "groups:\n  default:\n    names: {0: sex, 1: city}\n"
 
@@ -136,3 +136,43 @@ def test_names_show_what_is_declared_and_which_names_are_not_so(
         "different",
         "city",
     )
+
+
+def test_as_of_marks_what_was_certainly_not_as_declared_then(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    poll(audit_db, {0: "sex", 1: "city"}, 900, sdk_app_id=1)
+    poll(audit_db, {0: "sex", 1: "town"}, 900, sdk_app_id=2)
+    poll(audit_db, {0: "sex", 1: "town"}, 900, sdk_app_id=3, app_group="other")
+    before = now(audit_db)
+    declare(audit_db, "groups:\n  default:\n    names: {0: sex, 1: city, 7: level}\n")
+    after = now(audit_db)
+    poll(audit_db, {0: "sex", 1: "town"}, 0, sdk_app_id=2)
+
+    asked = {"at": after.isoformat(), "compare": before.isoformat()}
+    said = client.get("/api/as-of", params=asked).json()
+    assert AsOf.model_validate(said).model_dump(mode="json") == said
+    then, earlier = said["declared"]
+    assert (earlier["groups"], earlier["violations"]) == ([], [])
+    assert then["groups"] == ["default"]
+    # The names of app 1 are not certain then: it had no good poll since.
+    found = [(each["sdk_app_id"], each["slot"], each["violation"], each["declared_name"])
+             for each in then["violations"]]  # fmt: skip
+    assert found == [(2, 1, "different", "city"), (2, 7, "missing", "level")]
+    assert [slot["slot"] for slot in said["groups"][0]["slots"]] == [0, 1, 7]
+
+
+def test_as_of_judges_an_app_by_the_group_that_it_was_in_then(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    declare(audit_db, DECLARED)
+    poll(audit_db, {0: "sex", 1: "town"}, 0, sdk_app_id=1, app_group="other")
+    at = now(audit_db)
+    poll(audit_db, {0: "sex", 1: "town"}, 0, sdk_app_id=1)
+    said = client.get("/api/as-of", params={"at": at.isoformat()}).json()
+    assert [each["app_group"] for each in said["groups"]] == ["default"]
+    assert said["declared"][0]["violations"] == []
+    at = now(audit_db)
+    poll(audit_db, {0: "sex", 1: "town"}, 0, sdk_app_id=1)
+    said = client.get("/api/as-of", params={"at": at.isoformat()}).json()
+    assert [each["slot"] for each in said["declared"][0]["violations"]] == [1]

@@ -332,12 +332,21 @@ class GroupThen(BaseModel):
     slots: list[SlotThen]
 
 
+class DeclaredThen(BaseModel):
+    """What was declared at an instant: of which groups, and which certain names were not so."""
+
+    groups: list[str]
+    violations: list[ViolatingCell]
+
+
 class AsOf(BaseModel):
-    """The names at an instant, and where asked for at a second one beside it."""
+    """The names at an instant, and where asked for at a second one beside it; ``declared``: for
+    each of the two."""
 
     now: datetime
     at: datetime
     compared_with: datetime | None
+    declared: list[DeclaredThen]
     groups: list[GroupThen]
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from im_attr_audit.apps import AppKey
 from im_attr_audit.page import models, queries
+from im_attr_audit.page.declared_then import Members, Names, nameless, read_declared_then
 from im_attr_audit.page.downloads import csv_file
 from im_attr_audit.page.filters import Instants, InstantsOfGroup
 from im_attr_audit.page.queries import Rows
@@ -36,8 +37,6 @@ _COLUMNS = (
     "at", "app_group", "region", "sdk_app_id", "slot", "has_name", "name", "attr_type", "certain",
     "known",
 )  # fmt: skip
-
-_Cells: TypeAlias = dict[int, dict[str, Any]]
 
 
 @router.get("/as-of", response_model=models.AsOf)
@@ -83,10 +82,22 @@ def _names_then(reader: Reader, limit: timedelta, asked: Instants) -> dict[str, 
         if asked.compare is not None:
             times.append(asked.compare)
         answers = [queries.read_plain(connection, "names_as_of", at=at) for at in times]
+        declared = [read_declared_then(connection, at) for at in times]
     # Recorded while a clock was ahead: until the next task corrects it, nothing of it is certain.
     future = {key_of(app) for app in apps if (app["last_ok_at"] or now) > now + _CLOCKS_APART}
-    groups = _groups_then(apps, times, answers, future)
-    return {"now": now, "at": times[0], "compared_with": asked.compare, "groups": groups}
+    found = [_cells(rows, future) for rows in answers]
+    members = _members_then(apps, found)
+    judged = [
+        then.judge((app for each in members.values() for app in each), cells, future)
+        for then, cells in zip(declared, found, strict=True)
+    ]
+    return {
+        "now": now,
+        "at": times[0],
+        "compared_with": asked.compare,
+        "declared": judged,
+        "groups": _groups_then(members, times, found, future, judged),
+    }
 
 
 def _last_certain(apps: Rows) -> datetime | None:
@@ -95,30 +106,39 @@ def _last_certain(apps: Rows) -> datetime | None:
     return min((at for at in fresh if at is not None), default=None)
 
 
+def _members_then(apps: Rows, found: Sequence[Names]) -> Members:
+    """The apps of each group; a retired one where it had names then."""
+    shown = [
+        app for app in apps if not app["retired"] or any(key_of(app) in each for each in found)
+    ]
+    return by_group(sorted(shown, key=region_order))
+
+
 def _groups_then(
-    apps: Rows,
+    members: Members,
     times: list[datetime],
-    answers: list[Sequence[Any]],
+    found: list[Names],
     future: Collection[AppKey],
+    judged: list[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """Plain values, as model GroupThen has them: thousands of models would cost more than SQL."""
-    found = [_cells(rows, future) for rows in answers]
-    groups = []
-    for name, members in by_group(sorted(apps, key=region_order)).items():
-        # A retired app is shown where it had names then.
-        shown = [
-            app
-            for app in members
-            if not app["retired"] or any(cells[key_of(app)] for cells in found)
-        ]
-        if shown:
-            slots = _slots_then(shown, times, found, future)
-            groups.append({"app_group": name, "apps": shown, "slots": slots})
-    return groups
+    declared: dict[AppKey, set[int]] = defaultdict(set)
+    for each in (cell for side in judged for cell in side["violations"]):
+        declared[key_of(each)].add(each["slot"])
+    return [
+        {
+            "app_group": name,
+            "apps": apps,
+            "slots": _slots_then(
+                apps, times, found, future, set().union(*(declared[key_of(app)] for app in apps))
+            ),
+        }
+        for name, apps in members.items()
+    ]
 
 
-def _cells(rows: Sequence[Any], future: Collection[AppKey]) -> dict[AppKey, _Cells]:
-    cells: dict[AppKey, _Cells] = defaultdict(dict)
+def _cells(rows: Sequence[Any], future: Collection[AppKey]) -> Names:
+    cells: Names = defaultdict(dict)
     for region, number, slot, name, attr_type, certain in rows:
         app = AppKey(region, number)
         cells[app][slot] = {
@@ -127,29 +147,26 @@ def _cells(rows: Sequence[Any], future: Collection[AppKey]) -> dict[AppKey, _Cel
             "certain": certain and app not in future,
             "known": True,
         }
-    return cells
+    return dict(cells)
 
 
 def _slots_then(
     apps: Sequence[Mapping[str, Any]],
     times: list[datetime],
-    found: list[dict[AppKey, _Cells]],
+    found: list[Names],
     future: Collection[AppKey],
+    also: Collection[int],
 ) -> list[dict[str, Any]]:
+    """The slots that an app had a name in; ``also``: those where one was declared and missing."""
     columns = [
-        [(cells[key_of(app)], _nameless(app, at, key_of(app) in future)) for app in apps]
+        [(cells.get(key_of(app), {}), nameless(app, at, key_of(app) in future)) for app in apps]
         for at, cells in zip(times, found, strict=True)
     ]
-    numbers = sorted({slot for column in columns for cells, _ in column for slot in cells})
+    numbers = sorted(
+        {*also, *(slot for column in columns for cells, _ in column for slot in cells)}
+    )
     slots = []
     for slot in numbers:
         sides = [[cells.get(slot, none) for cells, none in column] for column in columns]
         slots.append({"slot": slot, "cells": sides[0], "compared": sides[1] if sides[1:] else None})
     return slots
-
-
-def _nameless(app: Mapping[str, Any], at: datetime, is_future: bool) -> dict[str, Any]:
-    """The cell of an app that has no name in a slot at an instant."""
-    known = app["first_ok_at"] is not None and app["first_ok_at"] <= at
-    certain = known and at <= app["last_ok_at"] and not is_future
-    return {"name": None, "attr_type": None, "certain": certain, "known": known}

@@ -21,7 +21,7 @@ run(async () => {
   show(form,
     then.at > then.now ? notice("info", "That instant is in the future.", "The names are those known now; none of them is certain.") : null,
     !seen ? notice("info", "Nothing was known at that instant.", "It is before the first good poll of every app. Choose a later one.", { "data-empty": "before" })
-      : then.compared_with ? comparison({ ...then, groups }, all) : groups.filter((group) => group.slots.length).map((group) => matrix(group, then.at)),
+      : then.compared_with ? comparison({ ...then, groups }, all) : groups.filter((group) => group.slots.length).map((group) => matrix(group, then.at, declaredThen(then.declared[0]))),
     seen ? [downloads(then), legend()] : null);
 });
 
@@ -36,16 +36,25 @@ function unsure() {
   return h("span", { class: "badge unsure" }, h("span", { "aria-hidden": "true" }, "? "), "not certain");
 }
 
-function cellOf(cell, { said = false, odd = false } = {}) {
-  return h("td", { class: `${cell.certain ? "" : "unsure"} ${cell.known ? "" : "unknown"} ${odd ? "odd" : ""}` },
-    odd ? h("span", { class: "unseen" }, "drift: ") : null, state(cell, said));
+/** ``drifts``: another name than usual, where none is declared. */
+function cellOf(cell, { said = false, drifts = false, violation = null } = {}) {
+  return h("td", { class: `${cell.certain ? "" : "unsure"} ${cell.known ? "" : "unknown"} ${drifts || violation ? "odd" : ""}` },
+    drifts ? h("span", { class: "unseen" }, "drift: ") : null, state(cell, said),
+    violation ? [" ", h("span", { class: "badge odd" }, h("span", { "aria-hidden": "true" }, "≠ "), "declared: ", violation.declared_name === null ? "unused" : nameOf(violation.declared_name))] : null);
+}
+
+/** What was declared at an instant: of which groups, and the cells that were not so. */
+function declaredThen({ groups, violations }) {
+  const cells = new Map(violations.map((each) => [`${appName(each)} ${each.slot}`, each]));
+  return { groups: new Set(groups), of: (app, slot) => cells.get(`${appName(app)} ${slot.slot}`) };
 }
 
 /** A row for each app; "not certain" once where it holds for the whole row. */
-function matrix(group, at) {
+function matrix(group, at, declared) {
   const id = `group-${group.app_group}`;
   const label = `Names of ${group.app_group} at ${longTime(at)}`;
   const usual = group.slots.map(usualOf);
+  const isDeclared = declared.groups.has(group.app_group);
   const frame = bigTable({
     label,
     className: "matrix",
@@ -58,7 +67,11 @@ function matrix(group, at) {
       const whole = cells.length > 1 && cells.every((cell) => cell.known && !cell.certain);
       return h("tr", {},
         h("th", { scope: "row" }, appOf(app), whole ? [" ", unsure()] : null, app.retired ? h("span", { class: "since" }, " retired since") : null),
-        cells.map((cell, slot) => cellOf(cell, { said: whole, odd: cell.known && cell.name !== usual[slot] })));
+        cells.map((cell, slot) => cellOf(cell, {
+          said: whole,
+          drifts: !isDeclared && cell.known && cell.name !== usual[slot],
+          violation: declared.of(app, group.slots[slot]),
+        })));
     },
   });
   return h("section", { "aria-labelledby": id },
@@ -78,6 +91,7 @@ function differs(a, b) {
 
 function comparison(then, all) {
   const rows = [];
+  const [first, second] = then.declared.map(declaredThen);
   let same = 0;
   for (const group of then.groups) {
     for (const slot of group.slots) {
@@ -86,7 +100,7 @@ function comparison(then, all) {
         const isDifferent = differs(a, b);
         if (!isDifferent) same += 1;
         if (!isDifferent && !all) return;
-        rows.push({ group, app, slot, a, b, isDifferent });
+        rows.push({ group, app, slot, a, b, isDifferent, violations: [first.of(app, slot), second.of(app, slot)] });
       });
     }
   }
@@ -105,9 +119,9 @@ function comparison(then, all) {
   ];
 }
 
-function comparedRow({ group, app, slot, a, b, isDifferent }) {
+function comparedRow({ group, app, slot, a, b, isDifferent, violations }) {
   return h("tr", {},
-    h("td", {}, h("bdi", {}, group.app_group)), h("td", {}, appOf(app)), h("td", {}, slot.slot), cellOf(a), cellOf(b),
+    h("td", {}, h("bdi", {}, group.app_group)), h("td", {}, appOf(app)), h("td", {}, slot.slot), cellOf(a, { violation: violations[0] }), cellOf(b, { violation: violations[1] }),
     h("td", {}, isDifferent
       ? h("a", { class: "badge odd", href: `changes?app=${encodeURIComponent(appName(app))}&slot=${slot.slot}` }, h("span", { "aria-hidden": "true" }, "≠ "), "differs")
       : h("span", { class: "none" }, "same")));

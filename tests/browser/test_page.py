@@ -9,14 +9,18 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
+from im_attr_audit import notify
+from im_attr_audit.names import AttrName
 from im_attr_audit.page import models, models_overview, models_timeline
+from im_attr_audit.record.notifications import Alert
 from playwright.sync_api import Browser, Frame, Page, Route, expect
 from pydantic import BaseModel
 
-from tests.browser.airflow import SIMPLE, Airflow
+from tests.browser.airflow import SHOWN, SIMPLE, Airflow
 from tests.browser.conftest import AXE, OpenPage, ready, token
 from tests.browser.stage import Stage
 from tests.browser.story import APPS, HOSTILE
@@ -416,6 +420,36 @@ def test_a_change_shows_its_review_and_offers_its_proof_once_it_is_sealed(
         "api/proof?region=%3Cb+title%3D%22x%22%3Eown&sdk_app_id=7&seq=2"
     )
     expect(change).to_contain_text("im-attr-audit prove --region '<b title=\"x\">own' --app 7")
+
+
+@pytest.mark.parametrize("kind", notify.KINDS)
+def test_the_link_of_an_alert_leads_to_what_it_is_about(
+    story: Stage, open_page: OpenPage, kind: str
+) -> None:
+    with story.postgres.connect(SHOWN) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "select region, sdk_app_id, app_group, seq, slot, kind, old_name, new_name, dag_run_id,"
+            " seen_at from attr_audit.changes where kind = 'renamed' order by seen_at limit 1"
+        )
+        [(region, number, group, seq, slot, change, old, new, run, at)] = cursor.fetchall()
+    of_change, of_slot = kind in ("change", "unreviewed"), kind.startswith("violation")
+    about: dict[str, Any] = {"gap_from": at, "gap_to": at, "outcome": "unavailable"}
+    if of_slot:
+        about |= {"violation": "different", "declared_name": old, "actual_name": new, "slot": slot}
+    if of_change:
+        about = {"seq": seq, "slot": slot, "change": change, "not_before": at, "seen_at": at}
+        about |= {"old": AttrName(old), "new": AttrName(new)}
+    alert = Alert(1, kind, region, number, group, run, "im", **about)
+    _, message = notify.compose([alert], base_url="https://airflow.example")
+    [address] = re.findall("^Page: https://airflow.example(/.*)$", message, re.MULTILINE)
+    page = ready(open_page(address))
+    view = "Changes" if of_change or of_slot else "Health"
+    expect(page.locator("header nav a[aria-current]")).to_have_text(view)
+    shown = page.locator("main")
+    expect(shown).to_contain_text(f"{region}/{number}")
+    # Where two names are compared, a space is shown as a sign.
+    text = shown.inner_text().replace("␣", " ")
+    assert view == "Health" or (old in text and new in text)
 
 
 def test_pages_by_key_give_every_change_once(story: Stage) -> None:

@@ -165,14 +165,19 @@ def test_as_of_marks_what_was_certainly_not_as_declared_then(
 def test_as_of_judges_an_app_by_the_group_that_it_was_in_then(
     audit_db: AuditDb, client: TestClient
 ) -> None:
+    # Polls that take no time: each ends before the next begins, so the names between are certain.
+    brief: dict[str, Any] = {"sdk_app_id": 1, "took": 0.0, "apart": 0.0}
+    names = {0: "sex", 1: "town"}
     declare(audit_db, DECLARED)
-    poll(audit_db, {0: "sex", 1: "town"}, 0, sdk_app_id=1, app_group="other")
-    at = now(audit_db)
-    poll(audit_db, {0: "sex", 1: "town"}, 0, sdk_app_id=1)
-    said = client.get("/api/as-of", params={"at": at.isoformat()}).json()
+    poll(audit_db, names, 0, app_group="other", **brief)
+    in_other = now(audit_db)
+    poll(audit_db, names, 0, app_group="other", **brief)
+    poll(audit_db, names, 0, **brief)
+    in_default = now(audit_db)
+    poll(audit_db, names, 0, **brief)
+
+    said = client.get("/api/as-of", params={"at": in_other.isoformat()}).json()
     assert [each["app_group"] for each in said["groups"]] == ["default"]
     assert said["declared"][0]["violations"] == []
-    at = now(audit_db)
-    poll(audit_db, {0: "sex", 1: "town"}, 0, sdk_app_id=1)
-    said = client.get("/api/as-of", params={"at": at.isoformat()}).json()
+    said = client.get("/api/as-of", params={"at": in_default.isoformat()}).json()
     assert [each["slot"] for each in said["declared"][0]["violations"]] == [1]

@@ -232,11 +232,12 @@ def test_polls_are_hashed_by_their_ids_wherever_they_are_stored(
             return [pair for b in batches for pair in zip(b.columns[0], b.hashes, strict=True)]
 
         before = read()
-        # Stored behind the others.
+        # Stored the other way around, wherever there is room: an insert fills a page in order.
         connection.exec_driver_sql(
-            "create temporary table moved as select * from attr_audit.poll where poll_id = 4; "
-            "delete from attr_audit.poll where poll_id = 4; "
-            "insert into attr_audit.poll overriding system value select * from moved"
+            "create temporary table moved as select * from attr_audit.poll; "
+            "delete from attr_audit.poll; "
+            "insert into attr_audit.poll overriding system value "
+            "select * from moved order by poll_id desc"
         )
         stored = connection.exec_driver_sql("select poll_id from attr_audit.poll").scalars().all()
         assert stored != sorted(stored)

@@ -73,6 +73,11 @@ class SimulatorServer:
             if self.story:
                 self.story.save()
 
+    def was_asked(self, region: str) -> None:
+        """A client asked for the names of an app; the story may go on once its regions were."""
+        if self.story and self.story.asked(region) and self.lasting:
+            self.story.save()
+
     async def run(self, *, die_with_parent: bool) -> None:
         """Serve until it is asked to stop."""
         loop = asyncio.get_running_loop()

@@ -1,7 +1,8 @@
 """What a newcomer sees who has no target yet: six regions of one product, and a story in steps.
 
 The step is kept in ``story.json``, the names with everything else that lasts. A change made by
-hand ends the story, so a user who changes one name sees exactly that one change.
+hand ends the story, so a user who changes one name sees exactly that one change. A step lasts until
+every region it is about has been asked: what nobody saw is not passed over.
 """
 
 from __future__ import annotations
@@ -41,6 +42,16 @@ STEPS: Final = (
 )
 _FAILING = "jakarta"
 _FAILS_IN_STEP = 4
+#: The regions that a step is about: a run has to ask them before the story moves on.
+_REGIONS_OF_STEP: Final = (
+    REGIONS,
+    ("frankfurt",),
+    ("singapore", "seoul"),
+    (_FAILING,),
+    (_FAILING,),
+    ("frankfurt",),
+    (),
+)
 
 
 class Story:
@@ -51,6 +62,7 @@ class Story:
         saved = read_json(self._path) or {}
         self.step: int = saved.get("step", 0)
         self.ended_by_hand: bool = saved.get("ended_by_hand", False)
+        self._unseen: set[str] = set(saved.get("unseen", ()))
 
     @staticmethod
     def exists(state_dir: Path) -> bool:
@@ -81,10 +93,13 @@ class Story:
                     world.add_app(region, app_id, names, app_group=APP_GROUP)
 
     def advance(self, world: World) -> None:
-        """One step on; after the last, and after a change by hand, nothing happens."""
-        if self.ended_by_hand or self.step >= len(STEPS):
+        """One step on. Nothing happens after the last one, after a change by hand, or while a
+        region of the present step has not been asked.
+        """
+        if self.ended_by_hand or self.step >= len(STEPS) or self._unseen:
             return
         self.step += 1
+        self._unseen = set(_REGIONS_OF_STEP[self.step - 1])
         if self.step == 2:
             world.set_name("frankfurt", APPS["frankfurt"], "2", "Loyalty tier")
         elif self.step == 3:
@@ -98,6 +113,13 @@ class Story:
         elif self.step == 6:
             world.set_name("frankfurt", APPS["frankfurt"], "2", _NAMES["2"])
 
+    def asked(self, region: str) -> bool:
+        """Note that a region was asked for names; whether this is to be saved."""
+        if region not in self._unseen:
+            return False
+        self._unseen.discard(region)
+        return True
+
     def end(self, world: World) -> None:
         """Somebody took over: no further steps, and what the story had broken works again."""
         if not self.ended_by_hand:
@@ -107,5 +129,9 @@ class Story:
 
     def save(self) -> None:
         """To be called after the world was saved: then a step is lost at worst, never doubled."""
-        saved = {"step": self.step, "ended_by_hand": self.ended_by_hand}
+        saved = {
+            "step": self.step,
+            "ended_by_hand": self.ended_by_hand,
+            "unseen": sorted(self._unseen),
+        }
         write_private(self._path, json.dumps(saved))

@@ -64,6 +64,8 @@ class VendorConnection(Connection):
         path, _, query = request.target.partition("?")
         judged = server.world.judge(region, request.method, path, query, request.body)
         server.requests[region] += 1
+        if judged.app is not None and judged.refusal is None:
+            server.was_asked(region)
         entry = self._open = server.journal.arrived(
             connection=self._number,
             region=region,

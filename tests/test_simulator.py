@@ -732,6 +732,19 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
         assert again.pid != int(done.stdout)
 
 
+def status(simulator: Simulator, region: str) -> int:
+    """What an app of the story answers to a poll."""
+    key = simulator.key(region, APPS[region])
+    return Client(simulator, region).response(app=APPS[region], signed={"key": key}).status
+
+
+def next_step(simulator: Simulator) -> dict[str, Any]:
+    """A run polls every app, and the story moves on."""
+    for region in REGIONS:
+        status(simulator, region)
+    return simulator.advance_story()
+
+
 def test_the_story_continues_step_by_step_across_a_restart(tmp_path: Path) -> None:
     def names(simulator: Simulator) -> dict[str, dict[int, str]]:
         return {region: simulator.truth(region, app).names for region, app in APPS.items()}
@@ -759,10 +772,6 @@ def test_the_story_continues_step_by_step_across_a_restart(tmp_path: Path) -> No
             if (found := declaration.violations("shop", AppKey(region, app), names[region], now))
         }
 
-    def status(simulator: Simulator, region: str) -> int:
-        key = simulator.key(region, APPS[region])
-        return Client(simulator, region).response(app=APPS[region], signed={"key": key}).status
-
     with Simulator.start(tmp_path, regions=(), story=True) as simulator:
         assert tuple(simulator.ports) == REGIONS
         baseline = names(simulator)
@@ -771,37 +780,59 @@ def test_the_story_continues_step_by_step_across_a_restart(tmp_path: Path) -> No
             "shop"
         }
         assert {status(simulator, region) for region in REGIONS} == {200}
-        assert simulator.advance_story()["step"] == 2
+        assert next_step(simulator)["step"] == 2
         renamed = names(simulator)
         assert changed(baseline, renamed) == {"frankfurt": {2}}
         assert violated(renamed) == {"frankfurt": {2}}
-        simulator.advance_story()
+        next_step(simulator)
         edited = names(simulator)
         assert changed(renamed, edited) == {"singapore": {4}, "seoul": {3}}
         assert len(edited["singapore"]) == 5
         assert len(edited["seoul"]) == 3
-        simulator.advance_story()
+        next_step(simulator)
     with Simulator.start(tmp_path, regions=(), story=True) as simulator:
         assert names(simulator) == edited
         assert status(simulator, "jakarta") == 502
-        simulator.advance_story()
+        next_step(simulator)
         back = names(simulator)
         assert changed(edited, back) == {"jakarta": {1}}
         assert status(simulator, "jakarta") == 200
-        simulator.advance_story()
+        next_step(simulator)
         restored = names(simulator)
         assert changed(back, restored) == {"frankfurt": {2}}
         assert violated(restored) == {"singapore": {4}, "seoul": {3}, "jakarta": {1}}
         for _ in range(3):
-            step = simulator.advance_story()
+            step = next_step(simulator)
         assert step["step"] == step["steps"] == len(STEPS)
         assert names(simulator) == restored
+
+
+def test_a_step_that_nobody_saw_is_not_passed_over(tmp_path: Path) -> None:
+    with Simulator.start(tmp_path, regions=(), story=True) as simulator:
+        assert simulator.advance_story()["step"] == 1  # no run has polled any app
+        assert next_step(simulator)["step"] == 2
+        assert status(simulator, "seoul") == 200  # the step is about frankfurt
+        assert simulator.advance_story()["step"] == 2
+    with Simulator.start(tmp_path, regions=(), story=True) as simulator:
+        assert simulator.advance_story()["step"] == 2
+        refused = Client(simulator, "frankfurt").code(app=APPS["frankfurt"])
+        assert refused == 70009  # a poll with another key sees nothing
+        assert simulator.advance_story()["step"] == 2
+        assert status(simulator, "frankfurt") == 200
+    with Simulator.start(tmp_path, regions=(), story=True) as simulator:
+        assert simulator.advance_story()["step"] == 3
+        status(simulator, "singapore")
+        assert simulator.advance_story()["step"] == 3
+        status(simulator, "seoul")
+        assert simulator.advance_story()["step"] == 4
+        assert status(simulator, "jakarta") == 502  # that is what there is to see
+        assert simulator.advance_story()["step"] == 5
 
 
 def test_a_change_by_hand_ends_the_story_and_is_the_only_change(tmp_path: Path) -> None:
     with Simulator.start(tmp_path, regions=(), story=True) as simulator:
         for _ in range(3):
-            simulator.advance_story()
+            next_step(simulator)
         before = simulator.apps()
         done = by_hand(tmp_path, "set", "frankfurt", "2", "tier")
         assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -29,6 +30,14 @@ from im_attr_audit.record.declarations import (
     record_declaration,
 )
 from im_attr_audit.record.notifications import record_violations
+from im_attr_audit.record.reviews import (
+    Answer,
+    note_requests,
+    queue_unreviewed,
+    read_unasked,
+    record_answer,
+)
+from im_attr_audit.record.runs import retire_apps
 from im_attr_audit.record.store import record_polls
 
 from launch.postgres import EmbeddedPostgres
@@ -41,7 +50,7 @@ BEGIN = datetime(2025, 11, 2, tzinfo=UTC)
 TICK = timedelta(microseconds=1)
 APPS = [AppKey("china", 1), AppKey("china", 2), AppKey("seoul", 3)]
 GROUPS = ["shop", "games"]
-HISTORIES, STEPS = 2, 40
+HISTORIES, STEPS = 2, 50
 
 
 def declare(db: AuditDb, text: str, **more: Any) -> bool:
@@ -51,6 +60,9 @@ def declare(db: AuditDb, text: str, **more: Any) -> bool:
 
 # The oracle -------------------------------------------------------------------------------------
 
+Change = tuple[AppKey, int, datetime]
+"""App, slot and the time at which it was seen."""
+
 
 @dataclass
 class Story:
@@ -59,6 +71,12 @@ class Story:
     declared: list[tuple[datetime, Declaration]] = field(default_factory=list)
     groups: dict[AppKey, list[tuple[datetime, str]]] = field(default_factory=dict)
     names: dict[AppKey, list[tuple[datetime, dict[int, str]]]] = field(default_factory=dict)
+    runs: dict[tuple[AppKey, datetime], str] = field(default_factory=dict)
+    retired: set[AppKey] = field(default_factory=set)
+    #: Of an app's slot and the time its change was seen: the answers as they were recorded.
+    reviews: dict[Change, list[Answer]] = field(default_factory=dict)
+    asked: set[Change] = field(default_factory=set)
+    overdue: set[Change] = field(default_factory=set)
 
     def group(self, app: AppKey, at: datetime) -> str:
         stays = self.groups[app]
@@ -70,6 +88,42 @@ class Story:
         if declaration is None or seen is None:
             return {}
         return declaration.violations(self.group(app, at), app, seen, at)
+
+    def present(self, now: datetime) -> dict[tuple[AppKey, int], Violation]:
+        """What is not as declared now, of the apps that are listed."""
+        return {
+            (app, slot): each
+            for app in self.names.keys() - self.retired
+            for slot, each in self.violations(app, now).items()
+        }
+
+    def changes(self) -> dict[Change, tuple[str | None, str | None, str, bool | None]]:
+        """Old and new name, the group of then, and whether it was as declared then."""
+        found: dict[Change, tuple[str | None, str | None, str, bool | None]] = {}
+        for app, seen in self.names.items():
+            for (_, old), (at, new) in pairwise(seen):
+                declaration, group = (
+                    declared_then(self.declared, at) or NOTHING,
+                    self.group(app, at),
+                )
+                for slot in old.keys() | new.keys():
+                    if old.get(slot) != new.get(slot):
+                        term = declaration.term(group, app, slot, at)
+                        declared = None if term is None else term.name == new.get(slot)
+                        found[app, slot, at] = (old.get(slot), new.get(slot), group, declared)
+        return found
+
+    def last_review(self, change: Change) -> Answer | None:
+        """The answer that counts: the latest one, of two at the same time the one recorded last."""
+        return max(self.reviews.get(change, ()), key=lambda each: each.reviewed_at, default=None)
+
+    def unreviewed(self) -> set[Change]:
+        """The changes that are neither as declared nor answered."""
+        return {
+            change
+            for change, (*_, declared) in self.changes().items()
+            if not declared and change not in self.reviews
+        }
 
     def bounds(self, app: AppKey) -> list[datetime]:
         """Every time at which something that counts for the app may change."""
@@ -112,23 +166,67 @@ def random_declaration(rng: random.Random, today: date) -> Declaration:
 
 
 def step(db: AuditDb, story: Story, rng: random.Random, at: datetime) -> None:
-    """One thing happens: a declaration, or a poll that may see other names in another group."""
-    if rng.random() < 0.3:
-        declaration = rng.choice([NOTHING, *[random_declaration(rng, at.date())] * 5])
-        last = story.declared[-1][1] if story.declared else NOTHING
-        if declaration.digest == last.digest:
-            return
-        run(
-            db.owner,
-            "insert into attr_audit.declaration (recorded_at, source, digest, document) "
-            "values (:at, 'test', :digest, cast(:document as jsonb))",
-            at=at,
-            digest=declaration.digest,
-            document=json.dumps(declaration.document),
-        )
-        story.declared.append((at, declaration))
+    """One thing happens: a declaration, a review, another list of apps, or a poll."""
+    [what] = rng.choices([declare_something, review, list_apps, poll], [3, 2, 1, 6])
+    what(db, story, rng, at)
+
+
+def declare_something(db: AuditDb, story: Story, rng: random.Random, at: datetime) -> None:
+    """Another document, or none any longer."""
+    declaration = rng.choice([NOTHING, *[random_declaration(rng, at.date())] * 5])
+    last = story.declared[-1][1] if story.declared else NOTHING
+    if declaration.digest == last.digest:
         return
-    app = rng.choice(APPS)
+    run(
+        db.owner,
+        "insert into attr_audit.declaration (recorded_at, source, digest, document) "
+        "values (:at, 'test', :digest, cast(:document as jsonb))",
+        at=at,
+        digest=declaration.digest,
+        document=json.dumps(declaration.document),
+    )
+    story.declared.append((at, declaration))
+
+
+def list_apps(db: AuditDb, story: Story, rng: random.Random, at: datetime) -> None:
+    """The plan of an unrestricted run: an app is retired, or back."""
+    listed = rng.sample(APPS, rng.randrange(1, 4))
+    retire_apps(db.writer, listed=listed, unresolved=())
+    story.retired = story.names.keys() - set(listed)
+
+
+def review(db: AuditDb, story: Story, rng: random.Random, at: datetime) -> None:
+    """What waits is asked about; some changes are answered, asked about or not, again or late."""
+    runs = {story.runs[app, seen] for app, _, seen in story.changes()}
+    announced = [name for name in sorted(runs) if rng.random() < 0.5]
+    asked = read_unasked(db.writer, announced, dag_run_id=f"review {at}")
+    assert {(AppKey(c.region, c.sdk_app_id), c.slot, c.seen_at) for c in asked} == {
+        (app, slot, seen)
+        for app, slot, seen in story.unreviewed() - story.asked
+        if story.runs[app, seen] in announced
+    }
+    note_requests(db.writer, asked, dag_run_id=f"review {at}")
+    story.asked |= {(AppKey(c.region, c.sdk_app_id), c.slot, c.seen_at) for c in asked}
+    rows = run(db.reader, "select * from changes order by region, sdk_app_id, seq")
+    for row in rng.sample(rows, min(len(rows), rng.randrange(3))):
+        answer = Answer(
+            verdict=rng.choice(("expected", "not_expected")),
+            reviewer=rng.choice(["uma", "vera"]),
+            reviewer_id=None,
+            ticket=rng.choice([None, "OPS-1", "OPS-2"]),
+            comment=None,
+            reviewed_at=at - timedelta(hours=rng.choice([0, 0, 1000])),
+            dag_run_id=f"review {at}",
+        )
+        app = AppKey(row.region, row.sdk_app_id)
+        for new in (1, 0):  # a retried task records it once
+            assert record_answer(db.writer, app.region, {app.sdk_app_id: [row.seq]}, answer) == new
+        story.reviews.setdefault((app, row.slot, row.seen_at), []).insert(0, answer)
+
+
+def poll(db: AuditDb, story: Story, rng: random.Random, at: datetime) -> None:
+    """A poll that may see other names, in another group."""
+    app = rng.choice([app for app in APPS if app not in story.retired])
     names = dict(story.names[app][-1][1]) if app in story.names else {7: "kept"}
     for slot in rng.sample(range(3), rng.randrange(3)):
         names.pop(slot, None)
@@ -136,15 +234,17 @@ def step(db: AuditDb, story: Story, rng: random.Random, at: datetime) -> None:
             names[slot] = rng.choice("abcdef") + rng.choice(["", " "])
     before = story.groups[app][-1][1] if app in story.groups else None
     group = before if before and rng.random() < 0.8 else rng.choice(GROUPS)
-    poll = polled(
+    made = polled(
         names, names, at=at, region=app.region, sdk_app_id=app.sdk_app_id, app_group=group
     )
-    [recorded] = record_polls(db.writer, [poll], dag_run_id=f"run {at}", try_number=1)
+    [recorded] = record_polls(db.writer, [made], dag_run_id=f"run {at}", try_number=1)
     assert recorded.outcome == "ok"
     if group != before:
         story.groups.setdefault(app, []).append((at, group))
     if app not in story.names or story.names[app][-1][1] != names:
-        story.names.setdefault(app, []).append((poll.reads[0].responded_at, names))
+        seen_at = made.reads[0].responded_at
+        story.names.setdefault(app, []).append((seen_at, names))
+        story.runs[app, seen_at] = f"run {at}"
 
 
 @pytest.mark.parametrize("seed", range(HISTORIES))
@@ -164,11 +264,7 @@ def test_the_database_says_at_every_time_what_the_core_says(audit_db: AuditDb, s
             (AppKey(row.region, row.sdk_app_id), row.slot): row
             for row in run(audit_db.reader, "select * from violations")
         }
-        right = {
-            (app, slot): each
-            for app in story.names
-            for slot, each in story.violations(app, now).items()
-        }
+        right = story.present(now)
         assert listed.keys() == right.keys()
         for (app, slot), row in listed.items():
             each = right[app, slot]
@@ -180,12 +276,32 @@ def test_the_database_says_at_every_time_what_the_core_says(audit_db: AuditDb, s
             )
             assert row.since == story.since(app, slot, now), (app, slot)
             found += 1
+        check_names(audit_db, story)
+        check_changes(audit_db, story)
         check_judge(audit_db, timedelta(days=36500))
         check_alerts(audit_db, story, alerted, rng)
+        check_overdue(audit_db, story)
     assert found > 20
     assert len({kind for kind, *_ in alerted.due}) == 2
-    check_names(audit_db, story)
+    assert {declared for *_, declared in story.changes().values()} == {None, False, True}
+    assert story.overdue
     check_past(audit_db, story)
+
+
+def check_changes(db: AuditDb, story: Story) -> None:
+    """By the declaration and the group of then, with the review that counts."""
+    right: dict[Change, tuple[Any, ...]] = {}
+    for change, (old, new, group, declared) in story.changes().items():
+        last = story.last_review(change)
+        said = (last.verdict, last.reviewer, last.ticket, last.reviewed_at) if last else (None,) * 4
+        right[change] = (old, new, group, declared, *said)
+    columns = "old_name, new_name, app_group, declared, verdict, reviewer, ticket, reviewed_at"
+    for relation, those in (("changes", right.keys()), ("unreviewed_changes", story.unreviewed())):
+        rows = run(
+            db.reader, f"select region, sdk_app_id, slot, seen_at, {columns} from {relation}"
+        )
+        shown = {(AppKey(row[0], row[1]), row[2], row[3]): tuple(row[4:]) for row in rows}
+        assert shown == {change: right[change] for change in those}
 
 
 def check_names(db: AuditDb, story: Story) -> None:
@@ -193,7 +309,7 @@ def check_names(db: AuditDb, story: Story) -> None:
     declaration = declared_then(story.declared, now) or NOTHING
     right = {
         (app, slot): (term.name, term.reason, term.until, story.group(app, now))
-        for app in story.names
+        for app in story.names.keys() - story.retired
         for slot, term in declaration.terms(story.group(app, now), app, now).items()
     }
     assert right == {
@@ -221,15 +337,7 @@ def check_judge(db: AuditDb, stale_after: timedelta) -> None:
 
 
 def check_past(db: AuditDb, story: Story) -> None:
-    """Changes by the declaration and the group of then; violations at every time that counts."""
-    verdicts = set()
-    for row in run(db.reader, "select * from changes"):
-        app = AppKey(row.region, row.sdk_app_id)
-        declaration = declared_then(story.declared, row.seen_at) or NOTHING
-        term = declaration.term(story.group(app, row.seen_at), app, row.slot, row.seen_at)
-        assert row.declared == (None if term is None else term.name == row.new_name)
-        verdicts.add(row.declared)
-    assert verdicts >= {None, False}
+    """Violations at every time that counts."""
     for app in story.names:
         instants = [at + tick for at in story.bounds(app) for tick in (-TICK, TICK * 0)]
         for slot in (0, 1, 2, 7):
@@ -258,13 +366,11 @@ class Alerted:
 
     def report(self, story: Story, now: datetime) -> None:
         """What a report at this time queues: first what is over, then what begins."""
-        present = {
-            (app, slot): each
-            for app in story.names
-            for slot, each in story.violations(app, now).items()
-        }
+        present = story.present(now)
         over = []
         for (app, slot), since in list(self.open.items()):
+            if app in story.retired:
+                continue
             # The history is written in the past: what was alerted may never have been.
             was = slot in story.violations(app, since)
             is_again = (app, slot) in present
@@ -291,8 +397,8 @@ def check_alerts(db: AuditDb, story: Story, alerted: Alerted, rng: random.Random
                 "select attr_audit_internal.note_stale_after('100 years')",
             ),
             (
-                "update attr_audit.app set retired_at = now()",
-                "update attr_audit.app set retired_at = null",
+                "update attr_audit.app set retired_at = 'epoch' where retired_at is null",
+                "update attr_audit.app set retired_at = null where retired_at = 'epoch'",
             ),
         ]
     )
@@ -321,6 +427,14 @@ def check_alerts(db: AuditDb, story: Story, alerted: Alerted, rng: random.Random
             assert abs(row.gap_to - row.created_at) < timedelta(seconds=60)
         else:
             assert row.gap_to == last
+
+
+def check_overdue(db: AuditDb, story: Story) -> None:
+    """Each change that was asked about and has no answer is alerted once."""
+    due = story.asked - story.reviews.keys() - story.overdue
+    assert queue_unreviewed(db.writer, timedelta(), dag_run_id="run") == len(due)
+    assert queue_unreviewed(db.writer, timedelta(), dag_run_id="run") == 0
+    story.overdue |= due
 
 
 # Recording --------------------------------------------------------------------------------------

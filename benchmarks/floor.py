@@ -32,10 +32,13 @@ select region, sdk_app_id, app_group, api, conn_id, requested_at, requested_at, 
 _POLLS = """
 insert into attr_audit.poll (conn_id, region, sdk_app_id, api, dag_run_id, try_number, requested_at,
                              last_requested_at, responded_at, outcome, reads, http_status,
-                             vendor_date)
+                             vendor_date, head_seq)
 select conn_id, region, sdk_app_id, api, %(run)s, 1, requested_at,
-       requested_at, responded_at, 'ok', 1, 200, requested_at
-  from asked
+       requested_at, responded_at, 'ok', 1, 200, requested_at,
+       (select c.seq from attr_audit.change c
+         where c.region = a.region and c.sdk_app_id = a.sdk_app_id
+         order by c.seq desc limit 1)
+  from asked a
 """
 
 _CHANGES = """

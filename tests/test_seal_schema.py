@@ -81,9 +81,22 @@ def test_a_poll_knows_the_newest_change_of_its_app(audit_db: AuditDb) -> None:
     record(audit_db, polled(SEX_CITY, SEX_CITY, at=0, region="seoul", sdk_app_id=2))
     heads = run(audit_db.reader, "select head_seq from attr_audit.poll order by poll_id")
     assert [head for (head,) in heads] == [None, 2, 2, 3, None]
-    assert "permission denied" in refused(
-        audit_db.writer, "insert into attr_audit.poll (head_seq) values (7)"
+
+    def insert(head: str) -> str:
+        return (
+            "insert into attr_audit.poll (conn_id, region, sdk_app_id, api, requested_at, outcome, "
+            "error_info, head_seq) values ('c', 'seoul', 2, 'timpush', now(), 'rejected', "
+            f"'no', {head})"
+        )
+
+    for wrong in ("1", "3", "0"):
+        assert "that is not the newest change of its app" in refused(audit_db.writer, insert(wrong))
+    run(audit_db.writer, insert("2"))
+    run(audit_db.writer, insert("null"))
+    [*_, said, left_out] = run(
+        audit_db.reader, "select head_seq from attr_audit.poll order by poll_id"
     )
+    assert (said.head_seq, left_out.head_seq) == (2, 2)
 
 
 def test_what_a_run_planned_is_recorded_and_cannot_be_rewritten(audit_db: AuditDb) -> None:

@@ -111,7 +111,7 @@ DECLARED_NAMES_FILE: Final = Setting(
     _ENVIRONMENT,
     "The file with the declared names, if the Variable is not set; a relative path starts in the "
     "DAG's folder.",
-    "`declared_names.yaml` in the DAG's folder",
+    "declared_names.yaml",
 )
 DATABASE_URL: Final = Setting(
     "IM_ATTR_AUDIT_DATABASE_URL",

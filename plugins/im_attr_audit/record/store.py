@@ -64,6 +64,11 @@ select region, sdk_app_id, app_group, api, conn_id, requested_at, requested_at, 
     on conflict (region, sdk_app_id) do nothing
 """)
 
+# The app's newest change, of an app whose row is locked: the database refuses another.
+_HEAD = """(select c.seq from attr_audit.change c
+             where c.region = r.region and c.sdk_app_id = r.sdk_app_id
+             order by c.seq desc limit 1)"""
+
 _ASKED = Rows(
     "asked",
     "region text, sdk_app_id bigint, asked_api text, digest bytea, requested_at timestamptz, "
@@ -86,10 +91,10 @@ with asked as materialized (
 ), polls as (
     insert into attr_audit.poll (conn_id, region, sdk_app_id, api, dag_run_id, try_number,
                                  requested_at, last_requested_at, responded_at, outcome, reads,
-                                 http_status, vendor_date)
+                                 http_status, vendor_date, head_seq)
     select conn_id, region, sdk_app_id, asked_api, :dag_run_id, :try_number,
-           requested_at, requested_at, responded_at, 'ok', 1, http_status, vendor_date
-      from locked
+           requested_at, requested_at, responded_at, 'ok', 1, http_status, vendor_date, {_HEAD}
+      from locked r
      where changes_nothing
 ), apps as (
     update attr_audit.app a
@@ -116,10 +121,10 @@ _INSERT_POLLS = text(f"""
 insert into attr_audit.poll (conn_id, region, sdk_app_id, api, dag_run_id, try_number, requested_at,
                              last_requested_at, responded_at, outcome, reads, http_status,
                              error_code, error_info, answer, vendor_date, names_read,
-                             first_responded_at)
+                             first_responded_at, head_seq)
 select conn_id, region, sdk_app_id, api, :dag_run_id, :try_number, requested_at,
        last_requested_at, responded_at, outcome, reads, http_status,
-       error_code, error_info, answer, vendor_date, names_read, first_responded_at
+       error_code, error_info, answer, vendor_date, names_read, first_responded_at, {_HEAD}
   from ({_POLLS.sql}) r
 returning poll_id, conn_id
 """)
@@ -145,7 +150,7 @@ _AFTER = Rows(
     "last_polled_at timestamptz, last_outcome text, last_poll_ended_at timestamptz, "
     "consecutive_failures integer",
 )
-# Not emptied_*: the database sets it itself, by the polls.
+# Not emptied_*: the database sets it itself, by the polls. An empty digest is its to compute.
 _UPDATE_APPS = text(f"""
 update attr_audit.app a
    set app_group = coalesce(r.app_group, a.app_group), api = r.api, conn_id = r.conn_id,
@@ -153,9 +158,7 @@ update attr_audit.app a
        first_ok_at = r.first_ok_at, last_ok_at = r.last_ok_at, last_polled_at = r.last_polled_at,
        last_outcome = r.last_outcome, last_poll_ended_at = r.last_poll_ended_at,
        consecutive_failures = r.consecutive_failures,
-       snapshot_digest = case when r.names_changed
-                              then attr_audit_internal.snapshot_digest_of(a.region, a.sdk_app_id)
-                              else a.snapshot_digest end
+       snapshot_digest = case when r.names_changed then '' else a.snapshot_digest end
   from ({_AFTER.sql}) r
  where a.region = r.region and a.sdk_app_id = r.sdk_app_id
 """)

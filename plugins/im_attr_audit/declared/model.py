@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from functools import cached_property
 from hashlib import sha256
+from json.encoder import encode_basestring
 from typing import Any, TypeAlias
 
 from im_attr_audit.apps import AppKey
@@ -176,9 +177,15 @@ def _names_document(names: DeclaredNames) -> dict[str, str | None]:
 
 def _jsonb_text(value: object) -> str:
     """JSON as jsonb writes it: an object's keys by their length in bytes, then by their bytes."""
-    if isinstance(value, Mapping):
-        keys = sorted(value, key=lambda key: (len(key.encode()), key.encode()))
-        return "{" + ", ".join(f"{_jsonb_text(k)}: {_jsonb_text(value[k])}" for k in keys) + "}"
+    if isinstance(value, str):
+        return encode_basestring(value)
+    if isinstance(value, dict):
+        by_bytes = sorted((len(key), key, of) for of in value for key in (of.encode(),))
+        return (
+            "{"
+            + ", ".join(f"{encode_basestring(k)}: {_jsonb_text(value[k])}" for *_, k in by_bytes)
+            + "}"
+        )
     if isinstance(value, list):
         return "[" + ", ".join(map(_jsonb_text, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value)

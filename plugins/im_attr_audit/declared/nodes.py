@@ -97,32 +97,32 @@ def _yaml(text: str) -> Node:
 
 
 def _yaml_document(events: Iterator[yaml.Event]) -> Node:
-    resolver: Any = Resolver()
+    kind_of = _Kinds()
     documents: list[Node] = []
     # A mapping that is open holds its keys and values in turn.
     open_nodes: list[tuple[yaml.Event, list[Node]]] = []
     for event in events:
         line = _line(event)
         node: Node
-        if isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
+        # Nearly all are scalars: ten thousand apps have forty thousand.
+        if isinstance(event, yaml.ScalarEvent):
+            node = Scalar(line, event.value, kind_of(event))
+        elif isinstance(event, _STARTS):
             if len(open_nodes) >= DEEPEST:
                 raise Unreadable(line, "the text is nested too deeply")
             if event.tag not in (None, "!"):
                 raise Unreadable(line, "tags are not supported")
             open_nodes.append((event, []))
             continue
-        if isinstance(event, yaml.AliasEvent):
-            raise Unreadable(line, "aliases (*name) are not supported: write the names out")
-        if isinstance(event, yaml.ScalarEvent):
-            tag = event.tag or resolver.resolve(yaml.ScalarNode, event.value, event.implicit)
-            node = Scalar(line, event.value, _KINDS.get(tag, "not a text"))
-        elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
+        elif isinstance(event, _ENDS):
             begun, children = open_nodes.pop()
             line = _line(begun)
             if isinstance(event, yaml.SequenceEndEvent):
                 node = Items(line, tuple(children))
             else:
                 node = Entries(line, tuple(zip(_keys(children), children[1::2], strict=True)))
+        elif isinstance(event, yaml.AliasEvent):
+            raise Unreadable(line, "aliases (*name) are not supported: write the names out")
         else:
             continue
         if open_nodes:
@@ -132,6 +132,28 @@ def _yaml_document(events: Iterator[yaml.Event]) -> Node:
         else:
             documents.append(node)
     return documents[0] if documents else Scalar(1, "", "null")
+
+
+_STARTS = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
+_ENDS = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
+
+
+class _Kinds:
+    """The kind of a scalar; YAML's rules are asked once for each word."""
+
+    def __init__(self) -> None:
+        self._resolver: Any = Resolver()
+        self._known: dict[tuple[str, bool], str] = {}
+
+    def __call__(self, event: yaml.ScalarEvent) -> str:
+        if event.tag:
+            return _KINDS.get(event.tag, "not a text")
+        # The second of implicit is of a word in quotes: a text.
+        word = (event.value, event.implicit[0])
+        if (kind := self._known.get(word)) is None:
+            tag = self._resolver.resolve(yaml.ScalarNode, event.value, event.implicit)
+            kind = self._known[word] = _KINDS.get(tag, "not a text")
+        return kind
 
 
 def _line(event: yaml.Event) -> int:

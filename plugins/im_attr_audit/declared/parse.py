@@ -26,6 +26,9 @@ SHOWN = 20
 DOCUMENTED_SLOTS, DOCUMENTED_BYTES = 10, 50
 
 
+_SLOT = re.compile(r"0|[1-9][0-9]{0,2}")
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One error or warning: what is wrong in which line, and in which group and slot."""
@@ -179,7 +182,7 @@ class _Reader:
         names: dict[int, str | None] = {}
         lines: dict[str, int] = {}
         for key, value in self._entries(node, f"{where}, names"):
-            if not re.fullmatch(r"0|[1-9][0-9]{0,2}", key.text) or key.kind not in ("int", "text"):
+            if not _SLOT.fullmatch(key.text) or key.kind not in ("int", "text"):
                 self._error(key, where, f"slot {shown(key.text)} is not a number from 0 to 999")
                 continue
             slot = int(key.text)
@@ -312,8 +315,11 @@ def _misread(node: Node) -> str:
     return f"is read as {kind}: put it in quotes" if kind != "not a text" else "is not a text"
 
 
+_NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
+
+
 def _is_storable(text: str) -> bool:
-    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+    return _NOT_STORABLE.search(text) is None
 
 
 def _listed(words: Collection[str]) -> str:

@@ -185,7 +185,7 @@ def test_a_name_is_inert_in_the_question(trick: str) -> None:
     html = MarkdownIt("js-default", {"html": True}).disable("linkify").render(question.body)
     tags = re.findall(r"<(\w+)", html)
     assert set(tags) == {"p", "a", "code", "table", "thead", "tbody", "tr", "th", "td", "strong"}
-    assert tags.count("td") == 8
+    assert tags.count("td") == 6
     assert set(re.findall(r'href="(https://[^/"]*)', html)) == {"https://airflow.example"}
     # Airflow's interface makes links of addresses in plain text, but never in a code span.
     outside = re.sub(r"<[^>]*>", "", re.sub(r"<code>.*?</code>", "", html))
@@ -203,9 +203,15 @@ def test_a_question_says_what_an_answer_needs() -> None:
     lines = question.body.splitlines()
     assert "/dags/im_attr_name_audit/runs/scheduled__1) recorded 1 change" in lines[0]
     assert lines[4] == (
-        '| shop | 7 | 2 | renamed: `"Level"` → `"level"` (from slot 4) | 2026-11-02 00:00:00Z and '
-        "2026-11-02 00:15:00Z | case | nothing declared | "
+        '| shop 7 | 2 | renamed: `"Level"` → `"level"` (from slot 4), look-alike: case | '
+        "2026\u201111\u201102 00:00:00Z and 00:15:00Z | nothing declared | "
         "[page](https://airflow.example/im-attr-audit/changes?seq=3&app=silicon_valley%2F7) |"
+    )
+    later = dataclasses.replace(change, seen_at=NOW + timedelta(days=1), declared=False)
+    [question] = questions([later])
+    assert (
+        "| 2026\u201111\u201102 00:00:00Z and 2026\u201111\u201103 00:00:00Z | **no** |"
+        in question.body
     )
     assert 'by the old name ("Level")' in lines[-1]
     assert "](" not in questions([change])[0].body

@@ -90,8 +90,9 @@ def _body(changes: Sequence[UnreviewedChange], count: str, base_url: str) -> str
         "Was this expected? The answer is recorded for "
         f"{'all of them' if len(changes) > 1 else 'it'}, with your name.",
         "",
-        "| Group | App | Slot | Old → new | Happened between (UTC) | Look-alike | Declared | |",
-        "|---|---|---|---|---|---|---|---|",
+        # Airflow shows it in half of its window, so it has few columns.
+        "| App | Slot | Old → new | Happened between | Declared | |",
+        "|---|---|---|---|---|---|",
         *(_row(change, base_url) for change in changes[:MOST_CHANGES]),
         "",
     ]
@@ -101,26 +102,40 @@ def _body(changes: Sequence[UnreviewedChange], count: str, base_url: str) -> str
     return "\n".join([*lines, _markdown(endangered(gone))])
 
 
+_DECLARED: Final[Mapping[bool | None, str]] = {
+    None: "nothing declared",
+    True: "yes",
+    False: "**no**",
+}
+
+
 def _row(change: UnreviewedChange, base_url: str) -> str:
-    between = f"{time_text(change.not_before)} and {time_text(change.seen_at)}"
     what = f"{change.kind}: {_name(change.old)} → {_name(change.new)}"
     if change.moved_from_slot is not None:
         what += f" (from slot {change.moved_from_slot})"
+    if change.lookalike:
+        what += f", look-alike: {change.lookalike}"
     page = ""
     if base_url:
         app = AppKey(change.region, change.sdk_app_id)
         page = f"[page]({page_address(base_url, app, change.seq)})"
     cells = (
-        _word(change.app_group),
-        str(change.sdk_app_id),
+        f"{_word(change.app_group)} {change.sdk_app_id}",
         str(change.slot),
         what,
-        between,
-        change.lookalike or "no",
-        {None: "nothing declared", True: "yes", False: "**no**"}[change.declared],
+        _between(change.not_before, change.seen_at),
+        _DECLARED[change.declared],
         page,
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _between(not_before: datetime, seen_at: datetime) -> str:
+    """Both bounds (UTC), the day once where it is the same. A day is not broken into lines."""
+    first, last = time_text(not_before), time_text(seen_at)
+    day, _, time = last.partition(" ")
+    shown = f"{first} and {time if first.startswith(day) else last}"
+    return shown.replace("-", "\N{NON-BREAKING HYPHEN}")
 
 
 def _name(name: AttrName | None) -> str:

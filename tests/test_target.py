@@ -282,6 +282,10 @@ def test_a_ca_bundle_may_be_given(tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_text(Path(requests.utils.DEFAULT_CA_BUNDLE_PATH).read_text())
     assert target({"ca_bundle": str(bundle)}).ca_bundle == str(bundle)
+    # What was read before does not answer for another file of the same path.
+    bundle.write_text("no certificate")
+    with pytest.raises(Misconfigured, match="'ca_bundle'"):
+        target({"ca_bundle": str(bundle)})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.255.0.1", "::1", "localhost"])

@@ -47,6 +47,11 @@ class ConnectionFilesBackend(BaseSecretsBackend):
             self._read_again()
         return self._connections.get(conn_id)
 
+    def get_connection(self, conn_id: str, team_name: str | None = None) -> Any | None:
+        """The connection, without Airflow's look at the signature of `get_conn_value` each time."""
+        value = self.get_conn_value(conn_id, team_name)
+        return self.deserialize_connection(conn_id=conn_id, value=value) if value else None
+
     def get_variable(self, key: str, team_name: str | None = None) -> str | None:
         """Nothing: Variables are kept elsewhere."""
         return None

@@ -56,11 +56,11 @@ def test_the_supervisor_is_told_of_few_connections_and_not_of_many(
 ) -> None:
     """Each message to it waits for its answer."""
     keys = list_apps(audit_db, monkeypatch, tasks.MASKED_AT_MOST + more)
-    told: list[object] = []
-    monkeypatch.setattr("airflow.sdk.log.mask_secret", lambda secret, *_: told.append(secret))
+    masked: list[object] = []
+    monkeypatch.setattr("airflow.sdk.log.mask_secret", lambda secret, *_: masked.append(secret))
 
     [instance] = tasks.plan(None)
 
     assert instance["conn_ids"] == [*keys]
-    extras = [each for each in told if isinstance(each, dict) and "sdk_app_id" in each]
+    extras = [each for each in masked if isinstance(each, dict) and "sdk_app_id" in each]
     assert len(extras) == (0 if more else len(keys))

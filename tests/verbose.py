@@ -99,8 +99,8 @@ def main() -> None:
     for run in ("one", "two"):
         recorded = sync_apps(engine, targets, dag_run_id=run, try_number=1, confirm_seconds=0)
         print(recorded)
-        told = read_run(engine, run)
-        print(render(told), json.dumps(events_by_region(run, told.changes)))
+        facts = read_run(engine, run)
+        print(render(facts), json.dumps(events_by_region(run, facts.changes)))
     if order["plant"]:
         _plant(sound, engine)
     outcomes = sorted({each.outcome for each in recorded})

@@ -1,7 +1,7 @@
-"""The record's gauges in Prometheus' text form: printed once, or served to whoever scrapes.
+"""The record's gauges in Prometheus' text form: printed once, or served to a scraper.
 
 Where the database cannot be read there is ``im_attr_audit_up 0`` and nothing else: an old number
-would say that all is as it was.
+would report that nothing has changed.
 """
 
 from __future__ import annotations

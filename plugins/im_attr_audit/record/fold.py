@@ -149,7 +149,7 @@ def fold_old_polls(
             found = retry(fold)
         except LockTimeout as error:
             raise RetentionRefused(
-                f"attr_audit_internal.{part} is in use. {error} It is as it was: run this again "
+                f"attr_audit_internal.{part} is in use. {error} It is unchanged: run this again "
                 "later."
             ) from None
         if found is not None:

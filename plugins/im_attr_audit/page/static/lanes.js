@@ -106,7 +106,7 @@ function boxed(look, left, width, top, height, text, title) {
   return box;
 }
 
-/** One cross for failures that are too near each other to be told apart. */
+/** One cross for failures that are too near each other to be distinguished. */
 function failures(lane, scale) {
   const places = [...lane.failed].sort((a, b) => (a.at < b.at ? -1 : 1));
   const groups = [];

@@ -130,9 +130,7 @@ class Helper:
                     return
                 if came is not None:
                     self._work.finish(*came)
-                self._has_a_range = (
-                    True  # first: a process that finds no range left waits for this one
-                )
+                self._has_a_range = True  # first: one that finds no range left waits for this one
                 number = self._work.take()
                 if number is None:
                     self._has_a_range = False

@@ -165,7 +165,7 @@ class QuickChains:
         self._app = self._place = None
 
     def _doubt(self, block: bytes) -> None:
-        """Each app that has a row in this block, or one that reaches into it, is to be read again."""
+        """Each app with a row in this block, or one that reaches into it, is to be read again."""
         if self.doubtful is None:
             return
         if self._app is not None:

@@ -27,7 +27,7 @@ RELATIONS = {
     *("current_names", "name_history", "drift", "freshness", "daily_changes"),
     *("changes", "polls", "drift_episodes", "coverage_by_month"),
     *("declaration", "declared_names", "violations"),
-    *("planned", "seal"),
+    *("planned", "seal", "witnessed"),
     *("review", "unreviewed_changes"),
 }
 FUNCTIONS = {

@@ -98,3 +98,5 @@ def test_health_shows_the_newest_seal_with_its_checkpoint(
     seal = client.get("/api/health").json()["seal"]
     assert (seal["n"], seal["origin"], seal["is_stamped"]) == (0, "example.com/audit", False)
     assert seal["note"] == sealed.seal.note
+    [witness] = seal["witnesses"]
+    assert (witness["target"], witness["size"]) == (f"file:{tmp_path}/witness", 1)

@@ -63,6 +63,20 @@ def test_a_sealed_change_and_its_poll_come_with_their_proof(
     assert (row["poll_id"], row["dag_run_id"]) == (change["poll_id"], "run 1")
 
 
+def test_each_poll_of_a_run_that_is_sealed_offers_its_proof(
+    sealed: Sealing, client: TestClient
+) -> None:
+    def polls(number: int) -> list[Any]:
+        listed: list[Any] = client.get(f"/api/run?run=run {number}").json()["polls"]
+        return listed
+
+    assert [each["is_sealed"] for n in range(3) for each in polls(n)] == [True] * 4 + [False] * 2
+    for each in polls(1):
+        asked = {"region": each["region"], "sdk_app_id": 7, "at": each["requested_at"]}
+        row = claim(client.get("/api/proof", params=asked).text, sealed.signer).row
+        assert (row["region"], row["dag_run_id"], row["outcome"]) == (each["region"], "run 1", "ok")
+
+
 def test_what_is_not_sealed_or_not_there_has_no_proof_and_the_reason(client: TestClient) -> None:
     for asked, reason in {
         "seq=4": "is not sealed yet",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +18,9 @@ from pathlib import Path
 import pytest
 from im_attr_audit import cli
 from im_attr_audit.apps import AppKey
-from im_attr_audit.evidence.note import new_signer, read_key_file, read_verifier
+from im_attr_audit.evidence.note import Signer, new_signer, read_key_file, read_verifier
 from im_attr_audit.evidence.proof import check_proof, read_proof
+from im_attr_audit.evidence.timestamps import verify_timestamp
 from im_attr_audit.evidence.witnesses import open_witness
 from im_attr_audit.record import sealing as sealing_module
 from im_attr_audit.record.engine import create_audit_engine
@@ -26,15 +29,21 @@ from im_attr_audit.record.seal_verify import check_seals
 from im_attr_audit.record.sealing import Sealed, SealingRefused, make_checkpoint
 from sqlalchemy.engine import make_url
 
-from tests.conftest import SEALER
-from tests.sealing import NAMES, Sealing, folder_at, sealing_of
+from tests.conftest import SEALER, fresh_audit_db
+from tests.sealing import NAMES, Sealing, as_superuser, file_name, folder_at, sealing_of
 from tests.test_proof import PROGRAM
 from tests.test_schema import run
+from tests.test_witnesses import Server
+from tests.test_witnesses import server as server
+from tests.timestamp_authority import TimestampAuthority
 
 # Interruptions ---------------------------------------------------------------------------------
 
 
-SITES = ["log read", "closed", "signed", "inserted", "committed", "witnessed", "witnessed twice"]
+SITES = [
+    *("log read", "closed", "signed", "inserted", "committed", "witnessed", "witnessed twice"),
+    "published",
+]
 
 
 def killed_at(site: str, arguments: list[str]) -> None:
@@ -99,11 +108,69 @@ def test_a_new_key_begins_a_new_log_over_the_whole_record(sealed: Sealing, tmp_p
     again.engine.dispose()
 
 
+def test_a_log_in_a_restored_database_says_which_log_it_follows(
+    sealed: Sealing, story: tuple[str, Path, Signer], tmp_path: Path
+) -> None:
+    """The dump has four seals of the old log, and its witness five."""
+    sealed.seal()
+    with fresh_audit_db(sealed.db.server, story[0]) as db:
+        restored = sealing_of(db, tmp_path / "new", new_signer("example.com/second"))
+        restored.seal()
+        restored.run(10, NAMES[1])
+        restored.seal()
+        new = [folder_at(restored.folder)]
+        log, found = check_seals(restored.engine, new, restored.signer.verifier)
+        old = check_seals(sealed.engine, [folder_at(sealed.folder)], sealed.signer.verifier)[0]
+        before = ["follows-v1", "example.com/audit", 4, old.roots[4].hex()]
+        assert json.loads(log.checkpoints[0].extensions[-1]) == before
+        assert "follows-v1" not in str(log.checkpoints[1].extensions)
+        assert found.findings == []
+        said = "this log follows the log example.com/audit, which had 4 seals when it began"
+        assert said in found.notes
+        # Another history is put in its place.
+        as_superuser(
+            db, "update attr_audit.seal set note = replace(note, E'\n4\n', E'\n4\nAA') where n = 3"
+        )
+        [finding] = restored.found()
+        assert finding.startswith("attr_audit.seal: row 3 of example.com/audit does not lead to")
+        restored.engine.dispose()
+
+
 def test_no_witness_no_seal(sealed: Sealing, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SealingRefused, match="no witness can be reached"):
         make_checkpoint(sealed.engine, sealed.signer, [folder_at(tmp_path / "file" / "no")])
     assert sealed.found() == []
+
+
+def test_a_target_that_is_down_misses_nothing_and_the_page_sees_who_has_what(
+    sealed: Sealing, tmp_path: Path
+) -> None:
+    other, gone = tmp_path / "other", tmp_path / "gone"
+    other.mkdir()
+    sealed.seal(other)
+    other.rename(gone)
+    made = sealed.seal(other)
+    assert (made.written, len(made.failed)) == ([f"file:{sealed.folder}"], 1)
+    gone.rename(other)
+    assert sealed.seal(other).failed == []
+    assert folder_at(other).sizes() == folder_at(sealed.folder).sizes() == [*range(1, 8)]
+    noted = run(
+        sealed.db.reader, "select size, target from attr_audit.witnessed where size > 4 order by 1"
+    )
+    of = {
+        size: {row.target.rpartition("/")[2] for row in noted if row.size == size}
+        for size in (5, 6, 7)
+    }
+    assert of == {5: {"witness", "other"}, 6: {"witness"}, 7: {"witness", "other"}}
+
+
+def test_a_copy_with_a_seal_missing_in_between_is_filled_up(sealed: Sealing) -> None:
+    as_superuser(sealed.db, "delete from attr_audit.seal where n = 1")
+    assert sealed.found() == []
+    sealed.seal()
+    numbers = run(sealed.db.reader, "select n from attr_audit.seal order by n")
+    assert [n for (n,) in numbers] == [0, 1, 2, 3, 4]
 
 
 def test_overlapping_checkpoints_while_runs_record_leave_one_log_without_gaps(
@@ -213,6 +280,66 @@ def test_checkpoint_verify_and_prove_from_the_command_line(
     assert "NOT AS SEALED  seal 2, closed at" in capsys.readouterr().out
     assert cli.main(checkpoint) == 1
     assert "poll 5 of frankfurt/7 is not as it was sealed" in capsys.readouterr().out
+
+
+def test_a_checkpoint_is_time_stamped_and_the_proof_carries_the_stamp(
+    commanded: tuple[Sealing, Path, str],
+    server: Server,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sealed, key, vkey = commanded
+    authority, at = TimestampAuthority(), datetime.now(UTC).replace(microsecond=0)
+    server.answer = lambda _, __, query: (200, {}, authority.respond(query, at))
+    arguments = ["checkpoint", "--key", str(key), "--to", f"file:{sealed.folder}"]
+    assert cli.main([*arguments, "--tsa", f"{server.url}/tsr"]) == 0
+    out = tmp_path / "proof.json"
+    prove = ["prove", "--region", "seoul", "--app", "7", "--out", str(out), "--vkey", vkey]
+    assert cli.main([*prove, "--seq", "3"]) == 0
+    proof = read_proof(out.read_text())
+    assert proof.timestamp is not None
+    assert verify_timestamp(proof.timestamp, proof.note, [authority.root]) == at
+    # An authority that is down stops no seal.
+    server.answer = lambda *_: (503, {}, b"")
+    assert cli.main([*arguments, "--tsa", f"{server.url}/tsr"]) == 2
+    said = capsys.readouterr()
+    assert "answered HTTP 503. The checkpoint has no time stamp." in said.err
+    assert f"written to file:{sealed.folder}" in said.out
+    assert sealed.found() == []
+
+
+def test_a_checkpoint_that_somebody_was_given_must_be_of_the_log(
+    commanded: tuple[Sealing, Path, str],
+    story: tuple[str, Path, Signer],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A log that was rewound is not the one of the proof that an outsider kept."""
+    sealed, _, vkey = commanded
+    given = {tmp_path / "old.json": sealed.folder / file_name(2)}
+    given[tmp_path / "note"] = given[tmp_path / "newest.json"] = sealed.folder / file_name(4)
+    for copy, original in given.items():
+        shutil.copy(original, copy)
+    note = json.loads((tmp_path / "note").read_text())["note"]
+    (tmp_path / "note").write_text(note)
+    verify = ["verify", "--no-asset-events", "--vkey", vkey, "--checkpoints", str(sealed.folder)]
+    kept = [argument for path in given for argument in ("--checkpoints", str(path))]
+    assert cli.main([*verify, *kept]) == 0
+    assert cli.main([*verify[:-1], *kept[1:]]) == 2
+    assert "--checkpoints needs a witness" in capsys.readouterr().err
+    # The last seal is made again with another content, at the only witness and in the database.
+    (sealed.folder / file_name(4)).unlink()
+    as_superuser(sealed.db, "delete from attr_audit.seal where n = 3")
+    assert cli.main([*verify, *kept]) == 1
+    assert "the witness ends at size 3, and" in capsys.readouterr().out
+    sealed.run(10, NAMES[1])
+    sealed.seal()
+    assert sealed.found() == []
+    assert cli.main([*verify, *kept]) == 1
+    said = capsys.readouterr().out
+    assert f"{tmp_path}/note holds a checkpoint of size 4 with another root" in said
+    assert f"{tmp_path}/newest.json holds a checkpoint of size 4 with another root" in said
+    assert "old.json" not in said
 
 
 @pytest.mark.parametrize("at", [1, 6, 9])

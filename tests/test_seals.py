@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from im_attr_audit.record.fold import fold_old_polls
 from im_attr_audit.record.retention import RetentionRefused, drop_old_polls
 from im_attr_audit.record.runs import record_planned
 from im_attr_audit.record.seal_verify import check_seals, check_seals_on
-from im_attr_audit.record.sealing import SealingRefused
+from im_attr_audit.record.sealing import SealingRefused, make_checkpoint
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
@@ -54,6 +56,29 @@ def test_a_target_that_was_left_out_of_a_run_is_noted(sealed: Sealing) -> None:
     sealed.run(12, NAMES[1])
     _, found = check_seals(sealed.engine, [folder_at(sealed.folder)], sealed.signer.verifier)
     assert found.notes == ["run run 11 planned im_tokyo_7 and recorded no poll of it"]
+
+
+def test_more_than_an_hour_without_a_run_is_noted(sealed: Sealing) -> None:
+    """By the seals alone: nothing in the database shows a run that was never planned."""
+    begin = datetime.now(UTC) + timedelta(minutes=1)
+
+    def seal(minutes: int) -> None:
+        at = begin + timedelta(minutes=minutes)
+        make_checkpoint(sealed.engine, sealed.signer, [folder_at(sealed.folder)], now=lambda: at)
+
+    for minutes in (0, 30, 60, 61):  # the first one has the run that no seal of the story covers
+        seal(minutes)
+    note = re.compile(r"no run recorded anything between (.+)Z and (.+)Z \((.+)\)")
+
+    def noted() -> list[tuple[str, ...]]:
+        _, found = check_seals(sealed.engine, [folder_at(sealed.folder)], sealed.signer.verifier)
+        return [match.groups() for match in map(note.fullmatch, found.notes) if match]
+
+    [(since, until, seals)] = noted()
+    assert seals == "seals 5 to 7"
+    assert (since, until) == tuple(
+        f"{begin + timedelta(minutes=minutes):%Y-%m-%d %H:%M:%S}" for minutes in (0, 61)
+    )
 
 
 def test_of_a_folded_month_no_more_is_missing_than_was_folded(sealed: Sealing) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -116,8 +117,8 @@ def add_checkpoints_to_verify(verify: Any) -> None:
         action="append",
         metavar="DIR",
         help="compare every sealed poll, change, planned target, review, declaration and fold with "
-        "the checkpoints in this folder or at this target; may be given several times. Needs "
-        "--vkey",
+        "the checkpoints in this folder or at this target; may be given several times. A file is a "
+        "proof or checkpoint that somebody was given, which must be of the same log. Needs --vkey",
     )
     verify.add_argument(
         "--vkey", metavar="KEY", help="the public key of the checkpoints, or a file with it"
@@ -132,8 +133,12 @@ def verify_checkpoints(given: argparse.Namespace, reader: Callable[[], Engine]) 
         raise CannotSeal("--checkpoints needs --vkey: the public key that the checkpoints need.")
     engine = auditing_engine(reader)
     try:
-        witnesses = [_copy_of(given) for given in given.checkpoints]
-        log, found = check_seals(engine, witnesses, _verifier(given.vkey))
+        files = [path for path in map(Path, given.checkpoints) if path.is_file()]
+        places = [each for each in given.checkpoints if Path(each) not in files]
+        if not places:
+            raise CannotSeal("--checkpoints needs a witness: its folder or target.")
+        kept = [(str(path), _note_of(path)) for path in files]
+        log, found = check_seals(engine, [*map(_copy_of, places)], _verifier(given.vkey), kept)
     finally:
         engine.dispose()
     print(
@@ -270,6 +275,18 @@ def _copy_of(given: str) -> Witness:
 
     path = Path(given)
     return open_witness(f"file:{quote(str(path.resolve()))}" if path.is_dir() else given)
+
+
+def _note_of(path: Path) -> bytes:
+    """The checkpoint in a file: of a proof, of a witness's file, or as it is."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CannotSeal(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        return str(json.loads(content)["note"]).encode()
+    except (ValueError, KeyError, TypeError):
+        return content
 
 
 def _stamper(url: str | None, failed: list[str]) -> Callable[[bytes], bytes | None]:

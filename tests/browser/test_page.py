@@ -8,9 +8,10 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import pytest
 from im_attr_audit import notify
@@ -422,6 +423,30 @@ def test_a_change_shows_its_review_and_offers_its_proof_once_it_is_sealed(
     expect(change).to_contain_text("im-attr-audit prove --region '<b title=\"x\">own' --app 7")
 
 
+def test_each_poll_of_a_run_offers_its_proof_once_it_is_sealed(
+    story: Stage, open_page: OpenPage
+) -> None:
+    story.shown.show("story")
+    page = open_page(f"{PAGE}changes?run={quote(next(iter(story.runs.values())))}")
+    run_ = json.loads(
+        story.airflow.get(
+            f"{PAGE}api/run?run={quote(next(iter(story.runs.values())))}", token(story, "viewer")
+        )[1]
+    )
+    [first, second, *_] = run_["polls"]
+    answered(page, "run?*", polls=[{**first, "is_sealed": True}, second])
+    page.reload()
+    ready(page).get_by_text("All 2 polls, with proofs").click()
+    rows = page.get_by_role("region", name="Polls of the run").locator("tbody tr")
+    link = rows.nth(0).get_by_role("link", name="Download the proof")
+    asked = {"region": first["region"], "sdk_app_id": str(first["sdk_app_id"])}
+    assert dict(parse_qsl(urlsplit(link.get_attribute("href") or "").query)) == {
+        **asked,
+        "at": first["requested_at"],
+    }
+    expect(rows.nth(1)).to_contain_text("once it is sealed")
+
+
 @pytest.mark.parametrize("kind", notify.KINDS)
 def test_the_link_of_an_alert_leads_to_what_it_is_about(
     story: Stage, open_page: OpenPage, kind: str
@@ -541,12 +566,18 @@ def test_health_shows_the_newest_seal_and_offers_the_heads(
         page.get_by_role("link", name="Download the heads of all chains").click()
     assert len(json.loads(waiting.value.path().read_text())["heads"]) == 8
     answered(page, "health", seal={"n": 3, "sealed_at": "2026-01-01T00:00:00Z", "is_stamped": True,
-             "origin": "example.com/<b>audit", "note": "<i>signed</i>"})  # fmt: skip
+             "origin": "example.com/<b>audit", "note": "<i>signed</i>",
+             "witnesses": [
+                 {"target": "git:<b>x", "size": 4, "witnessed_at": "2026-01-01T00:00:00Z"},
+                 {"target": "s3://y", "size": 3, "witnessed_at": datetime.now(UTC).isoformat()},
+             ]})  # fmt: skip
     page.reload()
     seal = ready(page).get_by_role("region", name="The newest seal")
     expect(seal.locator("[data-seal=overdue]")).to_contain_text("im-attr-audit checkpoint")
     for text in ("example.com/<b>audit", "RFC 3161", "<i>signed</i>"):
         expect(seal).to_contain_text(text)
+    expect(seal.locator("[data-witness=overdue]")).to_contain_text("git:<b>x")
+    expect(seal.locator("[data-witness=behind]")).to_contain_text("has 3 of 4 seals s3://y")
 
 
 def test_a_view_is_refreshed_while_a_run_is_going_and_not_under_who_reads(

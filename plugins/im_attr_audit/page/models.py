@@ -176,12 +176,21 @@ class Seal(BaseModel):
     sealed_at: datetime
 
 
+class SealWitness(BaseModel):
+    """``size``: how many seals this witness has, as `checkpoint` reported at ``witnessed_at``."""
+
+    target: str
+    size: int
+    witnessed_at: datetime
+
+
 class SealDetail(Seal):
     """``origin``: the log, by the name of its key; ``note``: the signed checkpoint."""
 
     origin: str
     note: str
     is_stamped: bool
+    witnesses: list[SealWitness]
 
 
 class Unreadable(BaseModel):
@@ -298,6 +307,7 @@ class RunPoll(BaseModel):
     is_failed: bool
     requested_at: datetime
     try_number: int | None
+    is_sealed: bool
 
 
 class Run(BaseModel):

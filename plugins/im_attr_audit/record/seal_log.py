@@ -6,6 +6,7 @@ where the root over them is the one that a checkpoint signs.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from sqlalchemy import Connection, text
 
 from im_attr_audit.errors import AttrAuditError
 from im_attr_audit.evidence.bundle import BadBundle, Seal, read_bundle
-from im_attr_audit.evidence.canonical import COVERAGE, DECLARATION, REVIEW
+from im_attr_audit.evidence.canonical import COVERAGE, DECLARATION, FOLLOWS, REVIEW, canonical
 from im_attr_audit.evidence.checkpoint import Checkpoint, open_checkpoint, read_text
 from im_attr_audit.evidence.merkle import Tree
 from im_attr_audit.evidence.note import BadNote, Verifier, signatures_of
@@ -29,8 +30,10 @@ select n, leaf, note, timestamp_token, last_poll_id, last_change_id, last_planne
  order by n
 """
 _NEWEST_LOG = "select origin from only attr_audit.seal order by sealed_at desc, n desc limit 1"
+_NEWEST_NOTE = "select note from only attr_audit.seal order by sealed_at desc, n desc limit 1"
+_NOTE = "select note from only attr_audit.seal where origin = :origin and n = :n"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LISTS = tuple(f'["{type_}"' for type_ in (REVIEW, DECLARATION, COVERAGE))
+_LISTS = tuple(f'["{type_}"' for type_ in (REVIEW, DECLARATION, COVERAGE, FOLLOWS))
 
 
 @dataclass(slots=True)
@@ -109,6 +112,45 @@ class BadWitness(AttrAuditError):
 def newest_log(connection: Connection) -> str:
     """The origin of the log that was sealed last; empty where nothing was."""
     return connection.execute(text(_NEWEST_LOG)).scalar_one_or_none() or ""
+
+
+def line_of_log_before(connection: Connection) -> tuple[str, ...]:
+    """The line by which a new log's first checkpoint says which log was sealed here before it.
+
+    None where there is none, or where the newest note of the copy is not a checkpoint.
+    """
+    note = connection.execute(text(_NEWEST_NOTE)).scalar_one_or_none()
+    try:
+        before = read_text(signatures_of(note.encode())[0]) if note else None
+    except (BadNote, UnicodeEncodeError):
+        before = None
+    if before is None:
+        return ()
+    line = canonical([FOLLOWS, before.origin, before.size, before.root.hex()])
+    return (line.decode(),)
+
+
+def compare_log_before(connection: Connection, log: Log) -> tuple[list[str], list[str]]:
+    """A note about the log that this one follows, and a finding where the copy has another one."""
+    notes, findings = [], []
+    for line in log.checkpoints[0].extensions if log.checkpoints else ():
+        type_, *values = json.loads(line)
+        if type_ != FOLLOWS:
+            continue
+        origin, size, root = str(values[0]), int(values[1]), str(values[2])
+        notes.append(f"this log follows the log {origin}, which had {size} seals when it began")
+        given = {"origin": origin, "n": size - 1}
+        note = connection.execute(text(_NOTE), given).scalar_one_or_none()
+        try:
+            copied = read_text(signatures_of(note.encode())[0]).root.hex() if note else root
+        except (BadNote, UnicodeEncodeError):
+            copied = ""
+        if copied != root:
+            findings.append(
+                f"attr_audit.seal: row {size - 1} of {origin} does not lead to the root that this "
+                "log follows"
+            )
+    return notes, findings
 
 
 def stored_seals(connection: Connection, origin: str) -> list[Seal]:

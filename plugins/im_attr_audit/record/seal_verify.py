@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeAlias
 
 from sqlalchemy import Connection, Engine, text
 
@@ -13,11 +14,12 @@ from im_attr_audit.evidence.note import BadNote, Verifier
 from im_attr_audit.evidence.witnesses import Witness
 from im_attr_audit.record.listed import check_listed
 from im_attr_audit.record.parts import reading
-from im_attr_audit.record.seal_checks import SealCheck, check_sealed_rows
+from im_attr_audit.record.seal_checks import SealCheck, at, check_sealed_rows
 from im_attr_audit.record.seal_log import (
     BadWitness,
     Log,
     compare,
+    compare_log_before,
     extend,
     read_seal,
     stored_seal,
@@ -39,17 +41,27 @@ select p.dag_run_id, t.conn_id
  limit 21
 """
 
+#: Seals without a run are noted where they last longer than this, as in coverage_gaps().
+_IDLE_US = 60 * 60 * 1_000_000
+
+#: A signed checkpoint that somebody kept, with where it is.
+KeptNote: TypeAlias = tuple[str, bytes]
+
 
 def check_seals(
-    engine: Engine, witnesses: Sequence[Witness], verifier: Verifier
+    engine: Engine,
+    witnesses: Sequence[Witness],
+    verifier: Verifier,
+    kept: Sequence[KeptNote] = (),
 ) -> tuple[Log, SealCheck]:
     """Compare the record with the checkpoints at these witnesses. Raises WitnessFailed, NotATable.
 
     All checkpoints are of one log, each a prefix of the next; the stored rows are those that were
-    sealed; rows that no seal covers are newer than the last one.
+    sealed; rows that no seal covers are newer than the last one. ``kept``: checkpoints that others
+    were given, which must be of the same log.
     """
     with reading(engine) as connection:
-        return check_seals_on(connection, witnesses, verifier, engine)
+        return check_seals_on(connection, witnesses, verifier, engine, kept)
 
 
 def check_seals_on(
@@ -57,6 +69,7 @@ def check_seals_on(
     witnesses: Sequence[Witness],
     verifier: Verifier,
     engine: Engine | None = None,
+    kept: Sequence[KeptNote] = (),
 ) -> tuple[Log, SealCheck]:
     """The same in a transaction that is open; without an engine, in this process alone."""
     log = Log(verifier)
@@ -64,6 +77,7 @@ def check_seals_on(
     known: list[tuple[str, Checkpoint]] = []
     for witness in witnesses:
         findings += _read(witness, log, known)
+    findings += _read_kept(kept, log, known)
     prepare_sealed(connection)
     findings += _compare_copy(
         stored_seals(connection, verifier.name),
@@ -71,9 +85,12 @@ def check_seals_on(
         partial(stored_seal, connection, verifier.name),
     )
     findings += compare(log, known)
+    notes, unlike = compare_log_before(connection, log)
+    findings += unlike
     found = check_sealed_rows(connection, log, engine=engine)
     for run, conn_id in connection.execute(text(_LEFT_OUT)).tuples():
         found.notes.append(f"run {run} planned {conn_id} and recorded no poll of it")
+    found.notes += [*_without_runs(log.seals), *notes]
     listing = check_listed(connection, log.dated())
     found.rows += listing.rows
     found.findings += listing.findings
@@ -110,6 +127,43 @@ def _read(witness: Witness, log: Log, known: list[tuple[str, Checkpoint]]) -> li
         ):
             findings.append(f"{witness}: the checkpoint of size {size}: {reason}")
     return findings
+
+
+def _read_kept(
+    kept: Sequence[KeptNote], log: Log, known: list[tuple[str, Checkpoint]]
+) -> list[str]:
+    findings: list[str] = []
+    for where, note in kept:
+        try:
+            checkpoint = open_checkpoint(note, log.verifier)
+        except BadNote as error:
+            findings.append(f"{where}: the checkpoint of size unknown: {error}")
+            continue
+        known.append((where, checkpoint))
+        if checkpoint.size > len(log.seals):
+            findings.append(
+                f"the witness ends at size {len(log.seals)}, and {where} is a signed checkpoint of "
+                f"size {checkpoint.size}: files are missing at the witness"
+            )
+    return findings
+
+
+def _without_runs(seals: Sequence[Seal]) -> list[str]:
+    """Notes about stretches of seals in which no run recorded anything."""
+    notes: list[str] = []
+    first = 0
+    for number, seal in enumerate([*seals, None]):
+        if seal is not None and not seal.values[-1]:
+            continue
+        if 0 < first < number:
+            since, until = seals[first - 1].closed_us, seals[number - 1].closed_us
+            if until - since > _IDLE_US:
+                seals_ = f"seals {first} to {number - 1}" if first < number - 1 else f"seal {first}"
+                notes.append(
+                    f"no run recorded anything between {at(since)} and {at(until)} ({seals_})"
+                )
+        first = number + 1
+    return notes
 
 
 def _compare_copy(stored: Sequence[Seal], log: Log, again: Callable[[int], Seal]) -> list[str]:

@@ -33,6 +33,7 @@ from im_attr_audit.record.seal_log import (
     Log,
     compare,
     extend,
+    line_of_log_before,
     newest,
     read_seal,
     stored_seal,
@@ -64,6 +65,12 @@ values (:origin, :n, :leaf, :note, :token, :poll, :change, :planned,
         timestamptz '1970-01-01 00:00:00+00'
         + cast(:polls_from as bigint) * interval '1 microsecond',
         :marks)
+"""
+
+_NUMBERS = "select n from only attr_audit.seal where origin = :origin"
+_INSERT_WITNESSED = """
+insert into attr_audit.witnessed (origin, size, target) values (:origin, :size, :target)
+on conflict do nothing
 """
 
 
@@ -133,7 +140,8 @@ def make_checkpoint(
                     "Nothing was sealed: what was sealed before is not what is stored.",
                     check.findings,
                 )
-            seal = _next_seal(log, new, listing.lines, closed_us, signer, stamp)
+            lines = listing.lines if log.seals else listing.lines + line_of_log_before(lock)
+            seal = _next_seal(log, new, lines, closed_us, signer, stamp)
         at_site("signed")
         refused = log.append(seal, lambda: seal)
         if refused:
@@ -144,6 +152,8 @@ def make_checkpoint(
     sealed = Sealed(seal, check, failed=failed)
     for witness in witnesses:
         _publish(witness, log, sealed, at_site)
+    at_site("published")
+    _note_witnesses(engine, signer.name, sealed)
     return sealed
 
 
@@ -216,7 +226,8 @@ def _read_log(
                 f"{witness}."
             )
     # A copy that was lost, by a restore for example, is filled up. One that differs stays.
-    for number in range(len(stored), len(log.seals)):
+    there = connection.execute(text(_NUMBERS), {"origin": signer.name}).scalars()
+    for number in sorted(set(range(len(log.seals))).difference(there)):
         _insert(connection, signer.name, log.whole(number))
     return log, witnessed
 
@@ -339,6 +350,16 @@ def _insert(connection: Connection, origin: str, seal: Seal) -> None:
             "marks": seal.marks,
         },
     )
+
+
+def _note_witnesses(engine: Engine, origin: str, sealed: Sealed) -> None:
+    """For the page. The files at the witnesses are what counts."""
+    rows = [
+        {"origin": origin, "size": sealed.seal.n + 1, "target": target} for target in sealed.written
+    ]
+    if rows:
+        with engine.begin() as connection:
+            connection.execute(text(_INSERT_WITNESSED), rows)
 
 
 def _publish(witness: Witness, log: Log, sealed: Sealed, at_site: Callable[[str], None]) -> None:

@@ -39,6 +39,9 @@ def health(reader: ReaderOf, limit: StaleAfter) -> Response:
         buckets = queries.read(connection, "strips", strip_from=strip_from, seconds=seconds)
         unreadable = queries.read(connection, "unreadable")
         seal = queries.read_one(connection, "seal_in_full")
+        if seal:
+            of = {"origin": seal["origin"], "n": seal["n"]}
+            seal["witnesses"] = queries.read(connection, "witnesses", **of)
     strips = {key_of(row): row for row in buckets}
     return as_json(
         models.Health.model_construct(

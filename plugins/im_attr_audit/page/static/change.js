@@ -102,11 +102,15 @@ function details(change) {
 
 /** One file by which a stranger can check the change, and one about the poll that saw it. */
 function proof(change) {
-  const of = (more) => `api/proof?${new URLSearchParams({ region: change.region, sdk_app_id: change.sdk_app_id, ...more })}`;
-  return [h("p", {}, h("a", { href: of({ seq: change.seq }), download: "" }, "Download the proof of this change"),
-    change.requested_at ? [" or ", h("a", { href: of({ at: change.requested_at }), download: "" }, "of its poll")] : "",
+  return [h("p", {}, proofLink(change, { seq: change.seq }, "Download the proof of this change"),
+    change.requested_at ? [" or ", proofLink(change, { at: change.requested_at }, "of its poll")] : "",
     ". An outsider checks it with the public key alone."),
   h("code", { class: "whole" }, command(change))];
+}
+
+/** ``which``: the seq of a change, or the time at which a poll was requested. */
+export function proofLink({ region, sdk_app_id }, which, text) {
+  return h("a", { href: `api/proof?${new URLSearchParams({ region, sdk_app_id, ...which })}`, download: "" }, text);
 }
 
 /** The same by command; for a POSIX shell. */

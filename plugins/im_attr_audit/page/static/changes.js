@@ -1,6 +1,7 @@
 // Changes: newest first, filtered, page by page; one of them in full; a download of the filtered changes.
-import { appField, appOf, appName, ask, choice, field, filterForm, h, here, KINDS, kindOf, lookalikeOf, nameOf, nothingYet, notice, query, run, runLink, show, tableFrame, timeInput, when } from "./page.js";
-import { changeAddress, changeView, declaredOf, verdictOf } from "./change.js";
+import { appField, appOf, appName, ask, choice, count, field, filterForm, h, here, KINDS, kindOf, lookalikeOf, nameOf, nothingYet, notice, query, run, runLink, show, tableFrame, timeInput, when } from "./page.js";
+import { bigTable } from "./big-table.js";
+import { changeAddress, changeView, declaredOf, proofLink, verdictOf } from "./change.js";
 
 const FILTERS = ["region", "group", "app", "slot", "kind", "name", "since", "until", "run", "review"];
 const ON_A_PAGE = 50;
@@ -111,5 +112,27 @@ function runPart(run, runId) {
   return h("div", { class: `notice ${failed.length ? "warning" : "good"}` }, title,
     run.is_folded ? h("p", {}, "Retention has folded the good polls of its month. Below are those that a change cites, and the failed ones.") : h("p", {}, `${run.polls.length} connections polled, ${good} good, ${failed.length} failed${late ? `, ${late} superseded by newer polls` : ""}.`),
     failed.length ? h("ul", {}, failed.map((poll) => h("li", {}, h("code", {}, poll.conn_id), `: ${poll.outcome}`,
-      poll.error_code ? ` (${poll.error_code})` : "", poll.advice ? `. ${poll.advice}` : "", poll.error_info ? h("span", { class: "since" }, h("bdi", {}, poll.error_info)) : null))) : null);
+      poll.error_code ? ` (${poll.error_code})` : "", poll.advice ? `. ${poll.advice}` : "", poll.error_info ? h("span", { class: "since" }, h("bdi", {}, poll.error_info)) : null))) : null,
+    h("details", {}, h("summary", {}, `All ${count(run.polls.length, "poll")}, with proofs`), pollsOf(run.polls)));
+}
+
+/** Each connection's newest poll in the run. */
+function pollsOf(polls) {
+  return bigTable({
+    label: "Polls of the run",
+    className: "list",
+    head: ["App", "Outcome", "Requested at", "Proof"].map((title) => h("th", { scope: "col" }, title)),
+    widths: ["22rem", "10rem", "14rem", "16rem"],
+    count: polls.length,
+    row: (at) => pollRow(polls[at]),
+  });
+}
+
+function pollRow(poll) {
+  const none = (text) => h("span", { class: "none" }, text);
+  return h("tr", {},
+    h("th", { scope: "row" }, poll.region === null ? h("code", {}, poll.conn_id) : appOf(poll)),
+    h("td", {}, poll.outcome), h("td", {}, when(poll.requested_at, { seconds: true })),
+    h("td", {}, poll.is_sealed ? proofLink(poll, { at: poll.requested_at }, "Download the proof")
+      : none(poll.region === null ? "none: it names no app" : "once it is sealed")));
 }

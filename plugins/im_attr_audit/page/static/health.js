@@ -43,9 +43,22 @@ function seal({ seal: newest, at }) {
     h("dl", {},
       h("dt", {}, "Seal"), h("dd", {}, newest.n, ", ", when(newest.sealed_at, { seconds: true })),
       h("dt", {}, "Log and key"), h("dd", {}, newest.origin ? h("bdi", {}, newest.origin) : "without a name"),
+      h("dt", {}, "Witnesses"), h("dd", {}, witnesses(newest, at)),
       h("dt", {}, "Time stamp"), h("dd", {}, newest.is_stamped ? "by an RFC 3161 authority" : "none"),
       h("dt", {}, "Checkpoint"), h("dd", {}, h("pre", { tabindex: "0", "aria-label": "The signed checkpoint" }, newest.note),
         h("p", { class: "since" }, "This is the record's copy. Compare it with the files at the witnesses: im-attr-audit verify --checkpoints DIR."))));
+}
+
+/** Where checkpoint wrote, as it reported: the page does not ask the witnesses. */
+function witnesses({ n, witnesses: all }, at) {
+  if (!all.length) return h("span", { class: "none" }, "none reported");
+  return h("ul", {}, all.map(({ target, size, witnessed_at: since }) => {
+    const behind = size <= n;
+    const overdue = new Date(at) - new Date(since) >= 24 * 3600e3;
+    return h("li", { "data-witness": overdue ? "overdue" : behind ? "behind" : "ok" },
+      h("span", { class: `badge ${overdue ? "bad" : behind ? "unsure" : "good"}` }, h("span", { "aria-hidden": "true" }, overdue || behind ? "✕ " : "✓ "), behind ? `has ${size} of ${n + 1} seals` : "has it"),
+      " ", h("bdi", {}, target), h("span", { class: "since" }, "written ", ago(since, at)));
+  }));
 }
 
 function form(chosen, apps) {

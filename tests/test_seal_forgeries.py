@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
 from im_attr_audit.evidence.note import Signer, new_signer
+from im_attr_audit.record.roles import READER, SEALER, WRITER
 from im_attr_audit.record.seal_verify import check_seals, check_seals_on
 from im_attr_audit.record.sealing import SealingRefused
+from im_attr_audit.record.tables import NotATable
+from im_attr_audit.record.verify import check_database
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from launch.postgres import EmbeddedPostgres
 from tests.conftest import fresh_audit_db
-from tests.forgeries import ACTORS, FORGED
+from tests.forgeries import ACTORS, DISGUISED, FORGED, MATRIX
 from tests.sealing import NAMES, Sealing, as_superuser, file_name, folder_at, sealing_of
 from tests.test_proof import PAGE
 from tests.test_schema import run
@@ -27,7 +32,7 @@ def test_a_forgery_of_what_was_sealed_is_found_and_named(
     shared: tuple[Engine, Path, Signer], forgery: str, actor: str
 ) -> None:
     engine, folder, signer = shared
-    statements, expected = FORGED[forgery]
+    statements, *expected = FORGED[forgery]
     with engine.connect() as connection:
         connection.exec_driver_sql(ACTORS[actor])
         connection.exec_driver_sql("set local search_path = attr_audit, pg_catalog")
@@ -35,7 +40,76 @@ def test_a_forgery_of_what_was_sealed_is_found_and_named(
         connection.exec_driver_sql("reset role")
         _, found = check_seals_on(connection, [folder_at(folder)], signer.verifier)
         connection.rollback()
-    assert any(expected in finding for finding in found.findings), found.findings
+    # All that is expected, in this order, and nothing else.
+    findings = [re.sub(r"^(seal \d+), closed at [^Z]+Z", r"\1", each) for each in found.findings]
+    pairs = zip_longest(findings, expected, fillvalue="nothing")
+    assert all(finding.startswith(start) for finding, start in pairs), findings
+
+
+@pytest.mark.parametrize("actor", ACTORS)
+@pytest.mark.parametrize("disguise", DISGUISED)
+def test_what_is_not_a_table_is_not_read_as_one(
+    shared: tuple[Engine, Path, Signer], disguise: str, actor: str
+) -> None:
+    engine, folder, signer = shared
+    statements, expected = DISGUISED[disguise]
+    with engine.connect() as connection:
+        connection.exec_driver_sql(ACTORS[actor])
+        connection.exec_driver_sql("set local search_path = attr_audit, pg_catalog")
+        connection.exec_driver_sql(statements)
+        connection.exec_driver_sql("reset role")
+        with pytest.raises(NotATable) as refused:
+            check_seals_on(connection, [folder_at(folder)], signer.verifier)
+        connection.rollback()
+    assert expected in str(refused.value)
+
+
+SEMICOLON = r";\s*(?=insert|update|delete|alter|drop|create|truncate)"
+REFUSED = "permission denied|must be owner|append-only|can only be updated to DEFAULT"
+
+
+def refusal(engine: Engine, role: str, statement: str) -> str | None:
+    """Why the role may not do that; None: it may."""
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"set local role {role}")
+        try:
+            connection.exec_driver_sql(statement.replace("%", "%%"))
+        except SQLAlchemyError as refused:
+            return str(refused)
+        finally:
+            connection.rollback()
+    return None
+
+
+@pytest.mark.parametrize("role", [WRITER, SEALER, READER])
+def test_a_login_of_the_deployment_is_refused_every_forgery(
+    shared: tuple[Engine, Path, Signer], role: str
+) -> None:
+    engine, _, _ = shared
+    allowed = []
+    for name, (statements, *_) in {**FORGED, **DISGUISED}.items():
+        # Each by itself: the first one is not the only one that is refused.
+        whole = "$$" in statements or name in DISGUISED
+        parts = [statements] if whole else re.split(SEMICOLON, statements)
+        for statement in parts:
+            if (reason := refusal(engine, role, statement)) is None:
+                allowed.append(name)
+            else:
+                assert re.search(REFUSED, reason), (name, statement, reason)
+    # A copy without a signature: it is found, and no checkpoint is built on it.
+    assert allowed == (["a false seal is put behind the copy"] if role == SEALER else [])
+
+
+def test_the_matrix_has_each_kind_of_forgery_of_each_table() -> None:
+    kinds = {"edit", "delete", "insert", "back-date", "swap", "truncate"}
+    for table in ("poll", "change", "planned", "review", "declaration"):
+        assert set(MATRIX[table]) >= kinds
+    for table in ("change", "review"):
+        assert "hash again" in MATRIX[table]
+    named = {name for cells in MATRIX.values() for names in cells.values() for name in names}
+    assert named <= set(FORGED)
+    # What is left hides an edit: replaced functions, views and operators, dropped triggers.
+    assert all(name.startswith("an edit behind") for name in set(FORGED) - named)
 
 
 # Witnesses -------------------------------------------------------------------------------------
@@ -198,6 +272,47 @@ def test_the_owner_with_the_keys_holder_can_rewrite_all_that_no_other_witness_ha
         assert rewritten.found() == []
         assert any("split view" in finding for finding in rewritten.found(sealed.folder))
         rewritten.engine.dispose()
+
+
+def test_the_keys_holder_with_a_witness_and_without_the_owner_is_found(
+    sealed: Sealing, template: str, tmp_path: Path
+) -> None:
+    """They show a log of their own, and the database still has what was sealed."""
+    with fresh_audit_db(sealed.db.server, template) as db:
+        false = sealing_of(db, tmp_path / "false", sealed.signer)
+        for _ in range(4):
+            false.run(5, {0: "a lie"})
+            false.seal()
+        false.engine.dispose()
+        shown = [folder_at(false.folder)]
+        _, found = check_seals(sealed.engine, shown, sealed.signer.verifier)
+    assert any("attr_audit.seal holds a checkpoint" in each for each in found.findings)
+    assert any("seal 0, closed at" in finding for finding in found.findings)
+
+
+def test_what_is_derived_is_not_sealed_and_what_of_it_no_command_finds(sealed: Sealing) -> None:
+    as_superuser(sealed.db, "update attr_audit.membership set app_group = 'x'")
+    assert sealed.found() == []
+    assert check_database(sealed.engine).findings == ()
+    as_superuser(
+        sealed.db,
+        "update attr_audit.snapshot set name = 'x' where region = 'seoul' and slot = 0; "
+        "delete from attr_audit.app where region = 'frankfurt'",
+    )
+    assert sealed.found() == []
+    found = {(each.category, each.region) for each in check_database(sealed.engine).findings}
+    assert found >= {("snapshot", "seoul"), ("app", "frankfurt")}
+
+
+def test_the_sealers_login_without_the_key_can_stop_seals_and_forge_none(sealed: Sealing) -> None:
+    run(
+        sealed.engine,
+        "insert into attr_audit.seal (origin, n, leaf, note, last_poll_id, last_change_id, "
+        "last_planned_id, marks) values ('example.com/audit', 4, '[]', 'x', 0, 0, 0, '')",
+    )
+    assert any("attr_audit.seal: row 4: " in finding for finding in sealed.found())
+    with pytest.raises(SealingRefused, match="no witness has it"):
+        sealed.seal()
 
 
 def test_each_line_of_the_pages_table_names_tests_that_exist() -> None:

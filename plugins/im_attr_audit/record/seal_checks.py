@@ -14,6 +14,7 @@ from itertools import zip_longest
 from sqlalchemy import Connection, Engine, text
 
 from im_attr_audit.evidence.bundle import MARK, Seal
+from im_attr_audit.evidence.canonical import CHANGE
 from im_attr_audit.record.parts import without_garbage_collection
 from im_attr_audit.record.seal_hashes import (
     Hashed,
@@ -92,7 +93,8 @@ def check_sealed_rows(
     numbers = range(len(seals)) if chosen is None else chosen
     work = [part for kind in KINDS for part in stretches(kind, seals, numbers)]
     hashed = hash_stretches(connection, engine, work)
-    for kind in KINDS:
+    # Changes first: where one differs, so do the polls whose head it is.
+    for kind in sorted(KINDS, key=lambda kind: kind.type != CHANGE):
         look = _Look(connection, kind, log, lacking, found)
         for part in hashed:
             if part.kind == kind.number:

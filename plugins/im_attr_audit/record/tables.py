@@ -117,7 +117,11 @@ select c.relname,
                  then 'it has a rewrite rule'
             when c.relname <> 'poll'
                  and exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid)
-                 then 'another table inherits from it' end as reason
+                 then 'another table inherits from it'
+            when exists (select from pg_catalog.pg_inherits i
+                           join pg_catalog.pg_class p on p.oid = i.inhrelid
+                          where i.inhparent = c.oid and p.relkind <> 'r')
+                 then 'a partition of it is not a plain table' end as reason
   from pg_catalog.pg_class c
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where n.nspname = 'attr_audit' and c.relname = any(:tables)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import playwright
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -314,6 +315,30 @@ def test_a_forged_proof_is_refused(forgery: str, accepts: Callable[..., bool]) -
     # As JSON, because 1 == True in Python.
     assert json.dumps(document) != json.dumps(true)
     assert not accepts(document)
+
+
+STRANGER = Path(__file__).with_name("check_proof.mjs")
+#: The one that comes with the browser tests: not every machine has another.
+NODE = Path(playwright.__file__).parent / "driver" / "node"
+
+
+def test_a_checker_in_another_language_that_knows_the_page_alone_agrees(tmp_path: Path) -> None:
+    """It was written from docs/evidence.md before its author read the product's code."""
+
+    def accepts(document: Document, vkey: str = str(SIGNER.verifier)) -> bool:
+        file = tmp_path / "proof.json"
+        file.write_text(json.dumps(document), encoding="utf-8")
+        done = subprocess.run([NODE, STRANGER, file, vkey], capture_output=True, check=False)
+        return done.returncode == 0 and done.stdout.startswith(b"PROVEN")
+
+    for which in ("poll", "poll without an app", "poll in the last seal", "change"):
+        assert accepts(TRUE[which]), which
+    for name in [*FORGERIES][::3]:
+        true, forge = FORGERIES[name]
+        document = copy.deepcopy(true)
+        forge(document)
+        assert not accepts(document), name
+    assert not accepts(POLL_PROOF, str(OTHER.verifier))
 
 
 def test_a_true_proof_is_refused_under_every_other_key(accepts: Callable[..., bool]) -> None:

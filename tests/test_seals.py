@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from im_attr_audit.record.sealing import SealingRefused, make_checkpoint
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
-from tests.sealing import NAMES, Sealing, folder_at
+from tests.sealing import NAMES, Sealing, as_superuser, folder_at
 from tests.test_schema import run
 
 
@@ -269,3 +270,31 @@ def test_polls_are_hashed_by_their_ids_wherever_they_are_stored(
         assert read() == before
         connection.rollback()
     assert [int(id_) for id_, _ in before] == [*range(1, 11)]
+
+
+@pytest.mark.parametrize("what", ["poll", "declaration"])
+def test_rows_of_a_clock_that_was_ahead_wait_for_their_time_and_break_no_log(
+    sealed: Sealing, what: str
+) -> None:
+    sealed.run(11, NAMES[1])
+    sealed.judge(9)
+    as_superuser(
+        sealed.db,
+        "update attr_audit.poll set recorded_at = recorded_at + interval '2 hours' "
+        "where dag_run_id = 'run 11'"
+        if what == "poll"
+        else "update attr_audit.declaration set recorded_at = recorded_at + interval '2 hours' "
+        "where declaration_id = (select max(declaration_id) from attr_audit.declaration)",
+    )
+    before = sorted(path.name for path in sealed.folder.iterdir())
+    with pytest.raises(SealingRefused, match=r"clock of the database was [67]\d\d\d s") as refused:
+        sealed.seal()
+    assert refused.value.findings == ()
+    assert sorted(path.name for path in sealed.folder.iterdir()) == before
+
+    later = datetime.now(UTC) + timedelta(hours=2)
+    witnesses = [folder_at(sealed.folder)]
+    for number in range(2):
+        now = partial(later.__add__, timedelta(minutes=number))
+        make_checkpoint(sealed.engine, sealed.signer, witnesses, now=now)
+    assert sealed.found() == []

@@ -59,6 +59,8 @@ class Listing:
     lines: tuple[str, ...] = ()
     findings: list[str] = field(default_factory=list)
     rows: int = 0
+    #: When the newest row was recorded that no checkpoint lists, in microseconds since 1970 UTC.
+    newest: int = 0
 
 
 def check_listed(
@@ -75,7 +77,8 @@ def check_listed(
     for number, (checkpoint, closed_us) in enumerate(checkpoints):
         check.add(number, [json.loads(line) for line in checkpoint.extensions], closed_us)
     check.end()
-    return Listing(check.next_lines(), check.findings, check.rows + check.folds.rows)
+    rows = check.rows + check.folds.rows
+    return Listing(check.next_lines(), check.findings, rows, check.newest)
 
 
 def _read(connection: Connection) -> _Found:
@@ -112,7 +115,7 @@ def _read(connection: Connection) -> _Found:
 class _Check:
     def __init__(self, stored: _Found, folds: Folds, is_due: Callable[[int], bool]) -> None:
         self.findings: list[str] = []
-        self.rows = 0
+        self.rows = self.newest = 0
         self.folds = FoldCheck(folds, is_due, self._find)
         self._stored = stored
         #: Up to which review of an app, and which declarations, were listed.
@@ -220,6 +223,8 @@ class _Check:
             at: int | None = int(time)
         except ValueError:
             at = None
+        if number is None:
+            self.newest = max(self.newest, at or 0)
         if at is None or (self._since or at) > at or (until is not None and at > until):
             where = "no seal yet" if number is None else f"seal {number}"
             self._find(label, f"{label} is dated falsely: it is in {where}")

@@ -170,6 +170,14 @@ def misdated(
     return None
 
 
+def newest_time(kind: Kind, batch: Batch, end: int) -> int:
+    """When the newest of the batch's first rows was recorded, in microseconds since 1970 UTC."""
+    column = batch.columns[kind.recorded_at][:end]
+    if {*map(len, column)} == {16}:
+        return int(max(column))
+    return max(microseconds_of(written) or 0 for written in column)
+
+
 def hash_stretches(
     connection: Connection, engine: Engine | None, work: Sequence[Stretch]
 ) -> list[Hashed]:

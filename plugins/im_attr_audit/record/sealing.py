@@ -27,7 +27,8 @@ from im_attr_audit.record.canonical import NULL
 from im_attr_audit.record.listed import check_listed
 from im_attr_audit.record.parts import reading
 from im_attr_audit.record.rows_root import Root
-from im_attr_audit.record.seal_checks import SealCheck, check_sealed_rows
+from im_attr_audit.record.seal_checks import SealCheck, at, check_sealed_rows
+from im_attr_audit.record.seal_hashes import CLOCKS_US, newest_time
 from im_attr_audit.record.seal_log import (
     BadWitness,
     Log,
@@ -140,6 +141,7 @@ def make_checkpoint(
                     "Nothing was sealed: what was sealed before is not what is stored.",
                     check.findings,
                 )
+            _refuse_times_to_come(max(listing.newest, *(each.newest for each in new)), closed_us)
             lines = listing.lines if log.seals else listing.lines + line_of_log_before(lock)
             seal = _next_seal(log, new, lines, closed_us, signer, stamp)
         at_site("signed")
@@ -155,6 +157,17 @@ def make_checkpoint(
     at_site("published")
     _note_witnesses(engine, signer.name, sealed)
     return sealed
+
+
+def _refuse_times_to_come(newest: int, closed_us: int) -> None:
+    """A row that is dated later than its seal's end would be a finding for ever."""
+    ahead = newest - closed_us
+    if ahead > CLOCKS_US:
+        raise SealingRefused(
+            f"Nothing was sealed: rows are dated up to {at(newest)}, and here it is "
+            f"{at(closed_us)}. The clock of the database was {ahead // 1_000_000} s ahead, or this "
+            "machine's is behind: set it right. The rows are sealed once that time has come."
+        )
 
 
 def rows_due(seals: Sequence[Seal], witnessed: int) -> list[int] | None:
@@ -313,6 +326,7 @@ class _NewRows:
     until: int
     root: Root = field(default_factory=Root)
     runs: set[bytes] = field(default_factory=set)
+    newest: int = 0
     marks: bytearray = field(default_factory=bytearray)
     requested_from: int | None = None
 
@@ -326,6 +340,7 @@ class _NewRows:
         if self.root.size <= _MOST_MARKS:
             self.marks += b"".join(hash_[:MARK] for hash_ in batch.hashes[:end])
         self.last = int(batch.columns[0][end - 1])
+        self.newest = max(self.newest, newest_time(kind, batch, end))
         if kind.requested_at is not None:
             requested = set(batch.columns[kind.requested_at][:end])
             times = [microseconds_of(each) for each in requested]

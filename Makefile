@@ -56,7 +56,7 @@ screenshots: setup
 # Minutes of a whole cluster's work.
 test-cluster: setup
 	@exec .venv/bin/python -m pytest --numprocesses=0 tests/cluster/scale_out.py \
-	    tests/cluster/failover.py tests/cluster/recovery.py
+	    tests/cluster/failover.py tests/cluster/recovery.py tests/cluster/rollback.py
 
 # Seconds; PgBouncer itself has to be there.
 test-pgbouncer: setup

@@ -15,8 +15,11 @@ from os import environ
 from pathlib import Path
 
 import pytest
+from im_attr_audit.declared.parse import parse
 from im_attr_audit.errors import Unavailable
-from im_attr_audit.metrics import exposition, served
+from im_attr_audit.metrics import exposition, served, verify_result
+from im_attr_audit.metrics_command import write_result
+from im_attr_audit.record.declarations import record_declaration
 from im_attr_audit.record.gauges import Gauge, read_gauges
 from im_attr_audit.record.rules import Poll
 from im_attr_audit.record.store import record_polls
@@ -91,6 +94,47 @@ def test_prometheus_reads_what_is_stale_failed_changed_and_waiting(recorded: Aud
     assert 290 < found["im_attr_audit_last_poll_seconds", labels()] < 400
 
 
+def test_prometheus_reads_violations_reviews_that_wait_and_the_age_of_the_last_seal(
+    recorded: AuditDb,
+) -> None:
+    shop = labels(region="frankfurt", app_group="shop")
+    different = labels(app_group="shop", violation="different")
+    found = samples(exposition(lambda: read(recorded)))
+    assert found["im_attr_audit_unreviewed_changes", shop] == 1
+    assert found["im_attr_audit_violations", different] == 0
+    assert ("im_attr_audit_last_seal_seconds", labels()) not in found
+
+    document = parse("groups: {shop: {names: {0: sex, 1: city}}}", "").declaration
+    record_declaration(
+        recorded.writer, document, source="x", revision=None, text_digest=None, dag_run_id=None
+    )
+    with recorded.server.connect(recorded.name) as connection, connection.cursor() as cursor:
+        cursor.execute("set session_replication_role = replica")
+        cursor.execute(
+            "insert into attr_audit.seal (origin, n, leaf, note, last_poll_id, last_change_id, "
+            "last_planned_id, marks, sealed_at) "
+            "values ('example.com/audit', 0, '[]', 'x', 0, 0, 0, '', now() - interval '10 minutes')"
+        )
+    found = samples(exposition(lambda: read(recorded)))
+    assert found["im_attr_audit_violations", different] == 1
+    assert found["im_attr_audit_violations", labels(app_group="shop", violation="unknown")] == 2
+    assert 600 <= found["im_attr_audit_last_seal_seconds", labels()] < 700
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_prometheus_reads_what_verify_found_and_when(tmp_path: Path, holds: bool) -> None:
+    file = tmp_path / "im-attr-audit.prom"
+    at = datetime(2026, 11, 1, tzinfo=UTC)
+    for each in (not holds, holds):
+        write_result(file, each, at)
+    assert samples(file.read_text()) == {
+        ("im_attr_audit_verify_ok", labels()): float(holds),
+        ("im_attr_audit_verify_last_run_timestamp_seconds", labels()): at.timestamp(),
+    }
+    assert list(tmp_path.iterdir()) == [file]
+    assert file.stat().st_mode & 0o777 == 0o644
+
+
 def test_an_alert_that_is_no_longer_sent_is_not_counted_as_unsent(recorded: AuditDb) -> None:
     with recorded.server.connect(recorded.name) as connection, connection.cursor() as cursor:
         cursor.execute("set session_replication_role = replica")
@@ -113,6 +157,7 @@ def test_no_metric_has_a_label_of_one_app(recorded: AuditDb) -> None:
 
 def test_each_alert_rule_is_on_a_metric_that_there_is(recorded: AuditDb) -> None:
     names = {gauge.name for gauge in read(recorded)} | {"im_attr_audit_up"}
+    names |= {name for name, _ in samples(verify_result(True, datetime.now(UTC)))}
     rules = (Path(__file__).parents[1] / "bi" / "prometheus" / "alerts.yml").read_text("utf-8")
     used = set(re.findall(r"im_attr_audit_[a-z_]+", "".join(re.findall(r"expr: (.*)", rules))))
     assert len(used) >= 5

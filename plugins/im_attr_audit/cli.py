@@ -1,4 +1,4 @@
-"""The command `im-attr-audit`: its parser, and migrate, verify, retention and metrics.
+"""The command `im-attr-audit`: its parser, and migrate, verify and retention.
 
 Exit codes: 0 all is well; 1 verify, checkpoint or declare found something; 2 it could not be done
 (and says why).
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from im_attr_audit.declare_command import add_declare
 from im_attr_audit.errors import AttrAuditError
 from im_attr_audit.frames import without_frames
+from im_attr_audit.metrics_command import add_metrics, write_result
 from im_attr_audit.seal_commands import (
     add_checkpoint,
     add_checkpoints_to_verify,
@@ -29,7 +30,6 @@ from im_attr_audit.settings import AUDIT_DB, AUDIT_DB_READER, DATABASE_URL
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from im_attr_audit.record.gauges import Gauge
     from im_attr_audit.record.heads import Finding, Head
     from im_attr_audit.record.verify import Checked
 
@@ -96,21 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     add_prove(commands, _reader_engine)
     add_declare(commands, _reader_engine)
 
-    metrics = commands.add_parser(
-        "metrics",
-        help="print the record's metrics for Prometheus, or serve them",
-        description="Print what Prometheus scrapes: ages, failures, drift and waiting alerts, by "
-        "region and app group. Connects through the Airflow connection "
-        f"{AUDIT_DB_READER}, or {AUDIT_DB}.",
-    )
-    metrics.add_argument(
-        "--listen",
-        type=_address,
-        metavar="HOST:PORT",
-        help="serve them at /metrics instead, until SIGTERM or Ctrl-C",
-    )
-    metrics.set_defaults(run=_metrics)
-
+    add_metrics(commands, _reader_engine)
     _add_retention(commands)
     return parser
 
@@ -171,6 +157,13 @@ def _add_verify(commands: Any) -> None:
         "Airflow records into, such as a restore on trial or one of several audit databases: "
         "the events are of the other one",
     )
+    verify.add_argument(
+        "--result",
+        type=Path,
+        metavar="FILE",
+        help="write whether the record holds, and when it was checked, to FILE for Prometheus "
+        "(node_exporter's textfile collector reads *.prom). Not written where nothing was checked",
+    )
     add_checkpoints_to_verify(verify)
     verify.set_defaults(run=_verify)
 
@@ -180,13 +173,6 @@ def _months(given: str) -> int:
     if months < 1:
         raise argparse.ArgumentTypeError("at least 1")
     return months
-
-
-def _address(given: str) -> tuple[str, int]:
-    host, _, port = given.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise argparse.ArgumentTypeError("write HOST:PORT, such as 127.0.0.1:9464")
-    return host.strip("[]"), int(port)
 
 
 def _owner_url() -> str:
@@ -245,34 +231,6 @@ def _retention(given: argparse.Namespace) -> int:
     return 0
 
 
-def _metrics(given: argparse.Namespace) -> int:
-    import signal
-
-    from im_attr_audit.metrics import exposition, served
-    from im_attr_audit.record.gauges import PREFIX, read_gauges
-    from im_attr_audit.settings import stale_after
-
-    engine = _reader_engine()
-    try:
-
-        def read() -> list[Gauge]:
-            return read_gauges(engine, stale_after())
-
-        if given.listen is None:
-            print(text := exposition(read), end="")
-            return 0 if f"{PREFIX}up 1.0" in text else 2
-        host, port = given.listen
-        ending = {signal.SIGTERM, signal.SIGINT}
-        # Before the server's threads are begun, which take the mask over.
-        signal.pthread_sigmask(signal.SIG_BLOCK, ending)
-        with served(read, host, port) as port:
-            print(f"Metrics at http://{host}:{port}/metrics", flush=True)
-            signal.sigwait(ending)
-        return 0
-    finally:
-        engine.dispose()
-
-
 def _verify(given: argparse.Namespace) -> int:
     from im_attr_audit.record.heads import read_heads, save_heads
 
@@ -289,7 +247,10 @@ def _verify(given: argparse.Namespace) -> int:
     if given.heads or witnessed:
         _print_unwitnessed(checked, witnessed)
     is_as_sealed = not given.checkpoints or verify_checkpoints(given, _reader_engine)
-    if checked.findings or not is_as_sealed:
+    holds = not checked.findings and is_as_sealed
+    if given.result:
+        write_result(given.result, holds, datetime.now(UTC))
+    if not holds:
         if saved:
             kept = "The file was left unchanged." if existing else "No file was written."
             print(f"Heads were not saved to {saved}: see the findings above. {kept}")

@@ -10,8 +10,10 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client import Gauge as PromGauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from im_attr_audit.errors import AttrAuditError
@@ -55,6 +57,22 @@ def exposition(read: Read) -> str:
     """All metrics in Prometheus' text form."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(RecordCollector(read))
+    return generate_latest(registry).decode("utf-8")
+
+
+def verify_result(holds: bool, at: datetime) -> str:
+    """What `verify` found, in Prometheus' text form."""
+    registry = CollectorRegistry(auto_describe=False)
+    ok = PromGauge(
+        PREFIX + "verify_ok", "Whether the last verify found nothing.", registry=registry
+    )
+    ok.set(float(holds))
+    last = PromGauge(
+        PREFIX + "verify_last_run_timestamp_seconds",
+        "When verify last checked the record, in seconds since 1970.",
+        registry=registry,
+    )
+    last.set(at.timestamp())
     return generate_latest(registry).decode("utf-8")
 
 

@@ -104,6 +104,35 @@ _QUERIES = (
         """,
     ),
     _Query(
+        ("app_group", "violation"),
+        (("violations", "Slots that are not as declared."),),
+        """
+        select g.app_group, k.violation, count(v.slot)
+          from (select distinct app_group from attr_audit.app where retired_at is null) g
+         cross join unnest(array['different', 'missing', 'undeclared', 'unknown']) k (violation)
+          left join attr_audit.violations v using (app_group, violation)
+         group by g.app_group, k.violation
+        """,
+    ),
+    _Query(
+        ("region", "app_group"),
+        (
+            (
+                "unreviewed_changes",
+                "Changes of the last 30 days that are not as declared and have no review.",
+            ),
+        ),
+        """
+        select a.region, a.app_group, count(u.seq)
+          from attr_audit.app a
+          left join attr_audit.unreviewed_changes u
+            on u.region = a.region and u.sdk_app_id = a.sdk_app_id
+           and u.seen_at > now() - interval '30 days'
+         where a.retired_at is null
+         group by a.region, a.app_group
+        """,
+    ),
+    _Query(
         (),
         (
             (
@@ -126,6 +155,11 @@ _QUERIES = (
         select extract(epoch from now() - max(last_polled_at))
           from attr_audit.app where last_polled_at <= now() + interval '1 minute'
         """,
+    ),
+    _Query(
+        (),
+        (("last_seal_seconds", "Seconds since the newest seal; missing where nothing is sealed."),),
+        "select extract(epoch from now() - max(sealed_at)) from attr_audit.seal",
     ),
 )
 

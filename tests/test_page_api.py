@@ -237,6 +237,8 @@ changes?region=seoul&app=frankfurt/1
 timeline?until=2020-01-01T00:00:00Z&since=2021-01-01T00:00:00Z
 change?region=a&sdk_app_id=1&seq=0
 as-of?at=never
+name-in-period?name=
+name-in-period?name=a&since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z
 changes/download?format=xlsx
 """
 

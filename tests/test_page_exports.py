@@ -14,6 +14,7 @@ from im_attr_audit.record.heads import read_heads
 
 from tests.conftest import AuditDb
 from tests.sealing import NAMES, sealing_of
+from tests.test_declarations import declare
 from tests.test_page_api import FORMULAS, Connection, application, now, poll
 
 
@@ -43,7 +44,7 @@ def test_as_of_is_exported_with_a_row_for_each_app_slot_and_instant(
         "group": "default",
     }
     found = rows(client.get("/api/as-of/download", params=asked))
-    assert [tuple(row.values())[4:] for row in found] == [
+    assert [tuple(row.values())[4:10] for row in found] == [
         ("0", "True", "", "", "True", "True"),
         ("0", "False", "", "", "False", "True"),
         ("1", "True", "'=1", "", "True", "True"),
@@ -52,6 +53,36 @@ def test_as_of_is_exported_with_a_row_for_each_app_slot_and_instant(
     everything = rows(client.get("/api/as-of/download", params={**asked, "group": ""}))
     unknown = next(row for row in everything if row["app_group"] == "other")
     assert (unknown["known"], unknown["has_name"]) == ("False", "")
+
+
+def test_the_export_of_an_instant_has_the_marks_and_the_groups_of_then(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    brief: dict[str, Any] = {"took": 0.0, "apart": 0.0}
+    for number, name in ((1, "city"), (2, "city"), (3, "town")):
+        poll(audit_db, {1: name}, 0, sdk_app_id=number, app_group="old", **brief)
+    first = now(audit_db)
+    declare(audit_db, "groups:\n  new:\n    names: {1: city}\n")
+    for _ in range(2):
+        second = now(audit_db)
+        for number, name in ((1, "city"), (2, "city"), (3, "town")):
+            poll(audit_db, {1: name}, 0, sdk_app_id=number, app_group="new", **brief)
+    asked = {"at": first.isoformat(), "compare": second.isoformat()}
+    found = {
+        (row["at"] == asked["at"], row["sdk_app_id"]): (
+            row["app_group"], row["drift"], row["is_declared"], row["violation"],
+            row["declared_name"],
+        )
+        for row in rows(client.get("/api/as-of/download", params=asked))
+    }  # fmt: skip
+    assert (found[True, "1"], found[True, "3"]) == (
+        ("old", "False", "False", "", ""),
+        ("old", "True", "False", "", ""),
+    )
+    assert (found[False, "1"], found[False, "3"]) == (
+        ("new", "False", "True", "", ""),
+        ("new", "False", "True", "different", "city"),
+    )
 
 
 def test_a_period_is_exported_as_it_is_attested(audit_db: AuditDb, client: TestClient) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from im_attr_audit.page.models import AsOf, Names, Now
+from im_attr_audit.page.models_as_of import AsOf
+from im_attr_audit.page.models_names import Names, Now
 from im_attr_audit.page.models_overview import Overview
 from im_attr_audit.record.reviews import Answer, record_answer
 
@@ -152,9 +153,12 @@ def test_as_of_marks_what_was_certainly_not_as_declared_then(
     asked = {"at": after.isoformat(), "compare": before.isoformat()}
     said = client.get("/api/as-of", params=asked).json()
     assert AsOf.model_validate(said).model_dump(mode="json") == said
-    then, earlier = said["declared"]
-    assert (earlier["groups"], earlier["violations"]) == ([], [])
-    assert then["groups"] == ["default"]
+    then, earlier = said["marks"]
+    assert (earlier["declared_groups"], earlier["violations"]) == ([], [])
+    assert then["declared_groups"] == ["default"]
+    # Before it was declared it drifted; of two names with as many apps the first one is usual.
+    drifted = {"region": "frankfurt", "sdk_app_id": 2, "slot": 1}
+    assert (then["drift"], earlier["drift"]) == ([], [drifted])
     # The names of app 1 are not certain then: it had no good poll since.
     found = [(each["sdk_app_id"], each["slot"], each["violation"], each["declared_name"])
              for each in then["violations"]]  # fmt: skip
@@ -177,7 +181,10 @@ def test_as_of_judges_an_app_by_the_group_that_it_was_in_then(
     poll(audit_db, names, 0, **brief)
 
     said = client.get("/api/as-of", params={"at": in_other.isoformat()}).json()
-    assert [each["app_group"] for each in said["groups"]] == ["default"]
-    assert said["declared"][0]["violations"] == []
-    said = client.get("/api/as-of", params={"at": in_default.isoformat()}).json()
-    assert [each["slot"] for each in said["declared"][0]["violations"]] == [1]
+    assert [each["app_group"] for each in said["groups"]] == ["other"]
+    assert said["marks"][0]["violations"] == []
+    asked = {"at": in_default.isoformat(), "compare": in_other.isoformat()}
+    said = client.get("/api/as-of", params=asked).json()
+    assert [each["slot"] for each in said["marks"][0]["violations"]] == [1]
+    [group] = said["groups"]
+    assert (group["app_group"], group["apps"][0]["compared_group"]) == ("default", "other")

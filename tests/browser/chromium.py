@@ -20,8 +20,9 @@ ARGUMENTS = (
     # Where fonts are few, the same picture everywhere.
     "--font-render-hinting=none",
 )
-# The browser, and what it shows Chinese and emoji with.
-_PACKAGES = ("chromium", "fonts-noto-cjk", "fonts-noto-color-emoji", "fonts-noto-core")
+#: Debian's packages with what the page shows: Chinese, emoji, signs.
+FONTS = ("fonts-noto-cjk", "fonts-noto-color-emoji", "fonts-noto-core", "fonts-dejavu-core")
+_PACKAGES = ("chromium", *FONTS)
 
 
 class NoBrowserError(Exception):

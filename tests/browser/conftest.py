@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from launch.postgres import EmbeddedPostgres
 from tests.browser import chromium
+from tests.browser.large import Size, fill_record
 from tests.browser.stage import Stage, stage
 
 TIMEOUT = 60_000
@@ -29,6 +30,23 @@ def story(staged: Stage) -> Stage:
     """The page sees the made-up product's history."""
     staged.shown.show("story")
     return staged
+
+
+@pytest.fixture(scope="session")
+def large(staged: Stage, template: str) -> Callable[[int], None]:
+    """Let the page see a record of so many apps; each is made when it is first asked for."""
+    made: set[int] = set()
+
+    def show(apps: int) -> None:
+        database = f"apps_{apps}"
+        if apps not in made:
+            with staged.postgres.connect() as connection, connection.cursor() as cursor:
+                cursor.execute(f"create database {database} template {template} strategy file_copy")
+            fill_record(staged.postgres, database, Size(apps, 20 * apps, days=1, minutes=240))
+            made.add(apps)
+        staged.shown.show(database)
+
+    return show
 
 
 @pytest.fixture(scope="session")
@@ -111,4 +129,27 @@ def ready(page: Page) -> Page:
     return page
 
 
-AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+_AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+#: Each with both of these, where a view is small enough.
+THEMES, WIDTHS = ("light", "dark"), (390, 1440, 2560)
+
+
+def look_in(page: Page, theme: str, width: int) -> None:
+    """Change theme and width of a page that is open, as Airflow and its window do."""
+    page.set_viewport_size({"width": width, "height": 900})
+    page.evaluate(
+        "theme => { localStorage.setItem('theme', theme); dispatchEvent(new Event('storage')); }",
+        theme,
+    )
+
+
+def axe(page: Page) -> list[tuple[str, str, list[str]]]:
+    """What axe-core finds."""
+    if not page.evaluate("'axe' in window"):
+        # Past the policy, as a developer's tool is.
+        page.evaluate(_AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        (each["id"], each["help"], [node["html"][:200] for node in each["nodes"][:3]])
+        for each in found["violations"]
+    ]

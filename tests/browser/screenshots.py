@@ -14,6 +14,19 @@ from tests.browser.stage import Stage, stage
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 PAGE = "/im-attr-audit/"
 THEMES = ("light", "dark")
+#: What the story's names and the page's marks need a font for.
+SIGNS = ("会", "≠", "✓", "⚠", "◷")
+#: Whether a sign is drawn as one that no font has.
+_IS_BOX = """sign => {
+  const drawn = (text) => {
+    const canvas = Object.assign(document.createElement("canvas"), { width: 40, height: 40 });
+    const context = canvas.getContext("2d");
+    context.font = "24px sans-serif";
+    context.fillText(text, 4, 30);
+    return canvas.toDataURL();
+  };
+  return drawn(sign) === drawn("\\u{10fffe}");
+}"""
 
 
 def main() -> None:
@@ -26,12 +39,26 @@ def main() -> None:
                 browser = playwright.chromium.launch(
                     executable_path=chromium.find(), args=list(chromium.ARGUMENTS)
                 )
+                _require_fonts(browser)
                 for theme in THEMES:
                     _views(staged, browser, theme)
                 browser.close()
         finally:
             postgres.stop()
             postgres.destroy()
+
+
+def _require_fonts(browser: Browser) -> None:
+    """SystemExit where names of the story would be boxes: no picture is taken then."""
+    page = browser.new_page()
+    boxed = [sign for sign in SIGNS if page.evaluate(_IS_BOX, sign)]
+    page.close()
+    if boxed:
+        raise SystemExit(
+            f"No font on this machine has {' '.join(boxed)}, so the pictures would show boxes. "
+            "Install fonts and make them again (Debian: apt-get install "
+            f"{' '.join(chromium.FONTS)})."
+        )
 
 
 def _views(staged: Stage, browser: Browser, theme: str) -> None:

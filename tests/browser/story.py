@@ -168,6 +168,10 @@ def _quiet_polls(owner: Engine, now: datetime) -> None:
             ),
             {"now": now},
         )
+        # The gaps that recording noted are those between the polls before these came.
+        connection.execute(text("delete from attr_audit_internal.noted_gap"))
+        connection.execute(text("delete from attr_audit_internal.gaps_noted"))
+        connection.execute(text("select attr_audit_internal.note_earlier_gaps()"))
 
 
 def record_hostile(engine: Engine, owner: Engine) -> None:

@@ -11,7 +11,8 @@ from typing import Literal, get_args
 
 from fastapi import HTTPException
 
-from im_attr_audit.page import models, queries
+from im_attr_audit.page import models_health as models
+from im_attr_audit.page import queries
 from im_attr_audit.page.reader import CannotRead, Reader
 from im_attr_audit.page.threads import Threads
 from im_attr_audit.settings import BadSetting, stale_after

@@ -144,6 +144,12 @@ class Period(GroupFilter):
     until: Time | None = None
 
 
+class NameInPeriod(Period):
+    """One name, exactly as it is, in a period."""
+
+    name: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\x00]*$")]
+
+
 class Instants(BaseModel):
     """An instant, and a second one to compare with."""
 

@@ -6,7 +6,8 @@ from datetime import datetime
 
 from pydantic import BaseModel
 
-from im_attr_audit.page.models import AppAddress, Kind, Seal, SlotNames, Unreadable
+from im_attr_audit.page.models import AppAddress, Kind, Seal, Unreadable
+from im_attr_audit.page.models_names import SlotNames
 
 
 class Cause(BaseModel):
@@ -37,6 +38,8 @@ class RecentChange(BaseModel):
     kind: Kind
     old_name: str | None
     new_name: str | None
+    old_type: int | None
+    new_type: int | None
     lookalike: str | None
     seq: int
 

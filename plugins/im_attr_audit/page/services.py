@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -80,6 +80,12 @@ def by_group(apps: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, A
     for app in apps:
         groups[app["app_group"]].append(app)
     return groups
+
+
+def last_certain(apps: Iterable[Mapping[str, Any]]) -> datetime | None:
+    """The last instant at which every app that is not stale was still seen."""
+    fresh = [app["last_ok_at"] for app in apps if not app["stale"] and not app["retired"]]
+    return min((at for at in fresh if at is not None), default=None)
 
 
 def app_refs(apps: Iterable[Mapping[str, Any]]) -> list[models.AppRef]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import mimetypes
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -49,6 +50,14 @@ def static_version() -> str:
 
 
 @cache
+def _imported(script: str) -> frozenset[str]:
+    """What a script imports, directly or not: fetched with it, not one after the other."""
+    text = static_files()[script][0].decode()
+    direct = frozenset(re.findall(r'^import .* from "\./([\w-]+\.js)";$', text, re.MULTILINE))
+    return direct.union(*(_imported(each) for each in direct))
+
+
+@cache
 def shell(view: str) -> str:
     """The page of a view: its frame, which the view's script fills. All addresses are relative."""
     base = f"static/{static_version()}"
@@ -59,6 +68,10 @@ def shell(view: str) -> str:
         for name, title in VIEWS.items()
     )
     title = VIEWS[view]
+    preloaded = "\n".join(
+        f'<link rel="modulepreload" href="{base}/{each}">'
+        for each in sorted(_imported(f"{view}.js"))
+    )
     return f"""<!doctype html>
 <html lang="en" data-theme="light">
 <head>
@@ -68,7 +81,7 @@ def shell(view: str) -> str:
 <link rel="icon" href="{base}/icon.svg" type="image/svg+xml">
 <script src="{base}/theme.js"></script>
 <link rel="stylesheet" href="{base}/page.css">
-<link rel="modulepreload" href="{base}/page.js">
+{preloaded}
 <script type="module" src="{base}/{view}.js"></script>
 </head>
 <body>

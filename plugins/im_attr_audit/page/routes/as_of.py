@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from im_attr_audit.apps import AppKey
-from im_attr_audit.page import models, queries
-from im_attr_audit.page.declared_then import Members, Names, nameless, read_declared_then
+from im_attr_audit.page import models_as_of as models
+from im_attr_audit.page import queries
 from im_attr_audit.page.downloads import csv_file
 from im_attr_audit.page.filters import Instants, InstantsOfGroup
-from im_attr_audit.page.queries import Rows
+from im_attr_audit.page.queries import Row, Rows
 from im_attr_audit.page.reader import Reader
 from im_attr_audit.page.services import (
     ReaderOf,
@@ -23,8 +22,10 @@ from im_attr_audit.page.services import (
     as_json,
     by_group,
     key_of,
+    last_certain,
     region_order,
 )
+from im_attr_audit.page.then import Then, read_then
 from im_attr_audit.page.threads import ViewRoute
 
 router = APIRouter(route_class=ViewRoute)
@@ -32,10 +33,11 @@ router = APIRouter(route_class=ViewRoute)
 #: A time so far ahead is not in the future; the database has the same rule.
 _CLOCKS_APART = timedelta(minutes=1)
 
-#: ``known`` false: the app had no good poll by then. ``has_name`` tells an empty name from none.
+#: ``known`` false: the app had no good poll by then. ``has_name`` distinguishes an empty name from
+#: none. ``app_group``: that of the row's instant; ``is_declared``: whether it was declared then.
 _COLUMNS = (
     "at", "app_group", "region", "sdk_app_id", "slot", "has_name", "name", "attr_type", "certain",
-    "known",
+    "known", "drift", "is_declared", "violation", "declared_name",
 )  # fmt: skip
 
 
@@ -51,26 +53,49 @@ def download(
 ) -> Response:
     """The same as CSV: a row for each app, slot and instant."""
     said = _names_then(reader, limit, asked)
-    sides = [("cells", said["at"])]
-    if said["compared_with"]:
-        sides.append(("compared", said["compared_with"]))
-    rows = (
-        {
-            "at": at,
-            "app_group": group["app_group"],
-            "region": app["region"],
-            "sdk_app_id": app["sdk_app_id"],
-            "slot": slot["slot"],
-            "has_name": cell["name"] is not None if cell["known"] else None,
-            **cell,
-        }
-        for group in said["groups"]
-        if not asked.group or group["app_group"] == asked.group
-        for slot in group["slots"]
-        for side, at in sides
-        for app, cell in zip(group["apps"], slot[side], strict=True)
-    )
+    rows = _rows(said, asked.group or None)
     return csv_file(rows, _COLUMNS, "attribute-names-as-of")
+
+
+def _rows(said: Mapping[str, Any], group: str | None) -> Iterator[Row]:
+    sides = [("cells", said["at"], _found(said["marks"][0]))]
+    if said["compared_with"]:
+        sides.append(("compared", said["compared_with"], _found(said["marks"][1])))
+    for each in said["groups"]:
+        if group is not None and each["app_group"] != group:
+            continue
+        for slot in each["slots"]:
+            for side, at, (declared, violations, drift) in sides:
+                for app, cell in zip(each["apps"], slot[side], strict=True):
+                    of_then = app["app_group"]
+                    if side == "compared":
+                        of_then = app["compared_group"] or of_then
+                    place = (*key_of(app), slot["slot"])
+                    violation = violations.get(place, {})
+                    yield {
+                        "at": at,
+                        "app_group": of_then,
+                        "region": app["region"],
+                        "sdk_app_id": app["sdk_app_id"],
+                        "slot": slot["slot"],
+                        "has_name": cell["name"] is not None if cell["known"] else None,
+                        **cell,
+                        "drift": place in drift,
+                        "is_declared": of_then in declared,
+                        "violation": violation.get("violation"),
+                        "declared_name": violation.get("declared_name"),
+                    }
+
+
+def _found(marks: Mapping[str, Any]) -> tuple[set[str], dict[Any, Row], set[Any]]:
+    def place(each: Row) -> tuple[str, int, int]:
+        return each["region"], each["sdk_app_id"], each["slot"]
+
+    return (
+        set(marks["declared_groups"]),
+        {place(each): each for each in marks["violations"]},
+        {place(each) for each in marks["drift"]},
+    )
 
 
 def _names_then(reader: Reader, limit: timedelta, asked: Instants) -> dict[str, Any]:
@@ -78,95 +103,63 @@ def _names_then(reader: Reader, limit: timedelta, asked: Instants) -> dict[str, 
     with reader.transaction() as connection:
         now = queries.read_now(connection)
         apps = queries.read_apps(connection, limit, retired=True)
-        times = [asked.at or _last_certain(apps) or now]
+        times = [asked.at or last_certain(apps) or now]
         if asked.compare is not None:
             times.append(asked.compare)
-        answers = [queries.read_plain(connection, "names_as_of", at=at) for at in times]
-        declared = [read_declared_then(connection, at) for at in times]
-    # Recorded while a clock was ahead: until the next task corrects it, nothing of it is certain.
-    future = {key_of(app) for app in apps if (app["last_ok_at"] or now) > now + _CLOCKS_APART}
-    found = [_cells(rows, future) for rows in answers]
-    members = _members_then(apps, found)
-    judged = [
-        then.judge((app for each in members.values() for app in each), cells, future)
-        for then, cells in zip(declared, found, strict=True)
-    ]
+        # Recorded while a clock was ahead: until the next task corrects it, nothing is certain.
+        future = {key_of(app) for app in apps if (app["last_ok_at"] or now) > now + _CLOCKS_APART}
+        instants = [read_then(connection, at, apps, future) for at in times]
+    members = by_group(sorted(_members(apps, instants), key=region_order))
+    slots = {slot for then in instants for cells in then.cells.values() for slot in cells}
+    marks = [then.marks(apps, slots) for then in instants]
+    declared: dict[AppKey, set[int]] = {}
+    for each in (cell for side in marks for cell in side["violations"]):
+        declared.setdefault(key_of(each), set()).add(each["slot"])
     return {
         "now": now,
         "at": times[0],
         "compared_with": asked.compare,
-        "declared": judged,
-        "groups": _groups_then(members, times, found, future, judged),
+        "marks": marks,
+        "groups": [
+            {"app_group": name, "apps": of, "slots": _slots(of, instants, declared)}
+            for name, of in members.items()
+        ],
     }
 
 
-def _last_certain(apps: Rows) -> datetime | None:
-    """The last instant at which every app that is not stale was still seen."""
-    fresh = [app["last_ok_at"] for app in apps if not app["stale"] and not app["retired"]]
-    return min((at for at in fresh if at is not None), default=None)
-
-
-def _members_then(apps: Rows, found: Sequence[Names]) -> Members:
-    """The apps of each group; a retired one where it had names then."""
-    shown = [
-        app for app in apps if not app["retired"] or any(key_of(app) in each for each in found)
-    ]
-    return by_group(sorted(shown, key=region_order))
-
-
-def _groups_then(
-    members: Members,
-    times: list[datetime],
-    found: list[Names],
-    future: Collection[AppKey],
-    judged: list[dict[str, Any]],
-) -> list[dict[str, Any]]:
-    """Plain values, as model GroupThen has them: thousands of models would cost more than SQL."""
-    declared: dict[AppKey, set[int]] = defaultdict(set)
-    for each in (cell for side in judged for cell in side["violations"]):
-        declared[key_of(each)].add(each["slot"])
-    return [
-        {
-            "app_group": name,
-            "apps": apps,
-            "slots": _slots_then(
-                apps, times, found, future, set().union(*(declared[key_of(app)] for app in apps))
-            ),
+def _members(apps: Rows, instants: Sequence[Then]) -> Iterator[Row]:
+    """The apps that were listed at any of the instants, in their groups of then; of those that are
+    retired today, the ones that had names."""
+    for app in apps:
+        key = key_of(app)
+        groups = [then.groups.get(key) for then in instants]
+        if not any(groups):
+            continue
+        if app["retired"] and not any(key in then.cells for then in instants):
+            continue
+        first, second = groups[0], groups[-1]
+        of_then = first if first is not None else second
+        yield {
+            **app,
+            "app_group": of_then,
+            "compared_group": second if second is not None and second != of_then else None,
         }
-        for name, apps in members.items()
-    ]
 
 
-def _cells(rows: Sequence[Any], future: Collection[AppKey]) -> Names:
-    cells: Names = defaultdict(dict)
-    for region, number, slot, name, attr_type, certain in rows:
-        app = AppKey(region, number)
-        cells[app][slot] = {
-            "name": name,
-            "attr_type": attr_type,
-            "certain": certain and app not in future,
-            "known": True,
-        }
-    return dict(cells)
-
-
-def _slots_then(
+def _slots(
     apps: Sequence[Mapping[str, Any]],
-    times: list[datetime],
-    found: list[Names],
-    future: Collection[AppKey],
-    also: Collection[int],
+    instants: Sequence[Then],
+    declared: Mapping[AppKey, set[int]],
 ) -> list[dict[str, Any]]:
-    """The slots that an app had a name in; ``also``: those where one was declared and missing."""
-    columns = [
-        [(cells.get(key_of(app), {}), nameless(app, at, key_of(app) in future)) for app in apps]
-        for at, cells in zip(times, found, strict=True)
-    ]
-    numbers = sorted(
-        {*also, *(slot for column in columns for cells, _ in column for slot in cells)}
-    )
+    """The slots in which an app had a name, and those where one was declared and missing.
+
+    Plain values, as model SlotThen has them: thousands of models would cost more than SQL.
+    """
+    keys = [key_of(app) for app in apps]
+    numbers = {slot for key in keys for slot in declared.get(key, ())}
+    numbers |= {slot for then in instants for key in keys for slot in then.cells.get(key, ())}
     slots = []
-    for slot in numbers:
-        sides = [[cells.get(slot, none) for cells, none in column] for column in columns]
+    for slot in sorted(numbers):
+        sides = [[then.cell(key, slot) for key in keys] for then in instants]
         slots.append({"slot": slot, "cells": sides[0], "compared": sides[1] if sides[1:] else None})
     return slots

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import Response
 
-from im_attr_audit.page import models, queries
+from im_attr_audit.page import models_attest as models
+from im_attr_audit.page import queries
 from im_attr_audit.page.downloads import csv_file
 from im_attr_audit.page.filters import Period
 from im_attr_audit.page.reader import Reader

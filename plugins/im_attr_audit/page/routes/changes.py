@@ -8,7 +8,8 @@ from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import Response, StreamingResponse
 
 from im_attr_audit.outcomes import FAILED, GOOD
-from im_attr_audit.page import models, queries
+from im_attr_audit.page import models_changes as models
+from im_attr_audit.page import queries
 from im_attr_audit.page.advice import advice
 from im_attr_audit.page.filters import (
     ChangeDownload,
@@ -19,6 +20,7 @@ from im_attr_audit.page.filters import (
     change_of_key,
     page_key,
 )
+from im_attr_audit.page.models import Seal
 from im_attr_audit.page.services import ReaderOf, ServicesOf, as_json
 from im_attr_audit.page.threads import ViewRoute
 
@@ -72,7 +74,7 @@ def change(reader: ReaderOf, asked: Annotated[OneChange, Query()]) -> Response:
             raise HTTPException(404, "There is no such change.")
         [mark] = queries.read_marks(connection, [row])
         seal = queries.read_one(connection, "seal_of_change", change_id=row["change_id"])
-    return as_json(models.ChangeDetail(**row, **mark, seal=models.Seal(**seal) if seal else None))
+    return as_json(models.ChangeDetail(**row, **mark, seal=Seal(**seal) if seal else None))
 
 
 @router.get("/run", response_model=models.Run)

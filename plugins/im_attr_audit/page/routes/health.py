@@ -8,8 +8,10 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from im_attr_audit.outcomes import FAILED, GOOD
-from im_attr_audit.page import models, queries
+from im_attr_audit.page import models_health as models
+from im_attr_audit.page import queries
 from im_attr_audit.page.advice import advice
+from im_attr_audit.page.models import Unreadable
 from im_attr_audit.page.queries import Row
 from im_attr_audit.page.services import (
     ReaderOf,
@@ -52,7 +54,7 @@ def health(reader: ReaderOf, limit: StaleAfter) -> Response:
             apps=[
                 _app_health(app, strips.get(key_of(app))) for app in sorted(apps, key=region_order)
             ],
-            unreadable=[models.Unreadable(**row) for row in unreadable],
+            unreadable=[Unreadable(**row) for row in unreadable],
             seal=models.SealDetail(**seal) if seal else None,
         )
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import Response
 
-from im_attr_audit.page import models, queries, summary
-from im_attr_audit.page.filters import GroupFilter, NameSearch
-from im_attr_audit.page.services import ReaderOf, StaleAfter, as_json
+from im_attr_audit.page import models_names as models
+from im_attr_audit.page import queries, summary
+from im_attr_audit.page.filters import GroupFilter, NameInPeriod, NameSearch
+from im_attr_audit.page.services import ReaderOf, StaleAfter, as_json, last_certain
 from im_attr_audit.page.threads import ViewRoute
 
 router = APIRouter(route_class=ViewRoute)
@@ -27,6 +29,24 @@ def names(reader: ReaderOf, limit: StaleAfter, asked: Annotated[GroupFilter, Que
         groups = summary.read_groups(connection, apps, asked.group or None)
         summary.mark_declared(connection, groups, asked.group or None)
     return as_json({"at": at, "stale_after_seconds": int(limit.total_seconds()), "groups": groups})
+
+
+@router.get("/name-in-period", response_model=models.NameInPeriod)
+def name_in_period(
+    reader: ReaderOf, limit: StaleAfter, asked: Annotated[NameInPeriod, Query()]
+) -> Response:
+    """Whether every app had the name in all of a period; without one, in the last 30 days."""
+    with reader.transaction() as connection:
+        apps = queries.read_apps(connection, limit, retired=False)
+        until = asked.until or last_certain(apps) or queries.read_now(connection)
+        since = asked.since or until - timedelta(days=30)
+        if since >= until:
+            raise HTTPException(422, "The period must begin before it ends.")
+        found = queries.read(
+            connection, "name_in_window", name=asked.name, since=since, until=until,
+            app_group=asked.group or None,
+        )  # fmt: skip
+    return as_json({"name": asked.name, "since": since, "until": until, "apps": found})
 
 
 @router.get("/search", response_model=models.NameUses)

@@ -1,22 +1,39 @@
 // Attest: whether anything changed in a period, app by app; for printing.
-import { appLink, ask, choice, count, field, filterForm, h, longTime, nothingYet, notice, query, run, show, span, timeInput, when } from "./page.js";
+import { appLink, ask, count, h, here, longTime, nothingYet, notice, query, run, show, span, when } from "./page.js";
+import { choice, field, filterForm, timeField } from "./forms.js";
 import { bigTable } from "./big-table.js";
 
 const LOOKS = { unchanged: ["good", "✓"], changed: ["odd", "≠"], "source changed": ["unsure", "?"], "not watched": ["bad", "✕"], "no change seen, with gaps": ["unsure", "?"] };
 
 run(async () => {
-  const [setup, attested] = await Promise.all([ask("setup"), ask("attest", { since: query.get("since"), until: query.get("until"), group: query.get("group") })]);
+  const whole = periods(new Date());
+  const [since, until] = query.get("since") || query.get("until") ? [query.get("since"), query.get("until")] : [whole[0].since, whole[0].until];
+  const [setup, attested] = await Promise.all([ask("setup"), ask("attest", { since, until, group: query.get("group") })]);
   const empty = setup.apps.length ? null : await nothingYet(setup.apps);
   if (empty) return show(empty);
   const form = filterForm([
     field("App group", choice("group", [["", "all"], ...new Set(setup.apps.map((app) => app.app_group))], query.get("group"))),
-    field("From", timeInput("since", attested.since)),
-    field("To", timeInput("until", attested.until)),
+    timeField("From", "since", attested.since),
+    timeField("To", "until", attested.until, { endsDay: true }),
   ], "Period");
-  show(form, attested.apps.length
+  const shortcuts = h("p", { class: "pager no-print" }, h("span", {}, "Whole periods:"),
+    whole.map((each) => h("a", { href: here({ since: each.since, until: each.until }) }, each.name)));
+  show(form, shortcuts, attested.apps.length
     ? [summary(attested), table(attested), method(attested)]
     : notice("info", "No app was in the group in this period.", "Choose another period or group.", { "data-empty": "no-app" }));
 });
+
+/** The last whole month and the last four whole quarters, in the browser's zone. */
+function periods(now) {
+  const [year, month] = [now.getFullYear(), now.getMonth()];
+  const period = (name, from, months) => ({ name, since: new Date(year, from, 1).toISOString(), until: new Date(year, from + months, 1).toISOString() });
+  const quarters = [1, 2, 3, 4].map((back) => {
+    const from = new Date(year, 3 * (Math.floor(month / 3) - back), 1);
+    return period(`Q${from.getMonth() / 3 + 1} ${from.getFullYear()}`, 3 * (Math.floor(month / 3) - back), 3);
+  });
+  const last = new Date(year, month - 1, 1).toLocaleDateString("en-GB", { month: "long", year: "numeric" });
+  return [period(last, month - 1, 1), ...quarters];
+}
 
 function verdict(text, number = null) {
   const [look, sign] = LOOKS[text] ?? ["unsure", "?"];
@@ -35,20 +52,27 @@ function summary(attested) {
       h("a", { href: `api/attest/download?${new URLSearchParams({ since: attested.since, until: attested.until, ...(group ? { group } : {}) })}`, download: "" }, "Download as CSV")));
 }
 
+/** A hash may break after every sixteen characters. */
+function parts(hash) {
+  return hash.match(/.{1,16}/g)?.map((part) => [part, h("wbr")]) ?? "";
+}
+
 function table(attested) {
+  const one = query.get("group");
   return bigTable({
     label: "What happened in the period, by app",
-    head: ["App", "App group", "Verdict", "Good polls", "Failed", "Changes", "Longest gap", "First good", "Last good", "Head", "Head's hash"].map((title) => h("th", { scope: "col" }, title)),
-    widths: ["16rem", "8rem", "13rem", "6rem", "5rem", "6rem", "7rem", "9rem", "9rem", "5rem", "34rem"],
+    className: "list cards",
+    head: ["App", ...(one ? [] : ["App group"]), "Verdict", "Good polls", "Failed", "Changes", "Longest gap", "First good", "Last good", "Head", "Head's hash"].map((title) => h("th", { scope: "col" }, title)),
+    widths: ["16rem", ...(one ? [] : ["8rem"]), "13rem", "6rem", "5rem", "6rem", "7rem", "9rem", "9rem", "5rem", "34rem"],
     count: attested.apps.length,
     row: (at) => {
       const app = attested.apps[at];
       return h("tr", {},
-        h("th", { scope: "row" }, appLink(app)), h("td", {}, h("bdi", {}, app.app_group)), h("td", {}, verdict(app.verdict)),
+        h("th", { scope: "row" }, appLink(app)), one ? null : h("td", {}, h("bdi", {}, app.app_group)), h("td", {}, verdict(app.verdict)),
         h("td", {}, app.polls_good), h("td", {}, app.polls_failed),
         h("td", {}, app.changes, app.source_changes ? h("span", { class: "since" }, ` source changed ${app.source_changes} times`) : null),
         h("td", {}, span(app.longest_gap_seconds)), h("td", {}, when(app.first_good_at)), h("td", {}, when(app.last_good_at)),
-        h("td", {}, app.head_seq ?? h("span", { class: "none" }, "none")), h("td", {}, h("code", { class: "whole" }, app.head_hash ?? "")));
+        h("td", {}, app.head_seq ?? h("span", { class: "none" }, "none")), h("td", {}, h("code", { class: "hash" }, parts(app.head_hash ?? ""))));
     },
   });
 }

@@ -17,7 +17,7 @@ export function bigTable({ label, head, count, row, widths, height = 37, classNa
     h("thead", {}, h("tr", {}, head)), body);
   const frame = h("div", { class: `frame ${few ? "" : "tall"}`, tabindex: "0", role: "region", "aria-label": label }, table);
   if (few) {
-    for (let at = 0; at < count; at++) body.append(row(at));
+    for (let at = 0; at < count; at++) body.append(titled(row(at), head, className));
     return frame;
   }
   const above = spacer(head.length), below = spacer(head.length);
@@ -57,6 +57,12 @@ export function bigTable({ label, head, count, row, widths, height = 37, classNa
   draw(0, Math.min(count, 30));
   requestAnimationFrame(look);
   return frame;
+}
+
+/** As a card on a phone, each cell says what it is. */
+function titled(row, head, className) {
+  if (className.includes("cards")) [...row.children].forEach((cell, at) => { cell.dataset.title = head[at]?.textContent ?? ""; });
+  return row;
 }
 
 function columns(widths) {

@@ -1,5 +1,6 @@
 // Changes: newest first, filtered, page by page; one of them in full; a download of the filtered changes.
-import { appField, appOf, appName, ask, choice, count, field, filterForm, h, here, KINDS, kindOf, lookalikeOf, nameOf, nothingYet, notice, query, run, runLink, show, tableFrame, timeInput, when } from "./page.js";
+import { appOf, appName, ask, count, h, here, KINDS, kindOf, lookalikeOf, nameOf, nothingYet, notice, query, run, runLink, show, tableFrame, when } from "./page.js";
+import { appField, choice, field, filterForm, timeField } from "./forms.js";
 import { bigTable } from "./big-table.js";
 import { changeAddress, changeView, declaredOf, proofLink, verdictOf } from "./change.js";
 
@@ -51,8 +52,8 @@ function form(filter, apps) {
     field("Kind", choice("kind", [["", "any"], ...Object.entries(KINDS).map(([kind, [, word]]) => [kind, word])], filter.kind)),
     field("Review", choice("review", REVIEWS, filter.review)),
     field("Name contains", h("input", { type: "search", name: "name", value: filter.name ?? "", autocomplete: "off" })),
-    field("Seen from", timeInput("since", filter.since)),
-    field("Seen to", timeInput("until", filter.until)),
+    timeField("Seen from", "since", filter.since),
+    timeField("Seen to", "until", filter.until, { endsDay: true }),
   ], "Filter of changes", { run: filter.run });
 }
 

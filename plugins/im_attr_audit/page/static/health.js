@@ -1,5 +1,6 @@
 // Health: each app's last good poll, the newest poll's outcome and what to do; the chain check.
-import { ago, appLink, appName, ask, choice, count, field, filterForm, h, nothingYet, notice, query, show, span, unreadableList, when } from "./page.js";
+import { ago, appLink, appName, ask, count, h, nothingYet, notice, query, show, span, unreadableList, when } from "./page.js";
+import { choice, field, filterForm } from "./forms.js";
 import { bigTable, tips } from "./big-table.js";
 import { runAndRefresh } from "./refresh.js";
 
@@ -75,7 +76,7 @@ function table(health, chosen) {
   const apps = [...chosen].sort((a, b) => rank(a) - rank(b));
   const frame = bigTable({
     label: "Health of the apps, those that need attention first",
-    className: "list health",
+    className: "list health cards",
     head: ["App", "Last good poll", "Newest poll", "Failures in a row", "Polls of the last 24 hours"].map((title) => h("th", { scope: "col" }, title)),
     widths: ["26rem", "17rem", "24rem", "8rem", "24rem"],
     count: apps.length,

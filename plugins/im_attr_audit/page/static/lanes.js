@@ -37,7 +37,8 @@ export function drawAxis(scale) {
   for (const at of times) {
     const time = new Date(at);
     const text = step >= 91 * DAY ? month.format(time) : step >= DAY || (time.getHours() === 0 && time.getMinutes() === 0) ? day.format(time) : clock.format(time);
-    svg.append(make("line", { class: "grid", x1: x(scale, at), x2: x(scale, at), y1: 18, y2: HEIGHT }), make("text", { x: x(scale, at) + 4, y: 18 }, text));
+    svg.append(make("line", { class: "grid", x1: x(scale, at), x2: x(scale, at), y1: 18, y2: HEIGHT }));
+    if (x(scale, at) + 4 + widthOf(text) <= scale.width) svg.append(make("text", { x: x(scale, at) + 4, y: 18 }, text));
   }
   return svg;
 }
@@ -47,7 +48,7 @@ export function drawLane(lane, scale, limits, colours) {
   svg.append(make("path", { class: "grid", d: ticks(scale).times.map((at) => `M${x(scale, at).toFixed(1)} 0v${HEIGHT}`).join("") || "M0 0" }));
   const within = (time) => Math.min(Math.max(+new Date(time), limits[0]), limits[1]);
   const gaps = lane.gaps.map((gap) => [within(gap.gap_from), within(gap.gap_to)]).sort((a, b) => a[0] - b[0]);
-  if (lane.slot === null) svg.append(...gapMarks(merged(gaps, scale), scale));
+  if (lane.slot === null) svg.append(...gapMarks(merged(gaps, scale), scale, limits));
   for (const each of lane.spans) svg.append(...spanOf(each, lane, scale, [within(each.seen_from), within(each.seen_to)], gaps, colours));
   svg.append(...failures(lane, scale), ...changeMarks(lane, scale, within));
   return svg;
@@ -65,12 +66,13 @@ function merged(gaps, scale) {
   return found;
 }
 
-function gapMarks(gaps, scale) {
+function gapMarks(gaps, scale, limits) {
   return gaps.map(([from, to, many]) => {
     const [left, right] = [x(scale, from), x(scale, to)];
-    const title = many === 1 ? `No good poll from ${time(from)} to ${time(to)}` : `${many} gaps without a good poll from ${time(from)} to ${time(to)}`;
+    const begin = from > limits[0] ? `from ${time(from)}` : `from ${time(from)} or before`;
+    const title = many === 1 ? `No good poll ${begin} to ${time(to)}` : `${many} gaps without a good poll ${begin} to ${time(to)}`;
     const text = many === 1 ? "no good poll" : `${many} gaps`;
-    return boxed("gap", left, Math.max(2, right - left), 4, HEIGHT - 8, right - left > 86 ? text : "", title);
+    return boxed("gap", left, Math.max(2, right - left), 4, HEIGHT - 8, shortened(text, right - left - 8), title);
   });
 }
 
@@ -94,11 +96,33 @@ function spanOf(each, lane, scale, [from, to], gaps, colours) {
   const title = `${nameText(each.name)}: seen from ${longTime(each.seen_from)} to ${longTime(each.seen_to)}`;
   const start = Math.max(0, left);
   const box = boxed(`span ${look} faint`, start, Math.max(1.5, Math.min(scale.width, right) - start), 3, HEIGHT - 6, "", title);
-  const text = boxed("words", start + 15, Math.max(0, Math.min(scale.width, right) - start - 17), 3, HEIGHT - 6, right - left > 40 ? nameText(each.name) : "", title);
+  const room = Math.min(scale.width, right) - start - 17;
+  const text = boxed("words", start + 15, Math.max(0, room), 3, HEIGHT - 6, shortened(nameText(each.name), room - 6), title);
   return [box, make("path", { class: `solid ${look}`, d: d || "M0 0" }), text];
 }
 
-/** A box whose text is cut off at its edge. */
+const ruler = document.createElement("canvas").getContext("2d");
+const widths = new Map();
+
+function widthOf(text) {
+  if (!widths.size) ruler.font = `12px ${getComputedStyle(document.documentElement).fontFamily}`;
+  if (!widths.has(text)) widths.set(text, ruler.measureText(text).width);
+  return widths.get(text);
+}
+
+/** The text, or as many of its words as there is room for; the whole of it is on hover. */
+function shortened(text, room) {
+  if (room < 12 || widthOf(text) <= room) return room < 12 ? "" : text;
+  const words = text.split(" ");
+  while (words.length > 1) {
+    words.pop();
+    const part = `${words.join(" ")} …`;
+    if (widthOf(part) <= room) return part;
+  }
+  return "";
+}
+
+/** A box with a text that has room in it. */
 function boxed(look, left, width, top, height, text, title) {
   const box = make("svg", { class: look, x: left, y: top, width, height });
   box.append(make("title", {}, title), make("rect", { width: "100%", height: "100%", rx: 3 }));

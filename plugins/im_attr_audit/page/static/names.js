@@ -1,9 +1,11 @@
 // Names: a row for each slot; opened, the apps that differ; all apps as a matrix; a search by name.
-import { ago, appLink, appName, appOf, ask, bounds, choice, count, field, filterForm, h, here, longTime, nameOf, nameText, nothingYet, notice, query, run, show, someApps, tick, when } from "./page.js";
+import { ago, appLink, appName, appOf, ask, bounds, count, h, here, longTime, nameOf, nameText, nothingYet, notice, query, run, show, someApps, when } from "./page.js";
+import { choice, field, filterForm, tick, timeField } from "./forms.js";
 import { arrowKeys, bigTable, tips } from "./big-table.js";
+import { inPeriod } from "./in-period.js";
 
 const CHIPS = 4;
-const chosen = Object.fromEntries(["q", "group", "slot", "only", "matrix"].map((name) => [name, query.get(name)]));
+const chosen = Object.fromEntries(["q", "group", "slot", "only", "matrix", "since", "until"].map((name) => [name, query.get(name)]));
 
 run(async () => {
   const names = await ask("names");
@@ -24,7 +26,7 @@ function search(names) {
   return filterForm([
     field("Find a name", h("input", { type: "search", name: "q", value: chosen.q ?? "", autocomplete: "off", placeholder: "such as city" })),
     field("App group", choice("group", [["", "all"], ...names.groups.map((each) => each.app_group)], chosen.group)),
-    chosen.q ? null : tick("only", "Only drift and violations", chosen.only === "yes"),
+    chosen.q ? [timeField("In use from", "since", chosen.since), timeField("In use to", "until", chosen.until, { endsDay: true })] : tick("only", "Only drift and violations", chosen.only === "yes"),
   ], "Search of names");
 }
 
@@ -40,6 +42,7 @@ function table(groups) {
   if (!rows.length) return notice("good", "No names drift, and none is other than declared.", h("a", { href: here({ only: null }) }, "Show all names"), { "data-empty": "no-drift" });
   return bigTable({
     label: "Names by app group and slot",
+    className: "list cards",
     head: ["Slot", "Name", "Apps", "Other names", "Newest change"].map((title) => h("th", { scope: "col" }, title)),
     widths: ["5rem", "16rem", "8rem", "30rem", "10rem"],
     count: rows.length,
@@ -138,6 +141,7 @@ async function opened(group, slot) {
       h("a", { href: groupAddress(group) }, "All slots of the group")),
     bigTable({
       label: all ? `Apps of ${title}` : `Apps that differ in ${title}`,
+      className: "list cards",
       head: ["App", "Name", "Set", "Last seen"].map((text) => h("th", { scope: "col" }, text)),
       widths: ["16rem", "18rem", "18rem", "12rem"],
       count: rows.length,
@@ -190,7 +194,8 @@ async function matrix(group) {
   tips(frame);
   return h("section", { "aria-labelledby": "all" },
     h("h2", { id: "all" }, h("bdi", {}, group.app_group), h("small", {}, ` ${count(apps.length, "app")}, ${count(slots.length, "slot")}`)),
-    h("p", { class: "pager" }, h("a", { href: groupAddress(group) }, "A row for each slot"), h("span", {}, "The arrow keys go from cell to cell.")),
+    h("p", { class: "pager" }, h("a", { href: groupAddress(group) }, "A row for each slot"), h("span", {}, h("span", { class: "bar", "aria-hidden": "true" }), wrong ? " not as declared" : " another name than most apps"),
+      h("span", { class: "wide" }, "The arrow keys go from cell to cell.")),
     frame);
 }
 
@@ -216,9 +221,11 @@ async function uses(names) {
   }
   const known = new Map(names.groups.map((group) => [group.app_group, group]));
   return [
+    chosen.since || chosen.until ? await inPeriod(chosen.q, found.uses, chosen.group) : h("p", { class: "since" }, "Was the name there all through a campaign? Choose its first and last day above."),
     h("div", {}, h("h2", {}, "Where the name is used"),
       bigTable({
         label: "Where the name is used",
+        className: "list cards",
         head: ["Name", "App group", "Slot", "Apps now", "First seen", "Gone"].map((title) => h("th", { scope: "col" }, title)),
         widths: ["18rem", "14rem", "5rem", "9rem", "11rem", "11rem"],
         count: found.uses.length,
@@ -228,6 +235,7 @@ async function uses(names) {
     h("div", {}, h("h2", {}, "Who has it, since when, until when"),
       bigTable({
         label: "Who has it, since when, until when",
+        className: "list cards",
         head: ["App", "App group", "Slot", "Name", "Since", "Until"].map((title) => h("th", { scope: "col" }, title)),
         widths: ["16rem", "11rem", "5rem", "14rem", "17rem", "17rem"],
         count: found.spans.length,

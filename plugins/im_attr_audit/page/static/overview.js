@@ -164,17 +164,16 @@ function driftNeed(slot) {
 }
 
 function changes(list) {
-  const titles = ["Seen", "App", "Slot", "Kind", "From", "To"];
   return bigTable({
     label: "Newest changes",
     className: "list cards",
-    head: titles.map((title) => h("th", { scope: "col" }, title)),
+    head: ["Seen", "App", "Slot", "Kind", "From", "To"].map((title) => h("th", { scope: "col" }, title)),
     count: list.length,
     row: (at) => {
       const change = list[at];
       const cells = [h("a", { href: changeAddress(change) }, when(change.seen_at)), appOf(change), h("span", { class: "number" }, change.slot), kindOf(change.kind),
-        nameOf(change.old_name), [nameOf(change.new_name), change.lookalike ? [" ", lookalikeOf(change.lookalike)] : null]];
-      return h("tr", {}, cells.map((cell, which) => h("td", { "data-title": titles[which] }, cell)));
+        nameOf(change.old_name, change.old_type), [nameOf(change.new_name, change.new_type), change.lookalike ? [" ", lookalikeOf(change.lookalike)] : null]];
+      return h("tr", {}, cells.map((cell) => h("td", {}, cell)));
     },
   });
 }

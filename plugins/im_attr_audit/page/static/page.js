@@ -216,7 +216,7 @@ export function appName(app) {
 
 /** An app's address, which is the same everywhere: region/sdk_app_id. */
 export function appOf(app) {
-  return h("span", { class: "app" }, h("bdi", {}, app.region), h("span", { class: "id" }, `/${app.sdk_app_id}`));
+  return h("span", { class: "app" }, h("bdi", {}, app.region), h("wbr"), h("span", { class: "id" }, `/${app.sdk_app_id}`));
 }
 
 /** The same as a link to its changes. */
@@ -298,74 +298,7 @@ function zone() {
     name === "UTC" ? "Times are in UTC." : `Times are in ${name}; hover over one for UTC.`;
 }
 
-/** datetime-local's value in the browser's zone for a UTC text, and back. */
-export function toInput(text) {
-  if (!text) return "";
-  const at = new Date(text);
-  if (Number.isNaN(+at)) return "";
-  return new Date(at - at.getTimezoneOffset() * 60e3).toISOString().slice(0, 19);
-}
-
-export function fromInput(value) {
-  if (!value) return "";
-  const at = new Date(value);
-  return Number.isNaN(+at) ? "" : at.toISOString();
-}
-
-// Forms and tables ----------------------------------------------------------------------------
-
-/** A labelled field. */
-export function field(label, control) {
-  control.id = `field-${control.name}`;
-  return h("div", { class: "field" }, h("label", { for: control.id }, label), control);
-}
-
-export function choice(name, options, chosen) {
-  const select = h("select", { name });
-  const values = options.map((option) => (Array.isArray(option) ? option : [option, option]));
-  if (chosen && !values.some(([value]) => value === chosen)) values.push([chosen, chosen]);
-  for (const [value, text] of values) {
-    const option = h("option", { value }, text);
-    option.selected = value === (chosen ?? "");
-    select.append(option);
-  }
-  return select;
-}
-
-/** One app of few is chosen; of many it is written, with suggestions. */
-export function appField(apps, chosen) {
-  if (apps.length <= 50) return field("App", choice("app", [["", "any"], ...apps.map(appName)], chosen));
-  const of = field("App", h("input", { name: "app", list: "apps", value: chosen ?? "", placeholder: "region/sdk_app_id", autocomplete: "off" }));
-  of.append(h("datalist", { id: "apps" }, apps.slice(0, 300).map((app) => h("option", { value: appName(app) }))));
-  return of;
-}
-
-/** A box to tick. */
-export function tick(name, label, checked) {
-  return h("div", { class: "field check" }, h("input", { type: "checkbox", name, value: "yes", id: `field-${name}`, checked }), h("label", { for: `field-${name}` }, label));
-}
-
-export function timeInput(name, text) {
-  return h("input", { type: "datetime-local", step: "1", name, value: toInput(text), "data-time": true });
-}
-
-/** A filter: a plain GET form, so that every state has its address; empty fields are left out. */
-export function filterForm(fields, label, keep = {}) {
-  const form = h("form", { class: "filter", role: "search", "aria-label": label },
-    fields, Object.entries(keep).filter(([, value]) => value).map(([name, value]) => h("input", { type: "hidden", name, value })),
-    h("button", { type: "submit" }, "Show"));
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    const given = new URLSearchParams();
-    for (const [name, value] of new FormData(form)) {
-      const timed = form.elements[name].dataset?.time !== undefined;
-      const meant = timed ? fromInput(value) : value;
-      if (meant) given.set(name, meant);
-    }
-    location.assign(`${location.pathname}${given.size ? `?${given}` : ""}`);
-  });
-  return form;
-}
+// Tables and addresses ------------------------------------------------------------------------
 
 /** A table that scrolls in its own frame, by keyboard too. */
 export function tableFrame(label, table) {

@@ -36,7 +36,7 @@ async function isGoing() {
 /** Somebody has scrolled, selected something or is at something with the keyboard. */
 function isReading() {
   const scrolled = scrollY > 0 || [...content.querySelectorAll(".frame")].some((frame) => frame.scrollTop || frame.scrollLeft);
-  return scrolled || String(getSelection()) !== "" || content.contains(document.activeElement) || content.querySelector("details[open]") !== null;
+  return scrolled || String(getSelection()) !== "" || content.contains(document.activeElement) || content.querySelector("details[open]:not(.filters)") !== null;
 }
 
 async function again(view) {

@@ -1,6 +1,7 @@
 // Timeline: a lane for each app and slot that changed; unusual names in colour, failed polls and gaps.
 // The list below the lanes has the same changes for screen readers.
-import { announce, appField, appName, appOf, ask, bounds, choice, field, filterForm, h, here, KINDS, kindOf, longTime, nameOf, nameText, nothingYet, notice, query, run, show, span, tableFrame, tick, timeInput, when } from "./page.js";
+import { announce, appName, appOf, ask, bounds, h, here, KINDS, kindOf, longTime, nameOf, nameText, nothingYet, notice, query, run, show, span, tableFrame, when } from "./page.js";
+import { appField, choice, field, filterForm, tick, timeField } from "./forms.js";
 import { changeAddress } from "./change.js";
 import { drawAxis, drawLane } from "./lanes.js";
 
@@ -17,11 +18,11 @@ run(async () => {
   const lanes = lanesOf(data, all, chosen.slot);
   const colours = coloursOf(data, lanes);
   const frame = h("div", { class: "frame tall timeline", tabindex: "0", role: "region", "aria-label": "Timeline; pan with the arrow keys, zoom with plus and minus" });
-  show(form(chosen, setup.apps, all), windows(data),
+  show(form(chosen, setup.apps, all), h("div", { class: "above" }, windows(data), lanes.length ? controls(() => view) : null),
     data.drawn_from ? notice("warning", `Too many changes to draw: the timeline is complete only from ${longTime(data.drawn_from)} on.`, "Choose a shorter period, one app or one slot.") : null,
     data.failed_from ? notice("warning", `Too many failed polls to mark: they are marked only from ${longTime(data.failed_from)} on.`, "Choose a shorter period or one app.") : null,
     lanes.length
-      ? [h("div", { class: "above" }, controls(() => view), legend(colours, data)), frame,
+      ? [legend(colours, data), frame,
         data.more ? h("p", { class: "pager" }, h("span", {}, `The first ${data.apps.length} apps.`), h("a", { href: here({ after: data.more }) }, "Next apps")) : null,
         list(data)]
       : nothing(all, chosen));
@@ -45,8 +46,8 @@ function form(chosen, apps, all) {
     field("Region", choice("region", of("region"), chosen.region)),
     appField(apps, chosen.app),
     field("Slot", h("input", { type: "number", name: "slot", min: "0", max: "999", value: chosen.slot ?? "" })),
-    field("From", timeInput("since", chosen.since)),
-    field("To", timeInput("until", chosen.until)),
+    timeField("From", "since", chosen.since),
+    timeField("To", "until", chosen.until, { endsDay: true }),
     ticked,
   ], "Filter of the timeline");
 }
@@ -127,7 +128,7 @@ class View {
     // Where not all is drawn, begin with what is.
     this.window = [data.drawn_from ? +new Date(data.drawn_from) : this.limits[0], this.limits[1]];
     this.axis = h("div", { class: "axis" });
-    this.rows = lanes.map((lane) => h("div", { class: `lane ${lane.slot === null ? "polls" : ""}` }, label(lane), h("div", { class: "track" })));
+    this.rows = lanes.map((lane) => h("div", { class: `lane ${lane.slot === null ? "polls" : ""} ${isOfApp(lane) ? "app-lane" : ""}` }, label(lane), h("div", { class: "track" })));
     frame.append(h("div", { class: "lane head" }, h("span", { class: "label" }), this.axis), ...this.rows);
     frame.addEventListener("keydown", (event) => this.key(event));
     frame.addEventListener("wheel", (event) => {
@@ -194,10 +195,15 @@ class View {
   }
 }
 
+/** Whether a lane is labelled with its app: that of its polls, or the only one of a slot. */
+function isOfApp(lane) {
+  return lane.slot === null || Boolean(query.get("slot"));
+}
+
 function label(lane) {
   const slot = `slot ${lane.slot}`;
   return h("span", { class: "label", title: `${appName(lane.app)}${lane.slot === null ? "" : `, ${slot}`}` },
-    lane.slot === null || query.get("slot") ? appOf(lane.app) : slot);
+    isOfApp(lane) ? appOf(lane.app) : slot);
 }
 
 function list(data) {

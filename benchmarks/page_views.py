@@ -1,0 +1,124 @@
+"""How soon a view of the page is complete in a browser, how large it is, how a matrix scrolls."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.browser import chromium
+from tests.browser.airflow import Airflow
+
+#: What is measured: name -> address.
+VIEWS = {
+    "overview": "",
+    "names": "names",
+    "timeline": "timeline",
+    "changes": "changes",
+    "change": "changes?app={region}/{app}&seq=100",
+    "as of": "as-of",
+    "attest": "attest",
+    "health": "health",
+}
+
+
+@dataclass
+class View:
+    """Seconds until it is complete: with nothing in the browser's cache, and again."""
+
+    first: float
+    again: float
+    nodes: int
+
+
+@dataclass
+class Scrolling:
+    """Frames of a scrolling matrix; ``late``: those that came after more than 1.5 of their time."""
+
+    frames: int
+    seconds: float
+    late: int
+    nodes: int
+
+
+#: The page's own clock: from the start of the navigation until the frame after the last change.
+_COMPLETE = """() => new Promise((resolve) => {
+  const look = () => {
+    const main = document.querySelector("main");
+    const chart = document.querySelector(".timeline");
+    if (main?.ariaBusy === "false" && (!chart || chart.dataset.drawn)) {
+      requestAnimationFrame(() => setTimeout(() => resolve(performance.now() / 1000)));
+    } else requestAnimationFrame(look);
+  };
+  look();
+})"""
+
+#: Scrolls at a steady speed for some seconds, and gives the time of each frame.
+_SCROLL = """([seconds, speed]) => new Promise((resolve) => {
+  const frame = document.querySelector(".frame.tall");
+  const times = [];
+  const step = (time) => {
+    times.push(time);
+    if (time - times[0] > seconds * 1000) return resolve(times);
+    frame.scrollTop = (time - times[0]) / 1000 * speed;
+    requestAnimationFrame(step);
+  };
+  requestAnimationFrame(step);
+})"""
+_NODES = "document.querySelectorAll('*').length"
+
+
+@contextmanager
+def opened_browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium.find(), args=list(chromium.ARGUMENTS)
+        )
+        yield browser
+        browser.close()
+
+
+def measure_views(
+    browser: Browser, airflow: Airflow, token: str, texts: Mapping[str, str], rounds: int
+) -> dict[str, View]:
+    views = {}
+    for name, address in VIEWS.items():
+        first: list[float] = []
+        again: list[float] = []
+        nodes = 0
+        for _ in range(rounds):
+            page = _page(browser, airflow, token)
+            for times in (first, again):
+                page.goto(f"/im-attr-audit/{address.format(**texts)}", wait_until="commit")
+                times.append(float(page.evaluate(_COMPLETE)))
+                nodes = max(nodes, int(page.evaluate(_NODES)))
+            page.context.close()
+        views[name] = View(statistics.median(first), statistics.median(again), nodes)
+    return views
+
+
+def measure_scrolling(browser: Browser, airflow: Airflow, token: str, group: str) -> Scrolling:
+    """The matrix of a group, scrolled through in five seconds."""
+    page = _page(browser, airflow, token)
+    page.goto(f"/im-attr-audit/names?group={group}&matrix=yes", wait_until="commit")
+    page.evaluate(_COMPLETE)
+    height = page.evaluate("document.querySelector('.frame.tall').scrollHeight")
+    seconds = 5
+    times = page.evaluate(_SCROLL, [seconds, height / seconds])
+    nodes = int(page.evaluate(_NODES))
+    page.context.close()
+    between = [b - a for a, b in itertools.pairwise(times)]
+    usual = statistics.median(between)
+    return Scrolling(
+        len(between), sum(between) / 1000, sum(each > 1.5 * usual for each in between), nodes
+    )
+
+
+def _page(browser: Browser, airflow: Airflow, token: str) -> Page:
+    context = browser.new_context(base_url=airflow.address, viewport={"width": 1440, "height": 900})
+    context.add_cookies([{"name": "_token", "value": token, "url": airflow.address}])
+    return context.new_page()

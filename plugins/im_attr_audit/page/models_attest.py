@@ -1,0 +1,37 @@
+"""What Attest answers, typed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel
+
+from im_attr_audit.page.models import Seal
+
+
+class Attested(BaseModel):
+    """An app in a period, as the function ``attest`` has it."""
+
+    app_group: str
+    region: str
+    sdk_app_id: int
+    polls_good: int
+    polls_failed: int
+    changes: int
+    source_changes: int
+    longest_gap_seconds: float
+    first_good_at: datetime | None
+    last_good_at: datetime | None
+    head_seq: int | None
+    head_hash: str | None
+    verdict: str
+
+
+class Attest(BaseModel):
+    """``seal``: the first one closed at or after the period's end."""
+
+    at: datetime
+    since: datetime
+    until: datetime
+    seal: Seal | None
+    apps: list[Attested]

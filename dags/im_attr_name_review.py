@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param, dag, get_current_context, task, task_group
 from im_attr_audit import review, review_tasks, settings, tasks
+from im_attr_audit.review_operator import ReviewOperator, form
 
 DOC = """
 ### Was this change expected? A person answers, and the answer is recorded.
@@ -17,9 +17,8 @@ declared need no review.
 
 * **ask** reads the announced changes: one question for each region and run.
 * **review** waits under *Required Actions*, for weeks if need be, without a process or a pool slot.
-  Choose *Expected* or *Not expected*; ticket and comment are optional.
-* **record** stores the answer in `attr_audit.review` with your name. *Clear* a review to ask again:
-  the last answer counts.
+  Choose *Expected* or *Not expected*; ticket and comment are optional. It stores the answer in
+  `attr_audit.review` with your name. *Clear* a review to ask again: the last answer counts.
 
 Trigger the DAG by hand to ask about everything unreviewed of the last days.
 """
@@ -33,9 +32,10 @@ Trigger the DAG by hand to ask about everything unreviewed of the last days.
     schedule=[tasks.CHANGES],
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
-    # A run may wait for weeks, and Airflow's scheduler looks at every one that waits. What comes
-    # after so many is asked about in one run, as soon as one of them is answered.
-    max_active_runs=100,
+    # A run may wait for weeks. In each loop, of a second or more, Airflow's scheduler looks at 20
+    # active runs of all DAGs: of more that wait, every other run would have to wait as well. What
+    # comes after so many is asked about in one run, as soon as one of them ends.
+    max_active_runs=16,
     tags=["audit", "tencent-im"],
     params={
         "days": Param(
@@ -53,7 +53,7 @@ Trigger the DAG by hand to ask about everything unreviewed of the last days.
     },
 )
 def im_attr_name_review() -> None:
-    """ask → one of (review → record) for each region and run."""
+    """ask → one review for each region and run."""
 
     @task(retries=3, execution_timeout=timedelta(minutes=10))
     def ask(params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -66,44 +66,21 @@ def im_attr_name_review() -> None:
 
     @task_group
     def of_region(region: str, subject: str, body: str, changes: dict[str, list[int]]) -> None:
-        answered = HITLOperator(
+        ReviewOperator(
             task_id="review",
+            region=region,
+            changes=changes,
             subject=subject,
             body=body,
             options=list(review.OPTIONS),
-            params={
-                "ticket": Param(
-                    "",
-                    type=["null", "string"],
-                    maxLength=review.MOST_OF_A_TICKET,
-                    title="Ticket",
-                ),
-                "comment": Param(
-                    "",
-                    type=["null", "string"],
-                    maxLength=review.MOST_OF_A_COMMENT,
-                    title="Comment",
-                ),
-            },
+            params=form(),
             map_index_template="{{ task.subject }}",
-            # An answer that does not fit the form fails the try, and the next one asks again.
-            retries=10,
-        )
-
-        @task(
-            map_index_template="{{ task.op_kwargs['region'] }}",
-            # Airflow has the answer. It is recorded once the database is back.
+            # Airflow has the answer. It is recorded once the database is back. An answer that does
+            # not fit the form fails the try, and the next one asks again.
             retries=10,
             retry_exponential_backoff=2,
             max_retry_delay=timedelta(hours=1),
-            execution_timeout=timedelta(minutes=10),
         )
-        def record(region: str, changes: dict[str, list[int]], response: Any) -> int:
-            run_id = get_current_context()["dag_run"].run_id
-            return review_tasks.record(region, changes, response, dag_run_id=run_id)
-
-        # By name: what is given by place is not in the op_kwargs that the template reads.
-        record(region=region, changes=changes, response=answered.output)
 
     of_region.expand_kwargs(ask())
 

@@ -133,8 +133,8 @@ def _serve(answers: Any) -> None:
         dag = bag.dags.get(DAG_ID)
         answer: Any = None
         try:
-            if dag is None:
-                raise RuntimeError(f"the DAG cannot be read: {bag.import_errors}")
+            if dag is None or bag.import_errors:
+                raise RuntimeError(f"a DAG cannot be read: {bag.import_errors}")
             for name, value in asked.get("environment", {}).items():
                 if value is None:
                     os.environ.pop(name, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.providers.standard.operators import hitl
+from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
 from im_attr_audit import review_tasks
 from im_attr_audit.inert import inert_word
 from im_attr_audit.names import AttrName
@@ -25,9 +27,11 @@ from im_attr_audit.record.reviews import (
     record_answer,
 )
 from im_attr_audit.record.verify import check_database
-from im_attr_audit.review import NotAnAnswer, answer_of, questions
+from im_attr_audit.review import OPTIONS, NotAnAnswer, answer_of, questions
+from im_attr_audit.review_operator import ReviewOperator, form
 from im_attr_audit.settings import DAG_ID
 from markdown_it import MarkdownIt
+from sqlalchemy.exc import ProgrammingError
 
 from launch.postgres import EmbeddedPostgres
 from tests.conftest import AuditDb, fresh_audit_db
@@ -320,6 +324,88 @@ def test_an_answer_without_verdict_user_or_time_is_refused(wrong: dict[str, Any]
         answer_of(RESPONSE | wrong, dag_run_id="review 1")
     with pytest.raises(AirflowFailException, match="Nothing was recorded"):
         review_tasks.record(REGION, {"1": [1]}, RESPONSE | wrong, dag_run_id="review 1")
+
+
+#: What the writer may insert.
+WRITTEN = (
+    "region, sdk_app_id, seq, verdict, reviewer, reviewer_id, ticket, comment, reviewed_at, "
+    "dag_run_id"
+)
+
+
+class Asked(Exception):
+    """Airflow was asked to ask."""
+
+
+class Try:
+    """Tries of one task, with what Airflow keeps between them."""
+
+    def __init__(self, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        def upsert(**_: Any) -> None:
+            raise Asked
+
+        monkeypatch.setattr(hitl, "upsert_hitl_detail", upsert)
+        self.operator = ReviewOperator(
+            task_id="review", options=list(OPTIONS), params=form(), **asked
+        )
+        self.kept: dict[str, Any] = {}
+        store = SimpleNamespace(
+            get=self.kept.get, set=self.kept.__setitem__, delete=self.kept.__delitem__
+        )
+        self.context = {
+            "task_state_store": store,
+            "dag_run": SimpleNamespace(run_id="review 1"),
+            "task_instance": SimpleNamespace(id=1),
+        }
+
+    def ask(self) -> Any:
+        return self.operator.execute(self.context)
+
+    def resume(self, **different: Any) -> Any:
+        return self.operator.execute_complete(self.context, RESPONSE | different)
+
+
+def test_an_answer_is_kept_until_it_is_recorded_and_then_asked_for_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = scene.poll({0: "gender", 1: "city"})
+    [asked] = scene.ask((name, REGION))
+    task = Try(asked, monkeypatch)
+    with pytest.raises(Asked):
+        task.ask()
+    run(scene.db.owner, f"revoke insert ({WRITTEN}) on attr_audit.review from attr_audit_writer")
+    try:
+        with pytest.raises(ProgrammingError):
+            task.resume()
+        with pytest.raises(ProgrammingError):
+            task.ask()
+    finally:
+        run(scene.db.owner, f"grant insert ({WRITTEN}) on attr_audit.review to attr_audit_writer")
+    assert scene.rows("review") == []
+    json.dumps(task.kept)  # Airflow keeps JSON
+    assert task.ask() == 1
+    [review] = scene.rows("review", "seq, verdict, reviewer, ticket, reviewed_at")
+    assert review == (RENAMED, "not_expected", "uma", "OPS-4711", NOW)
+    with pytest.raises(Asked):  # a person has cleared it
+        task.ask()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"params_input": {"ticket": "x" * 201, "comment": ""}},
+        {"responded_by_user": None},
+    ],
+)
+def test_what_is_not_an_answer_is_not_kept(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
+) -> None:
+    name = scene.poll({0: "gender", 1: "city"})
+    task = Try(scene.ask((name, REGION))[0], monkeypatch)
+    with pytest.raises((AirflowFailException, ParamValidationError)):
+        task.resume(**wrong)
+    assert task.kept == {}
+    assert scene.rows("review") == []
 
 
 # What the database keeps -----------------------------------------------------------------------

@@ -52,6 +52,7 @@ def test_the_wheel_carries_the_schema_and_the_queries(wheel: Path) -> None:
     assert "page/sql/changes.sql" in there
     assert "page/sql/parts/matching_changes.sql" in there
     assert carried == there
+    assert "im_attr_audit/declared/declared_names.schema.json" in names
     assert not [name for name in names if name.startswith(("tests/", "launch/"))]
 
 

@@ -84,6 +84,16 @@ def _announced(events: Mapping[Any, Sequence[Any]]) -> Iterator[str]:
             yield run
 
 
+def check(response: Mapping[str, Any], *, dag_run_id: str) -> None:
+    """Fail the task for good where the response is not an answer: it must not be kept."""
+    from im_attr_audit.review import NotAnAnswer, answer_of
+
+    try:
+        answer_of(response, dag_run_id=dag_run_id)
+    except NotAnAnswer as error:
+        raise AirflowFailException(f"Nothing was recorded: {error}. Clear the review.") from None
+
+
 @as_airflow_errors()
 def record(
     region: str,
@@ -94,12 +104,10 @@ def record(
 ) -> int:
     """Record the answer for these changes (``seq`` by SDKAppID); how many reviews are new."""
     from im_attr_audit.record.reviews import record_answer
-    from im_attr_audit.review import NotAnAnswer, answer_of
+    from im_attr_audit.review import answer_of
 
-    try:
-        answer = answer_of(response, dag_run_id=dag_run_id)
-    except NotAnAnswer as error:
-        raise AirflowFailException(f"Nothing was recorded: {error}. Clear the review.") from None
+    check(response, dag_run_id=dag_run_id)
+    answer = answer_of(response, dag_run_id=dag_run_id)
     engine = audit_engine()
     try:
         recorded = record_answer(

@@ -8,7 +8,7 @@ export PYTHON
 endif
 
 .PHONY: help setup run sync psql test soak test-cluster test-pgbouncer lint screenshots
-.PHONY: test-airflow-versions test-bi test-kubernetes bench lock licences clean
+.PHONY: test-airflow-versions test-bi test-stores test-kubernetes bench lock licences clean
 
 help:
 	@echo 'make run          everything, from installation to the page; Ctrl-C stops it'
@@ -21,6 +21,7 @@ help:
 	@echo 'make test-kubernetes  the values for the chart (needs helm; see docs/kubernetes.md)'
 	@echo 'make test-airflow-versions  on the lowest and the newest Airflow allowed'
 	@echo 'make test-bi      import bi/ into a real Superset and dbt, and ask them (installs both)'
+	@echo 'make test-stores  checkpoints in S3, GCS and Azure stores on loopback (installs them)'
 	@echo 'make bench        measure every figure of docs/performance.md; some: PARTS=record'
 	@echo 'make lint         ruff and mypy'
 	@echo 'make lock         write requirements.lock again from pyproject.toml'
@@ -73,6 +74,10 @@ test-airflow-versions: setup
 # Superset and dbt go into .local/bi, an environment of their own.
 test-bi: setup
 	@exec .venv/bin/python -m tests.bi_tools
+
+# Stores of three protocols and their clients go into .local/stores.
+test-stores: setup
+	@exec .venv/bin/python -m tests.stores
 
 lint: setup
 	@.venv/bin/ruff check .

@@ -1,6 +1,7 @@
 """Witnesses keep what they were given, and time stamps are of the checkpoint they are over.
 
-Object stores are tested with fsspec's store in memory; no S3 server is part of this suite.
+Object stores are tested with fsspec's store in memory here, and with servers of their protocols by
+`make test-stores`.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from sqlalchemy.engine import make_url
 
 from tests.conftest import SEALER, fresh_audit_db
 from tests.sealing import NAMES, Sealing, as_superuser, file_name, folder_at, sealing_of
-from tests.test_proof import PROGRAM
+from tests.test_proof import NODE, PROGRAM, STRANGER
 from tests.test_schema import run
 from tests.test_witnesses import Server
 from tests.test_witnesses import server as server
@@ -266,6 +266,8 @@ def test_checkpoint_verify_and_prove_from_the_command_line(
     )
     assert checked.returncode == 0, checked.stderr
     assert checked.stdout.startswith("PROVEN by example.com/audit, seal 4 of 6")
+    checked = subprocess.run([NODE, STRANGER, out, vkey], capture_output=True, text=True)
+    assert checked.stdout.startswith("PROVEN by example.com/audit: seal 4 of 6"), checked.stderr
     assert claim.names == {0: "gender", 1: "", 2: 'a "quoted"\\ \n\x01 name é'}
     assert cli.main([*prove, "--seq", "3"]) == 0
     claim = check_proof(read_proof(out.read_text()), sealed.signer.verifier)

@@ -64,6 +64,19 @@ def test_types_are_kept_where_they_are_sent() -> None:
     assert parse(raw) == {0: AttrName("a", 0), 1: AttrName("b"), 2: AttrName("c", -32768)}
 
 
+@pytest.mark.parametrize(("levels", "is_taken"), [(99, True), (100, False), (5_000, False)])
+def test_an_answer_is_nested_at_most_a_hundred_levels_deep_on_every_python(
+    levels: int, is_taken: bool
+) -> None:
+    nested = '{"a":' * (levels // 2) + "[" * (levels - levels // 2)
+    nested += "]" * (levels - levels // 2) + "}" * (levels // 2)
+    raw = body(AttrNames={"0": "[[{" * 100 + '"]\\'})[:-1] + f', "x": {nested}}}'.encode()
+    if is_taken:
+        assert parse(raw) == {0: AttrName("[[{" * 100 + '"]\\')}
+    else:
+        assert "nested too deeply" in str(failure_of(raw).error_info)
+
+
 def test_unknown_fields_are_ignored_whatever_they_hold() -> None:
     raw = body(AttrNames={"0": "a"})[:-1] + b',"X":{"a":1,"a":2},"Y":' + b"9" * 5000 + b"}"
     assert parse(raw) == {0: AttrName("a")}

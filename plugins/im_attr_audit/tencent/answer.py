@@ -46,6 +46,10 @@ from im_attr_audit.tencent.redact import REDACTED, clip, redact, safe_text
 MAX_BODY: Final = 1024 * 1024
 MAX_NAME_BYTES: Final = 1024
 MAX_SLOT: Final = 999
+#: The vendor's answer is two levels deep.
+_DEEPEST: Final = 100
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKETS = re.compile(r"[\[\]{}]")
 _SLOT = re.compile("0|[1-9][0-9]{0,2}", re.ASCII)
 _INT32: Final = range(-(2**31), 2**31)
 _SMALLINT: Final = range(-(2**15), 2**15)
@@ -300,12 +304,26 @@ def _decode(body: bytes) -> tuple[Any, str | None]:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
         return None, "the answer is not UTF-8"
+    if _is_nested_too_deeply(text):
+        return None, "the answer is nested too deeply"
     try:
         return _decoder.decode(text), None
     except RecursionError:
         return None, "the answer is nested too deeply"
     except (ValueError, _NotJsonError):
         return None, "the answer is not JSON"
+
+
+def _is_nested_too_deeply(text: str) -> bool:
+    """The same on every Python: how deep its decoder goes depends on the version and the stack."""
+    if text.count("[") + text.count("{") <= _DEEPEST:
+        return False
+    depth = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > _DEEPEST:
+            return True
+    return False
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

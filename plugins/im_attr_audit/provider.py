@@ -40,7 +40,7 @@ def get_provider_info() -> dict[str, Any]:
                         "login": "Administrator identifier",
                         "password": "Secret key",
                         "host": "Host (only to override the region's)",
-                        "port": "Port (enter 443 before you use Test)",
+                        "port": "Port (Test needs it: 443, or the host's own)",
                     },
                     "placeholders": {
                         "login": "administrator",

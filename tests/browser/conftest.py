@@ -130,8 +130,8 @@ def ready(page: Page) -> Page:
 
 
 _AXE = Path(__file__).parent / "vendor" / "axe.min.js"
-#: Each with both of these, where a view is small enough.
-THEMES, WIDTHS = ("light", "dark"), (390, 1440, 2560)
+#: Theme and width of the looks at each view: contrast depends on the theme, layout on the width.
+LOOKS = (("light", 390), ("dark", 1440), ("light", 2560))
 
 
 def look_in(page: Page, theme: str, width: int) -> None:

@@ -25,6 +25,19 @@ VIEWS: Mapping[str, str] = {
 }
 
 
+#: What a view is for, in a line below its title; the overview says it itself.
+_PURPOSES: Mapping[str, str] = {
+    "names": "The name of each slot as last seen. Find a name to see who has it, since when, and "
+    "whether it was in use all through a campaign.",
+    "timeline": "What apps called a slot over time, and when nobody could look.",
+    "changes": "Every change, newest first. Open one for its bounds, its review and its proof.",
+    "as-of": "The names at one instant, or at two side by side.",
+    "attest": "Whether anything changed in a period, app by app: for an auditor, or before a "
+    "campaign.",
+    "health": "Whether every app is polled, and whether the record still holds.",
+}
+
+
 @cache
 def static_files() -> Mapping[str, tuple[bytes, str]]:
     """Every file below static, by its path: nothing else can be asked for."""
@@ -68,6 +81,7 @@ def shell(view: str) -> str:
         for name, title in VIEWS.items()
     )
     title = VIEWS[view]
+    purpose = f'<p class="purpose">{_PURPOSES[view]}</p>' if view in _PURPOSES else ""
     preloaded = "\n".join(
         f'<link rel="modulepreload" href="{base}/{each}">'
         for each in sorted(_imported(f"{view}.js"))
@@ -91,7 +105,7 @@ def shell(view: str) -> str:
 <nav aria-label="Views"><ul>{links}</ul></nav>
 </header>
 <main id="main" tabindex="-1" aria-busy="true">
-<h1>{title}</h1>
+<h1>{title}</h1>{purpose}
 <div id="content"><p class="waiting">Reading the record …</p></div>
 <noscript><p class="notice">This page needs JavaScript. The record itself is in Postgres, in the
 schema attr_audit.</p></noscript>

@@ -54,10 +54,10 @@ function unknown() {
 
 /** ``said``: the row says already that nothing in it is certain. */
 function cellOf(cell, { violation, drifts }, said) {
-  const odd = drifts || violation;
+  const mark = violation ? "odd" : drifts ? "drift" : "";
   const name = !cell.known ? unknown()
     : cell.name === null ? h("span", { class: "none" }, cell.certain ? "no name" : "perhaps no name") : nameOf(cell.name, cell.attr_type);
-  return h("td", { class: [isUnsure(cell) ? "unsure" : "", cell.known ? "" : "unknown", odd ? "odd" : ""].filter(Boolean).join(" ") || null },
+  return h("td", { class: [isUnsure(cell) ? "unsure" : "", cell.known ? "" : "unknown", mark].filter(Boolean).join(" ") || null },
     drifts ? h("span", { class: "unseen" }, "drift: ") : null, name,
     isUnsure(cell) && !said ? [" ", unsure()] : null,
     violation ? [" ", badge("odd", "≠", "declared: ", violation.declared_name === null ? "unused" : nameOf(violation.declared_name))] : null);
@@ -149,5 +149,5 @@ function downloads(then) {
 }
 
 function legend() {
-  return h("p", { class: "since" }, h("span", { class: "bar", "aria-hidden": "true" }), " A red bar: another name than most apps of the group, or than declared. Certain means that the polls on both sides agree: a change that was reverted between two polls cannot be seen. Not certain: between the bounds of a change, or after the app's last good poll. Apps are in the group that they had then.");
+  return h("p", { class: "since" }, h("span", { class: "bar", "aria-hidden": "true" }), " not as declared. ", h("span", { class: "bar drift", "aria-hidden": "true" }), " another name than most apps of the group. Certain means that the polls on both sides agree: a change that was reverted between two polls cannot be seen. Not certain: between the bounds of a change, or after the app's last good poll. Apps are in the group that they had then.");
 }

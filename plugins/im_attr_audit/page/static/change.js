@@ -11,6 +11,7 @@ export async function changeView(app, seq) {
   const cut = app.lastIndexOf("/");
   const change = await ask("change", { region: app.slice(0, cut), sdk_app_id: app.slice(cut + 1), seq });
   const to = (number, text) => h("a", { href: changeAddress({ ...change, seq: number }) }, text);
+  document.querySelector(".purpose")?.remove();
   document.title = `Change ${change.seq} of ${app} - Attribute names`;
   show(h("section", { "aria-labelledby": "change", class: "change" },
     h("h2", { id: "change" }, `Change ${change.seq} of ${app}`),
@@ -75,28 +76,36 @@ function codes(text) {
   return [...text].slice(0, 12).map((sign) => `${sign} U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`).join("  ");
 }
 
+/** What happened, and below it where that is on record. */
 function details(change) {
-  const rows = [
+  const isBaseline = change.kind === "baseline";
+  const none = (text) => h("span", { class: "none" }, text);
+  const said = (text) => h("span", { class: "since" }, text);
+  return [list([
     ["What", [kindOf(change.kind), `, slot ${change.slot}`]],
     ["App", [appLink(change), ", group ", h("bdi", {}, change.app_group)]],
     ["Moved", change.moved_from_slot === null ? null : `The name left slot ${change.moved_from_slot} in the same poll.`],
-    ["Declared", change.kind === "baseline" ? null : change.declared === null ? h("span", { class: "none" }, "nothing was declared then") : [declaredOf(change.declared), " when it was seen"]],
-    ["Review", change.kind === "baseline" ? null : change.verdict
+    ["Not before", change.not_before ? [when(change.not_before, { seconds: true }), said("the last poll that saw what was before")] : "unknown: it is part of the baseline"],
+    ["Seen at", [when(change.seen_at, { seconds: true }), said("the first poll that saw it")]],
+    ["Declared", isBaseline ? null : change.declared === null ? none("nothing was declared then") : [declaredOf(change.declared), " when it was seen"]],
+    ["Review", isBaseline ? null : change.verdict
       ? [verdictOf(change.verdict), " by ", h("bdi", {}, change.reviewer), ", ", when(change.reviewed_at, { seconds: true }), change.ticket ? [", ticket ", h("bdi", {}, change.ticket)] : ", no ticket"]
-      : h("span", { class: "none" }, change.declared ? "not needed: it is as declared" : "not reviewed yet")],
-    ["Not before", change.not_before ? when(change.not_before, { seconds: true }) : "unknown: it is part of the baseline"],
-    ["Seen at", when(change.seen_at, { seconds: true })],
-    ["Recorded at", when(change.recorded_at, { seconds: true })],
+      : none(change.declared ? "not needed: it is as declared" : "not reviewed yet")],
     ["Run", change.dag_run_id ? runLink(change.dag_run_id, { whole: true }) : "none"],
-    ["Connection", change.conn_id ? h("code", {}, change.conn_id) : h("span", { class: "none" }, "its poll has been deleted by retention")],
-    ["Reads", change.reads === null ? null : `${change.reads}, in poll ${change.poll_id}`],
+  ]), h("h3", {}, "On record"), list([
+    ["Proof", change.seal ? proof(change) : none("once it is sealed")],
+    ["Seal", change.seal ? [`seal ${change.seal.n}, `, when(change.seal.sealed_at, { seconds: true })] : none("not sealed yet")],
+    ["Recorded at", when(change.recorded_at, { seconds: true })],
     ["Place in the chain", `${change.seq} of ${change.head_seq}`],
     ["Hash", [h("code", { class: "whole" }, change.row_hash), " ", copy(change.row_hash, "hash")]],
     ["Previous hash", change.prev_hash ? h("code", { class: "whole" }, change.prev_hash) : "none: it is the first change of its app"],
-    ["Seal", change.seal ? [`seal ${change.seal.n}, `, when(change.seal.sealed_at, { seconds: true })] : h("span", { class: "none" }, "not sealed yet")],
-    ["Proof", change.seal ? proof(change) : h("span", { class: "none" }, "once it is sealed")],
+    ["Connection", change.conn_id ? h("code", {}, change.conn_id) : none("its poll has been deleted by retention")],
+    ["Reads", change.reads === null ? null : `${change.reads}, in poll ${change.poll_id}`],
     ["Answer", change.answer ? h("pre", { tabindex: "0", "aria-label": "The vendor's answer" }, change.answer) : null],
-  ];
+  ])];
+}
+
+function list(rows) {
   return h("dl", {}, rows.filter(([, value]) => value !== null).map(([title, value]) => [h("dt", {}, title), h("dd", {}, value)]));
 }
 

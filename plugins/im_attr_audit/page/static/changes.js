@@ -1,5 +1,5 @@
 // Changes: newest first, filtered, page by page; one of them in full; a download of the filtered changes.
-import { appOf, appName, ask, count, h, here, KINDS, kindOf, lookalikeOf, nameOf, nothingYet, notice, query, run, runLink, show, tableFrame, when } from "./page.js";
+import { appOf, appName, ask, count, follows, h, here, KINDS, kindOf, lookalikeOf, nameOf, nothingYet, notice, query, run, runLink, show, tableFrame, when } from "./page.js";
 import { appField, choice, field, filterForm, timeField } from "./forms.js";
 import { bigTable } from "./big-table.js";
 import { changeAddress, changeView, declaredOf, proofLink, verdictOf } from "./change.js";
@@ -64,7 +64,7 @@ function table(page) {
     h("thead", {}, h("tr", {}, ["Seen", "App", "Slot", "Kind", "From", "To", "Review", "Run"].map((title) => h("th", { scope: "col" }, title)))),
     h("tbody", {}, page.changes.map((change) => {
       const address = changeAddress(change);
-      return h("tr", { class: "link", onclick: (event) => { if (!event.target.closest("a") && !String(getSelection())) location.assign(address); } },
+      return h("tr", { class: "link", onclick: follows(address) },
         cell("Seen", h("a", { href: address }, when(change.seen_at), h("span", { class: "unseen" }, `, change ${change.seq} of ${appName(change)}`)),
           h("span", { class: "since" }, change.not_before ? ["not before ", when(change.not_before)] : "baseline")),
         cell("App", appOf(change), h("span", { class: "since" }, h("bdi", {}, change.app_group))),

@@ -1,5 +1,5 @@
 // Names: a row for each slot; opened, the apps that differ; all apps as a matrix; a search by name.
-import { ago, appLink, appName, appOf, ask, bounds, count, h, here, longTime, nameOf, nameText, nothingYet, notice, query, run, show, someApps, when } from "./page.js";
+import { ago, appLink, appName, appOf, ask, bounds, count, follows, h, here, longTime, nameOf, nameText, nothingYet, notice, query, run, show, someApps, when } from "./page.js";
 import { choice, field, filterForm, tick, timeField } from "./forms.js";
 import { arrowKeys, bigTable, tips } from "./big-table.js";
 import { inPeriod } from "./in-period.js";
@@ -92,8 +92,9 @@ function groupRow(group) {
 
 function slotRow({ group, slot }) {
   const [said, mark] = [sorted(slot), declaredMark(slot, group)];
-  return h("tr", { class: "link" },
-    h("th", { scope: "row" }, h("a", { href: groupAddress(group, { slot: slot.slot }), "aria-label": `Slot ${slot.slot} of ${group.app_group}` }, `Slot ${slot.slot}`)),
+  const address = groupAddress(group, { slot: slot.slot });
+  return h("tr", { class: "link", onclick: follows(address) },
+    h("th", { scope: "row" }, h("a", { href: address, "aria-label": `Slot ${slot.slot} of ${group.app_group}` }, `Slot ${slot.slot}`)),
     h("td", {}, nameOf(said.name), slot.declared.length ? h("span", { class: "since" }, slot.declared.length > 1 ? ` declared, ${slot.declared.length - 1} by exception` : " declared")
       : group.is_declared ? h("span", { class: "since" }, " not declared") : null),
     h("td", {}, `${said.apps} of ${slot.apps}`, mark ? [" ", mark] : null),
@@ -104,14 +105,14 @@ function slotRow({ group, slot }) {
 }
 
 function drift() {
-  return h("span", { class: "badge odd" }, h("span", { "aria-hidden": "true" }, "≠ "), "drift");
+  return h("span", { class: "badge drift" }, h("span", { "aria-hidden": "true" }, "≠ "), "drift");
 }
 
 function chips(group, slot) {
   const others = sorted(slot).others;
   const shown = others.slice(0, CHIPS);
   return h("div", { class: "chips" }, shown.map((other) =>
-    h("a", { class: `chip ${!group.is_declared || other.violations ? "odd" : ""}`, href: groupAddress(group, { slot: slot.slot }) }, other.violations ? [h("span", { "aria-hidden": "true" }, "≠ "), h("span", { class: "unseen" }, "not as declared: ")] : null, nameOf(other.name),
+    h("a", { class: `chip ${other.violations ? "odd" : group.is_declared ? "" : "drift"}`, href: groupAddress(group, { slot: slot.slot }) }, other.violations ? [h("span", { "aria-hidden": "true" }, "≠ "), h("span", { class: "unseen" }, "not as declared: ")] : null, nameOf(other.name),
       h("small", {}, other.apps === 1 ? [" in ", appOf(other.some[0])] : ` in ${other.apps} apps`))),
   others.length > CHIPS ? h("a", { class: "chip", href: groupAddress(group, { slot: slot.slot }) }, `${others.length - CHIPS} more names`) : null);
 }
@@ -142,7 +143,7 @@ async function opened(group, slot) {
     bigTable({
       label: all ? `Apps of ${title}` : `Apps that differ in ${title}`,
       className: "list cards",
-      head: ["App", "Name", "Set", "Last seen"].map((text) => h("th", { scope: "col" }, text)),
+      head: ["App", "Name", "Set between", "Last seen"].map((text) => h("th", { scope: "col" }, text)),
       widths: ["16rem", "18rem", "18rem", "12rem"],
       count: rows.length,
       row: (at) => appRow(rows[at], slot, now, group),
@@ -194,7 +195,7 @@ async function matrix(group) {
   tips(frame);
   return h("section", { "aria-labelledby": "all" },
     h("h2", { id: "all" }, h("bdi", {}, group.app_group), h("small", {}, ` ${count(apps.length, "app")}, ${count(slots.length, "slot")}`)),
-    h("p", { class: "pager" }, h("a", { href: groupAddress(group) }, "A row for each slot"), h("span", {}, h("span", { class: "bar", "aria-hidden": "true" }), wrong ? " not as declared" : " another name than most apps"),
+    h("p", { class: "pager" }, h("a", { href: groupAddress(group) }, "A row for each slot"), h("span", {}, h("span", { class: `bar ${wrong ? "" : "drift"}`, "aria-hidden": "true" }), wrong ? " not as declared" : " another name than most apps"),
       h("span", { class: "wide" }, "The arrow keys go from cell to cell.")),
     frame);
 }
@@ -207,7 +208,7 @@ function matrixCell(app, slot, cell, usual, now, wrong) {
     cell ? (cell.not_before ? `Set between ${longTime(cell.not_before)} and ${longTime(cell.seen_at)}` : `Part of the baseline, seen since ${longTime(cell.seen_at)}`) : null,
     violation ? `Not as declared: ${violation.declared_name === null ? "it must be unused" : nameText(violation.declared_name)}` : differs ? `Usual in this slot: ${nameText(usual)}` : null,
     app.stale ? `Stale: last seen ${ago(app.last_ok_at, now.at)}` : null].filter(Boolean).join("\n");
-  return h("td", { class: differs ? "odd" : null },
+  return h("td", { class: violation ? "odd" : differs ? "drift" : null },
     h("a", { href: `changes?${new URLSearchParams({ app: appName(app), slot: slot.slot })}`, tabindex: "-1", "data-tip": tip },
       differs ? h("span", { class: "unseen" }, violation ? "not as declared: " : "drift: ") : null, nameOf(cell?.name ?? null)));
 }

@@ -1,5 +1,5 @@
 // Overview: what needs somebody, the most urgent first: who, where, since when, and the one thing to do.
-import { ago, airflowLink, appLink, appOf, ask, count, h, kindOf, lookalikeOf, nameOf, nothingYet, notice, show, someApps, span, unreadableList, when } from "./page.js";
+import { ago, airflowLink, appLink, appOf, ask, count, follows, h, kindOf, lookalikeOf, nameOf, nothingYet, notice, show, someApps, span, unreadableList, when } from "./page.js";
 import { bigTable } from "./big-table.js";
 import { changeAddress } from "./change.js";
 import { runAndRefresh } from "./refresh.js";
@@ -15,9 +15,9 @@ runAndRefresh(async () => {
   const needs = [
     ...violations(overview),
     ...unreviewed(overview),
-    ...limited(overview.stale, (cause) => need("bad", "⚠", staleTitle(cause), since(cause), cause.advice ?? "No poll has been recorded since. Check that the DAG is not paused and that Airflow's scheduler runs.", causeApps(cause)), "health", "stale apps"),
+    ...limited(overview.stale, (cause) => need("bad", "⚠", h("a", { href: "health?outcome=stale" }, staleTitle(cause)), since(cause), cause.advice ?? "No poll has been recorded since. Check that the DAG is not paused and that Airflow's scheduler runs.", causeApps(cause)), "health", "stale apps"),
     ...misconfigured(overview.unreadable),
-    ...limited(overview.failing, (cause) => need("", "✕", `The newest poll of ${count(cause.apps, "app")} failed: ${cause.outcome}${cause.error_code ? ` ${cause.error_code}` : ""}`, since(cause), cause.advice, causeApps(cause)), "health", "failures"),
+    ...limited(overview.failing, (cause) => need("", "✕", h("a", { href: `health?outcome=${cause.outcome}` }, `The newest poll of ${count(cause.apps, "app")} failed: ${cause.outcome}${cause.error_code ? ` ${cause.error_code}` : ""}`), since(cause), cause.advice, causeApps(cause)), "health", "failures"),
     ...unsealed(overview),
     ...limited(overview.drift, driftNeed, "names?only=yes", "slots with drift"),
   ];
@@ -48,7 +48,7 @@ function sentence(overview) {
   if (unsealed(overview).length) parts.push("the record's seal is overdue");
   part(overview.drift.length, "slot", "drifts", "drift");
   const seal = overview.newest_seal;
-  const limit = `An app is stale after ${span(overview.stale_after_seconds)} without a good poll.`;
+  const limit = `An app is stale after ${span(overview.stale_after_seconds)} without a good poll.${overview.drift.length ? " A slot drifts when apps of its group have different names in it." : ""}`;
   if (!parts.length) {
     const declared = overview.declared_groups.length;
     const names = !declared ? "No names drift" : declared === overview.groups ? "All names are as declared" : "All declared names are as declared, and no others drift";
@@ -173,7 +173,7 @@ function changes(list) {
       const change = list[at];
       const cells = [h("a", { href: changeAddress(change) }, when(change.seen_at)), appOf(change), h("span", { class: "number" }, change.slot), kindOf(change.kind),
         nameOf(change.old_name, change.old_type), [nameOf(change.new_name, change.new_type), change.lookalike ? [" ", lookalikeOf(change.lookalike)] : null]];
-      return h("tr", {}, cells.map((cell) => h("td", {}, cell)));
+      return h("tr", { class: "link", onclick: follows(changeAddress(change)) }, cells.map((cell) => h("td", {}, cell)));
     },
   });
 }

@@ -224,6 +224,11 @@ export function appLink(app) {
   return h("a", { href: `changes?app=${encodeURIComponent(appName(app))}` }, appOf(app));
 }
 
+/** What a row does that is a link as a whole; the link in it is for the keyboard. */
+export function follows(address) {
+  return (event) => { if (!event.target.closest("a, button") && !String(getSelection())) location.assign(address); };
+}
+
 /** A few apps of many. */
 export function someApps(some, count) {
   return [some.map((app, at) => [at ? ", " : "", appLink(app)]), count > some.length ? ` and ${count - some.length} more` : ""];

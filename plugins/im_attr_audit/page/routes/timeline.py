@@ -25,8 +25,9 @@ from im_attr_audit.page.threads import ViewRoute
 
 router = APIRouter(route_class=ViewRoute)
 
-#: With a lane for each slot; and with a lane for each slot that changed, or for one slot.
-APPS_IN_A_TIMELINE, APPS_OF_FEW_LANES = 12, 40
+#: With a lane for each slot; and with one for each slot that changed, or for one slot. More would
+#: be more elements than a browser draws at once.
+APPS_IN_A_TIMELINE, APPS_OF_FEW_LANES = 12, 24
 
 
 @router.get("/timeline", response_model=models.Timeline)

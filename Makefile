@@ -8,7 +8,7 @@ export PYTHON
 endif
 
 .PHONY: help setup run sync psql test soak test-cluster test-pgbouncer lint screenshots
-.PHONY: test-airflow-versions test-bi test-stores test-kubernetes bench lock licences clean
+.PHONY: test-review test-airflow-versions test-bi test-stores test-kubernetes bench lock licences clean
 
 help:
 	@echo 'make run          everything, from installation to the page; Ctrl-C stops it'
@@ -17,6 +17,7 @@ help:
 	@echo 'make test         all tests'
 	@echo 'make soak         the random tests for hours: SOAK_MINUTES=60 make soak'
 	@echo 'make test-cluster a region of 1,000 apps on Celery workers, parts killed (needs redis-server)'
+	@echo 'make test-review   a person answers for a change in Airflow, in a real browser'
 	@echo 'make test-pgbouncer  the audit behind a real PgBouncer (needs pgbouncer)'
 	@echo 'make test-kubernetes  the values for the chart (needs helm; see docs/kubernetes.md)'
 	@echo 'make test-airflow-versions  on the lowest and the newest Airflow allowed'
@@ -58,6 +59,10 @@ screenshots: setup
 test-cluster: setup
 	@exec .venv/bin/python -m pytest --numprocesses=0 tests/cluster/scale_out.py \
 	    tests/cluster/failover.py tests/cluster/recovery.py tests/cluster/rollback.py
+
+# Minutes; a browser, as for the page's tests.
+test-review: setup
+	@exec .venv/bin/python -m pytest --numprocesses=0 tests/cluster/reviews.py
 
 # Seconds; PgBouncer itself has to be there.
 test-pgbouncer: setup

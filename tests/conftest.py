@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from im_attr_audit.record.engine import create_audit_engine
@@ -23,6 +24,9 @@ from sqlalchemy.engine import make_url
 
 from launch.postgres import MAJOR, THROWAWAY, EmbeddedPostgres
 from simulator.control import Simulator
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Printed at the end of every test run.
 pytest_plugins = ["tests.counts", "tests.sealing"]
@@ -178,3 +182,18 @@ def simulator(
     directory = tmp_path_factory.mktemp("simulator")
     with Simulator.start(directory, regions=request.module.REGIONS, lasting=False) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium: Playwright is started once in a process."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.browser import chromium
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=chromium.find(), args=list(chromium.ARGUMENTS)
+        )
+        yield started
+        started.close()

@@ -103,7 +103,7 @@ class Airflow:
         for name in ("api-server", "scheduler", "dag-processor"):
             self.start_part(name)
         assert processes.wait_until(self._up, seconds=180, interval=0.3), "Airflow does not get up"
-        self._token = api.log_in(self.address, *environment.login(self.state))
+        self._token = self.log_in("admin")
         self.pause_reviews(True)
 
     def pause_reviews(self, paused: bool) -> None:
@@ -111,7 +111,8 @@ class Airflow:
 
     def log_in(self, user: str) -> str:
         """A user's token."""
-        return self._token if user == "admin" else api.log_in(self.address, user, user)
+        admin, password = environment.login(self.state)
+        return api.log_in(self.address, user, password if user == admin else user)
 
     def waiting_reviews(self) -> list[dict[str, Any]]:
         """The human-in-the-loop tasks that wait for an answer.
@@ -174,11 +175,13 @@ class Airflow:
         return process
 
     def _up(self) -> bool:
+        if not api.is_healthy(self.address):
+            return False
         with contextlib.suppress(OSError, ValueError):
-            token = api.log_in(self.address, *environment.login(self.state))
+            token = self.log_in("admin")
             for dag in (DAG_ID, REVIEW_DAG_ID):
                 api.ask(f"{self.address}/api/v2/dags/{dag}", token=token)
-            return api.is_healthy(self.address)
+            return True
         return False
 
     def trigger(self, *conn_ids: str) -> str:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from launch.postgres import EmbeddedPostgres
-from tests.browser import chromium
 from tests.browser.large import Size, fill_record
 from tests.browser.stage import Stage, stage
 
@@ -47,16 +46,6 @@ def large(staged: Stage, template: str) -> Callable[[int], None]:
         staged.shown.show(database)
 
     return show
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=chromium.find(), args=list(chromium.ARGUMENTS)
-        )
-        yield started
-        started.close()
 
 
 OpenPage = Callable[..., Page]

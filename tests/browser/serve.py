@@ -10,7 +10,13 @@ import os
 import sys
 
 #: Login -> role. Each password is the login. Somebody may log in and nothing else.
-USERS = {"admin": "Admin", "viewer": "Viewer", "leaver": "Viewer", "somebody": "Public"}
+USERS = {
+    "admin": "Admin",
+    "uma": "User",
+    "viewer": "Viewer",
+    "leaver": "Viewer",
+    "somebody": "Public",
+}
 
 
 def main() -> None:

@@ -269,6 +269,27 @@ def test_old_rows_without_an_app_do_not_stop_the_upgrade(before: str) -> None:
     ) == [("snapshot_of_an_app",)]
 
 
+def test_indexes_of_change_are_built_after_the_upgrade_where_it_has_rows(before: str) -> None:
+    execute(
+        before,
+        "set session_replication_role = replica; "
+        "insert into attr_audit.change (region, sdk_app_id, seq, slot, new_name, is_baseline, "
+        "seen_at, poll_id, recorded_at, row_hash) "
+        "values ('seoul', 2, 1, 0, 'x', true, now(), 1, now(), '')",
+    )
+    indexes = (
+        "select relname from pg_index join pg_class c on c.oid = indexrelid "
+        "where indrelid = 'attr_audit.change'::regclass and indisvalid "
+        "and relname in ('change_by_day', 'change_by_old_name') order by relname"
+    )
+    migrate(before)
+    assert execute(before, indexes) == [("change_by_day",), ("change_by_old_name",)]
+    # As an interrupted `migrate` leaves it.
+    execute(before, "drop index attr_audit.change_by_old_name")
+    migrate(before)
+    assert execute(before, indexes) == [("change_by_day",), ("change_by_old_name",)]
+
+
 # The group of then ------------------------------------------------------------------------------
 
 GROUPS = "select app_group, from_at from attr_audit.membership order by from_at"

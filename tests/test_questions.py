@@ -16,19 +16,20 @@ from typing import Any
 import pytest
 from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import PollFailed, Rejected, Unavailable
+from im_attr_audit.page import queries
 from im_attr_audit.record.store import record_polls
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from launch.postgres import EmbeddedPostgres
-from tests import replay
+from tests import agreement
+from tests.agreement import Reading
 from tests.conftest import AuditDb, fresh_audit_db
 from tests.history import NamesLike, polled
 from tests.replay import Life, Look
 from tests.test_views import Replay, Writer, months_for_histories, run
 
 BEGIN = datetime(2025, 11, 2, tzinfo=UTC)
-TICK = timedelta(microseconds=1)
 GROUPS, APPS, ROUNDS, WINDOWS = 4, 16, 50, 40
 #: Minutes between rounds: many gaps of about an hour, some longer.
 _STEPS = [7, 15, 30, 50, 57, 60, 61, 62, 90, 180, 1_800, 10_000]
@@ -43,7 +44,6 @@ class History:
     lives: list[Life]
     begin: datetime
     end: datetime
-    now: datetime
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +98,7 @@ def record_history(db: AuditDb, rng: random.Random, begin: datetime = BEGIN) -> 
     poll = polled(at=begin, region="china", sdk_app_id=99, app_group="group 0", failure=failure)
     record_polls(db.writer, [poll], dag_run_id="run", try_number=1)
     run(db.owner, "analyze")
-    [[now]] = run(db.owner, "select now()")
-    return History(db, [*lives, blind], begin, time, now)
+    return History(db, [*lives, blind], begin, time)
 
 
 def _swap(writer: Writer, rng: random.Random) -> None:
@@ -113,77 +112,36 @@ def _swap(writer: Writer, rng: random.Random) -> None:
 
 
 def windows(history: History, number: int, seed: int) -> Iterator[tuple[datetime, datetime]]:
-    """Windows of every length, many of which begin or end at a bound or a tick beside one."""
-    rng = random.Random(seed)
-    length = history.end - history.begin
-
-    def instant() -> datetime:
-        if rng.random() < 0.5:
-            return history.begin + length * rng.uniform(-0.1, 1.1)
-        life = rng.choice([life for life in history.lives if life.looks])
-        return rng.choice(rng.choice(life.looks)[:3]) + rng.choice([-TICK, TICK * 0, TICK])
-
-    for _ in range(number):
-        lo = instant()
-        hi = instant() if rng.random() < 0.5 else lo + timedelta(minutes=10 ** rng.uniform(0, 3))
-        if lo != hi:
-            yield min(lo, hi), max(lo, hi)
+    """Windows of the history, many of which begin or end at a bound or a tick beside one."""
+    return agreement.windows(history.lives, history.begin, history.end, number, seed)
 
 
-def test_gaps_are_those_between_the_polls(history: History) -> None:
+@pytest.fixture
+def reading(history: History) -> Iterator[Reading]:
+    with history.db.reader.begin() as connection:
+        yield Reading(connection, history.lives)
+
+
+def test_gaps_are_those_between_the_polls(history: History, reading: Reading) -> None:
     found = 0
     for lo, hi in windows(history, WINDOWS, 1):
         for minutes in (60, 20):
-            longer = timedelta(minutes=minutes)
-            rows = run(
-                history.db.reader,
-                "select * from attr_audit.gaps(:lo, :hi, :longer)",
-                lo=lo,
-                hi=hi,
-                longer=longer,
-            )
-            expected = replay.gaps(history.lives, lo, hi, longer, history.now)
-            assert sorted(map(tuple, rows)) == expected, (lo, hi)
-            found += len(rows)
+            found += len(reading.gaps(lo, hi, timedelta(minutes=minutes)))
     assert found > 1_000
 
 
-def test_a_name_in_a_window_is_what_the_polls_saw(history: History) -> None:
+def test_a_name_in_a_window_is_what_the_polls_saw(history: History, reading: Reading) -> None:
     verdicts: set[str] = set()
     for number, (lo, hi) in enumerate(windows(history, WINDOWS, 2)):
-        name = _NAMES[number % len(_NAMES)]
-        rows = run(
-            history.db.reader,
-            "select * from attr_audit.name_in_window(:name, :lo, :hi) order by 1, 2, 3",
-            name=name,
-            lo=lo,
-            hi=hi,
-        )
-        expected = replay.name_in_window(history.lives, name, lo, hi, history.now)
-        assert len(rows) == len(expected)
-        for row, right in zip(sorted(map(tuple, rows)), expected, strict=True):
-            assert row[:4] == right[:4], (name, lo, hi)
-            assert row[4:7] == pytest.approx(right[4:7], abs=1e-6), (name, lo, hi, row)
-            assert row[7] == right.verdict, (name, lo, hi, row, right)
-            verdicts.add(right.verdict)
+        found = reading.name_in_window(_NAMES[number % len(_NAMES)], lo, hi)
+        verdicts |= {row.verdict for row in found}
     assert verdicts == {"yes", "yes, with gaps", "partly", "no", "unknown"}
 
 
-def test_an_attestation_is_what_the_polls_saw(history: History) -> None:
+def test_an_attestation_is_what_the_polls_saw(history: History, reading: Reading) -> None:
     verdicts: set[str] = set()
     for lo, hi in windows(history, 2 * WINDOWS, 3):
-        rows = run(
-            history.db.reader,
-            "select app_group, region, sdk_app_id, polls_good, polls_failed, changes, "
-            "source_changes, longest_gap_seconds, first_good_at, last_good_at, verdict "
-            "from attr_audit.attest(:lo, :hi)",
-            lo=lo,
-            hi=hi,
-        )
-        expected = replay.attest(history.lives, lo, hi)
-        for row, right in zip(sorted(map(tuple, rows), key=str), expected, strict=True):
-            assert row == right, (lo, hi)
-        verdicts |= {row.verdict for row in expected}
+        verdicts |= {row.verdict for row in reading.attest(lo, hi)}
     assert verdicts == {
         "unchanged",
         "changed",
@@ -216,57 +174,19 @@ def test_the_head_of_an_attestation_is_the_newest_change_seen_by_then(history: H
             assert (row.head_seq, row.head_hash) == (tuple(heads[-1]) if heads else (None, None))
 
 
-def test_episodes_of_drift_are_those_of_a_replay(history: History) -> None:
-    rows = run(
-        history.db.reader,
-        "select app_group, slot, began_seen_at, began_not_before, ended_not_before, ended_seen_at, "
-        "first_region, first_sdk_app_id, first_name, seconds, now() from attr_audit.drift_episodes "
-        "order by 1, 2, 3",
-    )
-    expected = replay.drift_episodes(history.lives, range(4))
-    assert [tuple(row[:9]) for row in rows] == expected
-    for row in rows:
-        until = row.ended_seen_at or row.now
-        assert row.seconds == pytest.approx((until - row.began_seen_at).total_seconds())
-    assert len(rows) > 20
-    assert any(row.ended_seen_at is None for row in rows)
+def test_episodes_of_drift_are_those_of_a_replay(reading: Reading) -> None:
+    found = reading.drift_episodes(range(4))
+    assert len(found) > 20
+    assert any(episode.ended_seen_at is None for episode in found)
 
 
-def test_changes_are_the_differences_between_looks(history: History) -> None:
-    rows = run(
-        history.db.reader,
-        "select region, sdk_app_id, seen_at, slot, not_before, app_group, old_name, new_name, "
-        "moved_from_slot, detect_seconds from attr_audit.changes order by 1, 2, 3, 4",
-    )
-    expected = sorted(
-        (
-            *(*life.app, c.seen_at, c.slot, c.not_before, life.group_at(c.seen_at), c.old, c.new),
-            *(c.moved_from, (c.seen_at - c.not_before).total_seconds()),
-        )
-        for life in history.lives
-        for c in life.changes()
-        if not c.is_baseline
-    )
-    assert [tuple(row) for row in rows] == expected
-    assert sum(row.moved_from_slot is not None for row in rows) > 10
+def test_changes_are_the_differences_between_looks(reading: Reading) -> None:
+    moved_from = [row[8] for row in reading.changes()]
+    assert sum(slot is not None for slot in moved_from) > 10
 
 
-def test_coverage_of_a_month_is_what_the_gaps_leave(history: History) -> None:
-    rows = run(history.db.reader, "select * from attr_audit.coverage_by_month order by 1, 2, 3, 4")
-    assert len(rows) > APPS
-    for row in rows:
-        [life] = [life for life in history.lives if life.app == (row.region, row.sdk_app_id)]
-        month = datetime(row.month.year, row.month.month, 1, tzinfo=UTC)
-        after = datetime(month.year + month.month // 12, month.month % 12 + 1, 1, tzinfo=UTC)
-        whole = max(month, life.first_polled_at), min(after, life.retired_at, history.now)
-        right = []
-        for group, lo, hi in life.stays(*whole):
-            gaps = replay.gaps([life], lo, hi, timedelta(hours=1), history.now)
-            missing = sum(gap.seconds for gap in gaps)
-            covered = 100 - 100 * missing / (hi - lo).total_seconds()
-            counts = len(life.good(lo, hi)), life.failures(lo, hi)
-            right.append((group, pytest.approx(covered, abs=1e-2), *counts))
-        assert (row.app_group, row.covered_pct, row.polls_good, row.polls_failed) in right
+def test_coverage_of_a_month_is_what_the_gaps_leave(reading: Reading) -> None:
+    assert reading.coverage_by_month() > APPS
 
 
 def test_polls_have_their_group_of_then_and_an_advice(history: History) -> None:
@@ -616,3 +536,26 @@ def test_arguments_may_be_text(history: History, call: str) -> None:
         )
     assert sorted(map(str, answers[0])) == sorted(map(str, answers[1]))
     assert answers[0]
+
+
+@pytest.mark.parametrize("pattern", ["%a%", "%B%", "b", "%", "", "%never%"])
+def test_changes_by_a_name_are_the_same_by_its_index(history: History, pattern: str) -> None:
+    """Of few changes their numbers, each exactly what a look at every change finds."""
+    with history.db.reader.connect() as connection:
+        only = queries.narrow_to_name(connection, {"name": pattern or None})["only"]
+        if not pattern:
+            assert only is None
+            return
+        right = connection.execute(
+            text(
+                "select change_id from attr_audit.change "
+                "where old_name ilike :name or new_name ilike :name"
+            ),
+            {"name": pattern},
+        ).scalars()
+        assert set(only) == set(right)
+        assert bool(only) == (pattern != "%never%")
+        # Where there are more of them than it pays for, it says so.
+        few = queries.statement("changes_by_name").text.replace("2000", "0").replace("2001", "1")
+        found = connection.execute(text(few), {"name": pattern}).scalar_one()
+        assert found == ([] if pattern == "%never%" else None)

@@ -88,8 +88,17 @@ def read_marks(connection: Connection, changes: Rows) -> Rows:
     ]
 
 
+def narrow_to_name(connection: Connection, filters: Mapping[str, Any]) -> dict[str, Any]:
+    """The filters, with the only changes that a rare name can be in."""
+    if not filters["name"]:
+        return {**filters, "only": None}
+    found = read_one(connection, "changes_by_name", name=filters["name"])
+    return {**filters, "only": found["change_ids"] if found else None}
+
+
 def stream_changes(connection: Connection, filters: Mapping[str, Any]) -> Iterator[Row]:
     """All changes that match the filters, newest first, without holding them all."""
+    filters = narrow_to_name(connection, filters)
     result = connection.execution_options(stream_results=True, max_row_buffer=2000).execute(
         statement("changes"), {**filters, "before_at": None, "before_id": None, "at_most": None}
     )

@@ -7,9 +7,10 @@ already is skipped, and an interrupted one is begun again by the next `migrate`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, Row, text
 
 from im_attr_audit.errors import LockTimeout
 from im_attr_audit.record.owner import is_pooled
@@ -19,10 +20,11 @@ from im_attr_audit.record.roles import OWNER
 #: and building an index waits for that.
 _LOCK = 0x66696E697368
 
-_CHANGE_BY_DAY = (
-    "create index concurrently change_by_day on attr_audit.change "
-    "(((seen_at at time zone 'UTC')::date))"
-)
+#: Indexes of change that its migrations make only if it has no rows: name → definition.
+_OF_CHANGE = {
+    "change_by_day": "(((seen_at at time zone 'UTC')::date))",
+    "change_by_old_name": "(old_name) where old_name is not null",
+}
 #: Indexes of poll that its migration makes on partitions without rows only: suffix → definition.
 _OF_PARTITIONS = {
     "late": "(region, sdk_app_id, requested_at) where outcome = 'late'",
@@ -44,8 +46,13 @@ select c.relname as part, s.suffix, x.indisvalid as is_valid
                       and p.indrelid = c.oid)
  order by c.relname
 """
-_DAY_IS_VALID = """
-select x.indisvalid from pg_index x where x.indexrelid = to_regclass('attr_audit.change_by_day')
+# Those of change that are missing, or were left invalid.
+_MISSING_OF_CHANGE = """
+select n.name, x.indisvalid is not null as is_invalid
+  from unnest(cast(:names as text[])) n (name)
+  left join pg_index x on x.indexrelid = to_regclass('attr_audit.' || n.name)
+ where x.indisvalid is not true
+ order by n.name
 """
 
 
@@ -59,29 +66,36 @@ def finish_migration(engine: Engine, report: Callable[[str], None]) -> None:
     with engine.begin() as connection:
         connection.execute(text(f"set local role {OWNER}"))
         connection.execute(text("select attr_audit_internal.note_earlier_gaps()"))
-    given = {"suffixes": list(_OF_PARTITIONS)}
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        missing = connection.execute(text(_MISSING), given).all()
-        day = connection.execute(text(_DAY_IS_VALID)).scalar_one_or_none()
-        if not missing and day:
+        if not any(_missing(connection)):
             return
         if is_pooled(connection):
             report(
-                "Indexes of poll and of changes per day are not built: this needs a session. Run "
+                "Indexes of poll and of change are not built: this needs a session. Run "
                 "this again with the URL of the Postgres server, not of a pooler."
             )
             return
         if not connection.execute(text(f"select pg_try_advisory_lock({_LOCK})")).scalar_one():
             raise LockTimeout("Another process builds the indexes of the audit database.")
-        missing = connection.execute(text(_MISSING), given).all()
-        day = connection.execute(text(_DAY_IS_VALID)).scalar_one_or_none()
+        of_partitions, of_change = _missing(connection)
         connection.execute(text(f"set role {OWNER}"))
-        for part, suffix, is_valid in missing:
+        for part, suffix, is_valid in of_partitions:
             _build(connection, part, suffix, is_valid)
-        if day is False:
-            connection.execute(text("drop index concurrently attr_audit.change_by_day"))
-        if not day:
-            connection.execute(text(_CHANGE_BY_DAY))
+        for name, is_invalid in of_change:
+            if is_invalid:
+                connection.execute(text(f"drop index concurrently attr_audit.{name}"))
+            connection.execute(
+                text(f"create index concurrently {name} on attr_audit.change {_OF_CHANGE[name]}")
+            )
+
+
+def _missing(connection: Connection) -> tuple[Sequence[Row[Any]], Sequence[Row[Any]]]:
+    """The indexes that are missing or invalid: of partitions of poll, and of change."""
+    suffixes, names = list(_OF_PARTITIONS), list(_OF_CHANGE)
+    return (
+        connection.execute(text(_MISSING), {"suffixes": suffixes}).all(),
+        connection.execute(text(_MISSING_OF_CHANGE), {"names": names}).all(),
+    )
 
 
 def _build(connection: Connection, part: str, suffix: str, is_valid: bool | None) -> None:

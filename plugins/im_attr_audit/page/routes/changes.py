@@ -37,7 +37,8 @@ def changes(reader: ReaderOf, asked: Annotated[ChangePage, Query()]) -> Response
     parameters = {**asked.parameters(), "before_at": before_at, "before_id": before_id}
     with reader.transaction() as connection:
         at = queries.read_now(connection)
-        rows = queries.read(connection, "changes", **parameters, at_most=asked.limit + 1)
+        narrowed = queries.narrow_to_name(connection, parameters)
+        rows = queries.read(connection, "changes", **narrowed, at_most=asked.limit + 1)
         marks = queries.read_marks(connection, rows[: asked.limit])
     shown = [
         models.Change.model_construct(**row, **mark) for row, mark in zip(rows, marks, strict=False)
@@ -52,9 +53,8 @@ def changes(reader: ReaderOf, asked: Annotated[ChangePage, Query()]) -> Response
 def count(reader: ReaderOf, asked: Annotated[ChangeFilters, Query()]) -> Response:
     """How many changes match the filters."""
     with reader.transaction() as connection:
-        row = queries.read_one(
-            connection, "change_count", **asked.parameters(), at_most=COUNTED + 1
-        )
+        narrowed = queries.narrow_to_name(connection, asked.parameters())
+        row = queries.read_one(connection, "change_count", **narrowed, at_most=COUNTED + 1)
     found = row["changes"] if row else 0
     return as_json(models.ChangeCount(changes=min(found, COUNTED), more=found > COUNTED))
 

@@ -8,6 +8,7 @@
    and (cast(:since as timestamptz) is null or c.seen_at >= :since)
    and (cast(:until as timestamptz) is null or c.seen_at <= :until)
    and (cast(:dag_run_id as text) is null or c.dag_run_id = :dag_run_id)
+   and (cast(:only as bigint[]) is null or c.change_id = any(:only))
    and (cast(:name as text) is null or c.old_name ilike :name or c.new_name ilike :name)
    and (cast(:review as text) is null or not c.is_baseline and case
             when :review = 'unreviewed'

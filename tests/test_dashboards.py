@@ -6,12 +6,14 @@ a real Superset. No Grafana can be installed here: its queries run as it sends t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
+import yaml
 from im_attr_audit.apps import AppKey
 from jsonschema import Draft7Validator  # type: ignore[import-untyped]
 
@@ -73,6 +75,26 @@ def test_bi_is_what_the_database_and_the_charts_say(
         for path in SUPERSET.rglob("*.yaml")
     }
     assert files == page.superset(), f"run `{COMMAND}`"
+
+
+def test_the_exposures_of_dbt_are_what_each_dashboard_reads() -> None:
+    exposures = yaml.safe_load((DBT_SOURCES.parent / "exposures.yml").read_text(encoding="utf-8"))
+    depends = {
+        each["name"]: [re.findall(r"'(\w+)'", source)[1] for source in each["depends_on"]]
+        for each in exposures["exposures"]
+    }
+    sources = yaml.safe_load(DBT_SOURCES.read_text(encoding="utf-8"))["sources"][0]["tables"]
+    relations = {each["name"] for each in sources}
+
+    def read(text: str) -> list[str]:
+        return sorted(set(re.findall(r"attr_audit\.(\w+)", text)) & relations)
+
+    assert depends == {
+        "superset_dashboard": read(" ".join(dataset.source for dataset in DATASETS.values())),
+        "grafana_dashboard": read(
+            " ".join(str(each) for each in (grafana.DASHBOARD, grafana.RULES))
+        ),
+    }
 
 
 @pytest.mark.parametrize("chart", CHARTS, ids=lambda chart: chart.title)

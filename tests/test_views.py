@@ -718,6 +718,93 @@ def test_a_relation_has_exactly_its_columns(week: Engine, relation: str) -> None
     assert list(given) == CONTRACT[relation].split()
 
 
+#: Tables may have further columns.
+TABLES = {
+    "app": "region text, sdk_app_id bigint, app_group text, api text, first_polled_at timestamptz, "
+    "first_ok_at timestamptz, last_polled_at timestamptz, last_ok_at timestamptz, "
+    "last_outcome text, retired_at timestamptz",
+    "poll": "poll_id bigint, conn_id text, region text, sdk_app_id bigint, api text, "
+    "dag_run_id text, try_number integer, requested_at timestamptz, responded_at timestamptz, "
+    "outcome text, reads smallint, http_status integer, error_code integer, error_info text, "
+    "answer text, vendor_date timestamptz, recorded_at timestamptz, head_seq bigint",
+    "snapshot": "region text, sdk_app_id bigint, slot smallint, name text, attr_type smallint, "
+    "seen_at timestamptz",
+    "change": "change_id bigint, region text, sdk_app_id bigint, seq bigint, slot smallint, "
+    "kind text, old_name text, new_name text, old_type smallint, new_type smallint, "
+    "is_baseline boolean, not_before timestamptz, seen_at timestamptz, answer text, "
+    "poll_id bigint, dag_run_id text, recorded_at timestamptz, prev_hash bytea, row_hash bytea",
+    "coverage": "region text, sdk_app_id bigint, from_at timestamptz, to_at timestamptz, "
+    "polls bigint, polls_failed bigint, longest_gap interval",
+    "membership": "region text, sdk_app_id bigint, app_group text, from_at timestamptz",
+    "declaration": "declaration_id bigint, recorded_at timestamptz, dag_run_id text, source text, "
+    "revision text, digest bytea, document jsonb",
+    "review": "review_id bigint, region text, sdk_app_id bigint, seq bigint, verdict text, "
+    "reviewer text, ticket text, comment text, reviewed_at timestamptz, recorded_at timestamptz, "
+    "dag_run_id text",
+    "seal": "n bigint, leaf text, note text, timestamp_token bytea, sealed_at timestamptz",
+}
+KEYS = {
+    "app": "region, sdk_app_id",
+    "poll": "requested_at, poll_id",
+    "snapshot": "region, sdk_app_id, slot",
+    "change": "region, sdk_app_id, seq",
+}
+_COLUMNS = """
+select attname, replace(format_type(atttypid, atttypmod), 'timestamp with time zone', 'timestamptz')
+  from pg_attribute
+ where attrelid = cast(:relation as regclass) and attnum > 0 and not attisdropped
+"""
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_has_its_columns(week: Engine, table: str) -> None:
+    given = {f"{name} {kind}" for name, kind in run(week, _COLUMNS, relation=f"attr_audit.{table}")}
+    assert set(TABLES[table].split(", ")) <= given
+    keys = run(
+        week,
+        "select pg_get_constraintdef(oid) from pg_constraint "
+        "where conrelid = cast(:relation as regclass) and contype in ('p', 'u')",
+        relation=f"attr_audit.{table}",
+    )
+    if table in KEYS:
+        assert f"({KEYS[table]})" in {key.partition(" ")[2].removeprefix("KEY ") for (key,) in keys}
+
+
+#: Those whose first column is a time that is never null; the only ones that tools filter by it.
+BY_TIME = (
+    *("changes", "polls", "gaps('2026-10-01Z', '2026-11-15Z')", "drift_episodes"),
+    *("coverage_by_month", "violations", "unreviewed_changes"),
+)
+
+
+@pytest.mark.parametrize("relation", BY_TIME)
+def test_a_relation_by_time_has_no_type_that_a_tool_cannot_read(
+    week: Engine, relation: str
+) -> None:
+    with week.connect() as connection:
+        found = connection.execute(text(f"select * from attr_audit.{relation} limit 0"))
+        assert found.cursor
+        oids = [column[1] for column in found.cursor.description or ()]
+    kinds = {
+        kind
+        for (kind,) in run(
+            week,
+            "select distinct format_type(oid, null) from pg_type where oid = any(:oids)",
+            oids=oids,
+        )
+    }
+    assert kinds <= {
+        *("timestamp with time zone", "date", "text", "boolean"),
+        *("smallint", "integer", "bigint", "double precision"),
+    }
+    first = CONTRACT[next(name for name in CONTRACT if name[:6] == relation[:6])].split()[0]
+    rows, nulls = run(
+        week, f"select count(*), count(*) filter (where {first} is null) from attr_audit.{relation}"
+    )[0]
+    assert nulls == 0
+    assert rows > 0 or relation == "violations"  # nothing is declared in this week
+
+
 def test_sqlalchemy_reflects_tables_and_views_with_types_and_comments(week: Engine) -> None:
     from sqlalchemy import inspect
 

@@ -216,7 +216,7 @@ export function appName(app) {
 
 /** An app's address, which is the same everywhere: region/sdk_app_id. */
 export function appOf(app) {
-  return h("span", { class: "app" }, h("bdi", {}, app.region), h("wbr"), h("span", { class: "id" }, `/${app.sdk_app_id}`));
+  return h("span", { class: "app" }, h("bdi", {}, app.region), h("span", { class: "id" }, `/${app.sdk_app_id}`));
 }
 
 /** The same as a link to its changes. */

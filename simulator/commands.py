@@ -261,6 +261,12 @@ async def _log(server: SimulatorServer, asked: _Asked) -> object:
     return {"reached": reached, "let_go": journal.let_go, "entries": journal.after(after)}
 
 
+@_command("POST", "/log/forget")
+def _forget_log(server: SimulatorServer, asked: _Asked) -> object:
+    server.journal.clear()
+    return {}
+
+
 @_command("GET", "/stats")
 def _stats(server: SimulatorServer, asked: _Asked) -> object:
     return {

@@ -336,6 +336,10 @@ class Simulator:
         """Every request after this ``seq``, in the order of arrival."""
         return log_entries(self._get("/log", after=after))
 
+    def forget_log(self) -> None:
+        """Drop the entries so far, as a long test must; later ones keep counting ``seq``."""
+        self._post("/log/forget")
+
     def wait_for_requests(
         self, count: int = 1, *, after: int = 0, ended: bool = True, timeout: float = 10.0
     ) -> list[LogEntry]:

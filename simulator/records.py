@@ -85,7 +85,7 @@ def fault_as_json(fault: str | Mapping[str, Any]) -> str | dict[str, Any]:
 def log_entries(answer: Mapping[str, Any]) -> list[LogEntry]:
     """The entries of an answer to ``GET /log``; SimulatorError where older ones were dropped."""
     if answer["let_go"]:
-        raise SimulatorError(f"the log has dropped {answer['let_go']} entries: use reset()")
+        raise SimulatorError(f"the log has dropped {answer['let_go']} entries: use forget_log()")
     entries = []
     for entry in answer["entries"]:
         for ours, theirs in (

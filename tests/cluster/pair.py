@@ -30,10 +30,14 @@ from tests.conftest import READER, WRITER, AuditDb, make_template
 SETTINGS = {"fsync": "off", "max_connections": "200", "wal_keep_size": "512MB"}
 
 
-def replicate(primary: EmbeddedPostgres, directory: Path) -> EmbeddedPostgres:
-    """A running replica of the primary, by pg_basebackup."""
+def replicate(
+    primary: EmbeddedPostgres, directory: Path, port: int | None = None
+) -> EmbeddedPostgres:
+    """A running replica of the primary, by pg_basebackup; on that port if one is given."""
     replica = EmbeddedPostgres(directory, settings=SETTINGS)
     directory.mkdir(mode=0o700)
+    if port is not None:
+        (directory / "port").write_text(f"{port}\n")
     shutil.copytree(primary.directory / "passwords", directory / "passwords")
     if os.geteuid() == 0:
         place.make_home(replica.directory)
@@ -138,6 +142,15 @@ class Pair:
         with old.data.joinpath("postgresql.auto.conf").open("a") as file:
             file.write(f"primary_conninfo = '{url}'\nsynchronous_standby_names = ''\n")
         old.start()
+        self.wait_for_each_other()
+
+    def rebuild_replica(self) -> None:
+        """A new replica in the place of a server that was lost: connections need not change."""
+        [place] = [h for h in self.hosts if h != f"127.0.0.1:{self.primary.port}"]
+        self.replica.destroy()
+        port = int(place.rpartition(":")[2])
+        self.replica = replicate(self.primary, self._next(), port)
+        assert self.replica.port == port
         self.wait_for_each_other()
 
     def since_loss(self) -> float:

@@ -17,9 +17,9 @@ def test_connections_are_found_in_every_file_in_either_form(tmp_path: Path) -> N
     assert backend.get_conn_value("im_a") == '{"conn_type": "tencent_im"}'
     assert backend.get_conn_value("im_b") == "tencent-im://u:p@example.com"
     assert backend.get_conn_value("im_c") is None
-    assert backend.get_connection("im_a").conn_type == "tencent_im"
-    assert backend.get_connection("im_b").host == "example.com"
-    assert backend.get_connection("im_c") is None
+    found = [backend.get_connection(f"im_{each}") for each in "abc"]
+    assert [each and each.conn_id for each in found] == ["im_a", "im_b", None]
+    assert [each and each.host for each in found] == [None, "example.com", None]
     assert backend.get_variable("im_a") is None
 
 

@@ -471,7 +471,8 @@ select 'frankfurt', :of, slot, name, false, :before, case when :removed then nul
     [
         ({"app": 1}, "does not come from poll"),
         ({"region": "seoul"}, "does not come from poll"),
-        ({"another": 1000}, "does not come from poll"),
+        # Its poll, of the same statement, does not know of it either, and is checked first.
+        ({"another": 1000}, "is not the newest change of its app"),
         ({"outcome": "unavailable"}, "does not come from poll"),
         ({"poll_run": "another run"}, "does not come from poll"),
         ({"removed": True}, "no poll of another run saw that before"),

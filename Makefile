@@ -9,7 +9,7 @@ endif
 
 .PHONY: help setup run sync psql test soak test-cluster test-pgbouncer lint screenshots
 .PHONY: test-review test-airflow-versions test-bi test-stores test-kubernetes test-day bench lock
-.PHONY: licences clean
+.PHONY: licences clean launch-run launch-sync launch-psql launch-clean
 
 help:
 	@echo 'make run          everything, from installation to the page; Ctrl-C stops it'
@@ -36,12 +36,29 @@ help:
 setup:
 	@sh launch/bootstrap.sh </dev/null
 
-run sync psql: setup
-	@exec .venv/bin/python -m launch $@ --with-parent
+# What these print is the last word; an "Error 1" of make below it would say less. In question mode make
+# says nothing of its own, runs only lines that begin with "+", and ends with 1 where another is left.
+LAUNCHED := run sync psql clean
+ifneq (,$(MAKECMDGOALS))
+ifeq (,$(filter-out $(LAUNCHED),$(MAKECMDGOALS))$(findstring n,$(filter-out --%,$(firstword $(MAKEFLAGS)))))
+MAKEFLAGS += --question
+ALWAYS := +
+# The number is this make's.
+STATUS := .local/status.$(shell echo $$PPID)
+FAILED = { mkdir -p -m 700 .local; echo 1 >$(STATUS); exit 0; }
+endif
+endif
+
+$(LAUNCHED): %: launch-%
+	$(if $(STATUS),@$(shell rm $(STATUS) 2>/dev/null && echo failed))
+
+launch-run launch-sync launch-psql: launch-%:
+	$(ALWAYS)@sh launch/bootstrap.sh </dev/null || $(or $(FAILED),exit 1); \
+	exec .venv/bin/python -m launch $* --with-parent $(if $(STATUS),--status-to $(STATUS))
 
 # Works without .venv, so it needs no set-up.
-clean:
-	@sh launch/bootstrap.sh -m launch clean
+launch-clean:
+	$(ALWAYS)@sh launch/bootstrap.sh -m launch clean $(if $(STATUS),--status-to $(STATUS) || $(FAILED))
 
 test: setup
 	@exec .venv/bin/python -m pytest

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from pathlib import Path
 
 from launch.postgres import PostgresError
 from launch.state import LaunchError, say
 
 _COMMANDS = {"run": "run", "sync": "one_run", "psql": "psql", "clean": "clean"}
+_INTERRUPTED = 130
 
 
 def main() -> int:
@@ -18,7 +20,22 @@ def main() -> int:
     parser.add_argument(
         "--with-parent", action="store_true", help="stop when the parent process is killed (Linux)"
     )
+    parser.add_argument(
+        "--status-to",
+        type=Path,
+        help="write a status that is not 0 to this file and end with 0, so that make adds no line",
+    )
     asked = parser.parse_args()
+    status = _run(asked)
+    # After a Ctrl-C make ends by itself, and nobody would read the file.
+    if asked.status_to is None or status in (0, _INTERRUPTED):
+        return status
+    asked.status_to.parent.mkdir(mode=0o700, exist_ok=True)
+    asked.status_to.write_text(f"{status}\n", encoding="utf-8")
+    return 0
+
+
+def _run(asked: argparse.Namespace) -> int:
     try:
         if asked.with_parent:
             from launch.components import stop_with_parent
@@ -29,7 +46,7 @@ def main() -> int:
         say(str(error))
     except KeyboardInterrupt:
         say("Interrupted.")
-        return 130
+        return _INTERRUPTED
     except PermissionError as error:
         say(f"{error}. Was this checkout used by another user (or root) before?")
     return 1

@@ -455,6 +455,29 @@ def test_psql_leaves_a_server_that_others_use(state: State, embedded: EmbeddedPo
     assert embedded.running
 
 
+def test_make_adds_no_line_of_its_own_to_what_a_command_says(state: State, tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path / "checkout")
+    shutil.copy(ROOT / "Makefile", checkout.folder)
+    bootstrap = checkout.folder / "launch" / "bootstrap.sh"
+    checkout.write(bootstrap, "exit 0")
+    checkout.write(
+        checkout.folder / ".venv/bin/python", f'PYTHONPATH={ROOT} exec {sys.executable} "$@"'
+    )
+
+    def make(goal: str, given: str = "") -> tuple[int, str, str]:
+        command = ("make", "--no-print-directory", "-C", str(checkout.folder), goal)
+        done = run(*command, given=given, MAKEFLAGS="")
+        return done.returncode, done.stdout, done.stderr
+
+    status, shown, said = make("psql", "select 1 as one;")
+    assert (status, said) == (0, "")
+    assert "(1 row)" in shown
+    assert make("psql", "select nonsense;") == (1, "", launch("psql", "select nonsense;").stderr)
+    checkout.write(bootstrap, "echo no Python >&2; exit 1")
+    assert make("sync") == (1, "", "no Python\n")
+    assert not list((checkout.folder / ".local").iterdir())
+
+
 @pytest.mark.parametrize("answer", ["", "n\n", "what?\n"])
 def test_clean_asks_and_keeps_the_record_unless_answered_yes(
     state: State, embedded: EmbeddedPostgres, answer: str

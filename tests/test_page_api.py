@@ -29,7 +29,7 @@ from sqlalchemy import text
 
 from launch.network import free_port
 from tests.browser.story import HOSTILE
-from tests.conftest import READER, AuditDb
+from tests.conftest import READER, AuditDb, fresh_audit_db
 from tests.history import NamesLike, polled
 
 ROOT = Path(__file__).parents[1]
@@ -493,6 +493,23 @@ def test_an_altered_row_is_reported_when_the_chains_are_checked_again(
     again = client.get("/api/verification?again=true").json()
     assert again["ok"] is False
     assert [broken["first_bad_seq"] for broken in again["broken"]] == [2]
+
+
+def test_a_check_of_the_chains_is_never_shown_for_another_database(
+    audit_db: AuditDb, template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poll(audit_db, {0: "sex"}, 60)
+    connection = Connection(audit_db)
+    with (
+        fresh_audit_db(audit_db.server, template) as another,
+        TestClient(application(connection)) as client,
+    ):
+        assert client.get("/api/verification").json()["chains"] == 1
+        connection.schema = another.name
+        clock = time.monotonic
+        # Longer than a connection is trusted, shorter than a result is kept.
+        monkeypatch.setattr(time, "monotonic", lambda: clock() + 60)
+        assert client.get("/api/verification").json()["chains"] == 0
 
 
 def test_the_page_can_only_read_even_as_the_owner(audit_db: AuditDb) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 from fastapi import HTTPException
+from sqlalchemy import Connection
 
 from im_attr_audit.page import models_health as models
 from im_attr_audit.page import queries
@@ -30,7 +31,10 @@ _WAIT_FOR_ANOTHER = 10.0
 
 
 class Verifier:
-    """Recomputes the chains, one at a time however many ask, and keeps the result for a while."""
+    """Recomputes the chains, one at a time however many ask, and keeps the result for a while.
+
+    Never for another database: the connection may name a new one at any time.
+    """
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -41,6 +45,7 @@ class Verifier:
             retry_after=60,
         )
         self._last: models.Verification | None = None
+        self._of: queries.Row | None = None
         self._done_at = 0.0
 
     async def verify(self, *, again: bool) -> models.Verification:
@@ -52,16 +57,19 @@ class Verifier:
     def _verify(self, asked_at: float, again: bool) -> models.Verification:
         kept_for = _VERIFIED_FOR_AT_LEAST if again else _VERIFIED_FOR
         fresh = self._done_at > asked_at or time.monotonic() - self._done_at < kept_for
-        if self._last is None or not fresh:
-            self._last = self._ask()
-            self._done_at = time.monotonic()
+        with self._reader.transaction(seconds=300) as connection:
+            database = queries.read_one(connection, "database")
+            if self._last is None or not fresh or database != self._of:
+                self._last = self._ask(connection)
+                self._of = database
+                self._done_at = time.monotonic()
         return self._last
 
-    def _ask(self) -> models.Verification:
-        with self._reader.transaction(seconds=300) as connection:
-            begun = time.monotonic()
-            at = queries.read_now(connection)
-            row = queries.read_one(connection, "verify")
+    @staticmethod
+    def _ask(connection: Connection) -> models.Verification:
+        begun = time.monotonic()
+        at = queries.read_now(connection)
+        row = queries.read_one(connection, "verify")
         if row is None:
             raise HTTPException(500, "The check of the chains returned nothing.")
         return models.Verification(

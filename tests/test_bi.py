@@ -25,6 +25,7 @@ from tests.quarter import quarter
 from tests.quarter_answers import ANSWERS
 from tests.reading import comparable, rows
 
+README = BI_PAGE.parents[1] / "README.md"
 ZONES = ("UTC", "America/New_York", "Asia/Shanghai")
 
 
@@ -77,6 +78,13 @@ def test_a_campaign_window_is_not_judged_by_its_ends() -> None:
     [gone] = ANSWERS["when_was_it_gone"]()
     assert isinstance(gone[2], datetime)
     assert gone[-2].total_seconds() > 27.9 * 3600
+
+
+def test_the_query_of_the_readme_gives_the_right_answer(
+    postgres: EmbeddedPostgres, database: str
+) -> None:
+    [query] = re.findall(r"```sql\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert rows(postgres, database, query, "UTC") == [("Membership level", True)]
 
 
 # Drivers ----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
--- Every name of every slot with its validity: a slowly changing dimension of type 2.
+-- Every name of every slot with its type and validity: a slowly changing dimension of type 2.
 -- A join by valid_from and valid_to gives the name last seen. For what is certain join by valid_from and
 -- certain_to: between certain_to and valid_to the change happened.
 select
@@ -8,6 +8,7 @@ select
     app_group,
     slot,
     name,
+    attr_type,
     possible_from,
     valid_from,
     certain_to,

@@ -7,10 +7,12 @@ import re
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 from im_attr_audit.evidence.note import Signer
+from im_attr_audit.evidence.stores import FileWitness
 from im_attr_audit.record import sealed_rows
 from im_attr_audit.record.engine import create_audit_engine
 from im_attr_audit.record.fold import fold_old_polls
@@ -43,6 +45,40 @@ def test_rows_that_no_seal_covers_are_not_called_forged(sealed: Sealing) -> None
     assert sealed.found() == []
     log, found = check_seals(sealed.engine, [folder_at(sealed.folder)], sealed.signer.verifier)
     assert (len(log.seals), found.waiting) == (5, 0)
+
+
+def test_a_seal_whose_files_are_being_written_is_waited_for(sealed: Sealing) -> None:
+    """`checkpoint` commits the database's copy first. Who verifies just then finds nothing."""
+    asked = Event()
+
+    class Watched(FileWitness):
+        times = 0
+
+        def sizes(self) -> list[int]:
+            self.times += 1
+            if self.times == 3:  # before the copy is read, and twice after that
+                asked.set()
+            return super().sizes()
+
+    def check(patience: float) -> list[str]:
+        witness = Watched(f"file:{sealed.folder}", sealed.folder)
+        key = sealed.signer.verifier
+        return check_seals(sealed.engine, [witness], key, patience=patience)[1].findings
+
+    found: list[list[str]] = []
+    verifying = Thread(target=lambda: found.append(check(600)))
+
+    def at_site(site: str) -> None:
+        if site == "committed":
+            assert "files are missing at the witness" in check(0)[0]
+            asked.clear()
+            verifying.start()
+            assert asked.wait(60)
+
+    sealed.run(10, NAMES[1])
+    make_checkpoint(sealed.engine, sealed.signer, [folder_at(sealed.folder)], at_site=at_site)
+    verifying.join()
+    assert found == [[]]
 
 
 def test_idle_time_is_sealed(sealed: Sealing) -> None:
@@ -192,6 +228,7 @@ HOSTILE = [
         "\x01",
         'x\n9\t"c"\tnull',
         "x\n" + "\t" * 21,
+        "x\tt\n" + "\t" * 20,
         '"',
         "\\",
         "\\.",
@@ -241,7 +278,7 @@ def test_rows_are_hashed_alike_however_they_are_read(
         connection.rollback()
     assert sum(len(lines) for lines, _, _ in quickly) == 10 + 18 + 10 + len(HOSTILE) + 3
     # Those with a control character and the two far times were not, everything else was.
-    assert calls.count(False) == 1 + 7 + 2
+    assert calls.count(False) == 1 + 8 + 2
     assert calls.count(True) > 10
 
 

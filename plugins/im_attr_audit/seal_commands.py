@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: At most so many findings or notes are printed, after the count.
 SHOWN = 20
+#: How long a run of `checkpoint` may take to write a seal to a witness while it is verified.
+_WRITTEN_WITHIN = 30
 #: How long an answer of the vendor waits for a poll to be compared with.
 _WAITS_FOR = timedelta(days=7)
 
@@ -138,7 +140,10 @@ def verify_checkpoints(given: argparse.Namespace, reader: Callable[[], Engine]) 
         if not places:
             raise CannotSeal("--checkpoints needs a witness: its folder or target.")
         kept = [(str(path), _note_of(path)) for path in files]
-        log, found = check_seals(engine, [*map(_copy_of, places)], _verifier(given.vkey), kept)
+        witnesses = [*map(_copy_of, places)]
+        log, found = check_seals(
+            engine, witnesses, _verifier(given.vkey), kept, patience=_WRITTEN_WITHIN
+        )
     finally:
         engine.dispose()
     print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeAlias
@@ -41,6 +42,12 @@ select p.dag_run_id, t.conn_id
  limit 21
 """
 
+# Its files are being written at this moment, or never will be.
+_IS_NEW = """
+select exists (select from only attr_audit.seal
+                where origin = :origin and sealed_at > now() - interval '1 minute')
+"""
+
 #: Seals without a run are noted where they last longer than this, as in coverage_gaps().
 _IDLE_US = 60 * 60 * 1_000_000
 
@@ -53,15 +60,18 @@ def check_seals(
     witnesses: Sequence[Witness],
     verifier: Verifier,
     kept: Sequence[KeptNote] = (),
+    *,
+    patience: float = 0,
 ) -> tuple[Log, SealCheck]:
     """Compare the record with the checkpoints at these witnesses. Raises WitnessFailed, NotATable.
 
     All checkpoints are of one log, each a prefix of the next; the stored rows are those that were
     sealed; rows that no seal covers are newer than the last one. ``kept``: checkpoints that others
-    were given, which must be of the same log.
+    were given, which must be of the same log. ``patience``: so many seconds a witness may take to
+    get the file of a seal of the last minute, which another process may be writing.
     """
     with reading(engine) as connection:
-        return check_seals_on(connection, witnesses, verifier, engine, kept)
+        return check_seals_on(connection, witnesses, verifier, engine, kept, patience)
 
 
 def check_seals_on(
@@ -70,20 +80,28 @@ def check_seals_on(
     verifier: Verifier,
     engine: Engine | None = None,
     kept: Sequence[KeptNote] = (),
+    patience: float = 0,
 ) -> tuple[Log, SealCheck]:
     """The same in a transaction that is open; without an engine, in this process alone."""
     log = Log(verifier)
     findings: list[str] = []
     known: list[tuple[str, Checkpoint]] = []
-    for witness in witnesses:
-        findings += _read(witness, log, known)
-    findings += _read_kept(kept, log, known)
+    there = [witness.sizes() for witness in witnesses]
+    for witness, sizes in zip(witnesses, there, strict=True):
+        findings += _read(witness, sizes, 0, log, known)
+    # Only now: rows that are recorded and sealed from here on are in no file that was read.
     prepare_sealed(connection)
-    findings += _compare_copy(
-        stored_seals(connection, verifier.name),
-        log,
-        partial(stored_seal, connection, verifier.name),
-    )
+    stored = stored_seals(connection, verifier.name)
+    if len(stored) > len(log.seals):
+        given = {"origin": verifier.name}
+        if connection.execute(text(_IS_NEW), given).scalar_one():
+            _wait_for(witnesses, len(stored), patience)
+        for witness, sizes in zip(witnesses, there, strict=True):
+            last = max(sizes, default=0)
+            newer = [size for size in witness.sizes() if last < size <= len(stored)]
+            findings += _read(witness, newer, last, log, known)
+    findings += _read_kept(kept, log, known)
+    findings += _compare_copy(stored, log, partial(stored_seal, connection, verifier.name))
     findings += compare(log, known)
     notes, unlike = compare_log_before(connection, log)
     findings += unlike
@@ -100,12 +118,24 @@ def check_seals_on(
     return log, found
 
 
-def _read(witness: Witness, log: Log, known: list[tuple[str, Checkpoint]]) -> list[str]:
-    """Extend the log by what this witness has; gives what is wrong with its files."""
+def _wait_for(witnesses: Sequence[Witness], size: int, seconds: float) -> None:
+    """Wait until each witness has the checkpoint of that size, or so long."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and any(size not in each.sizes() for each in witnesses):
+        time.sleep(0.2)
+
+
+def _read(
+    witness: Witness,
+    sizes: Sequence[int],
+    after: int,
+    log: Log,
+    known: list[tuple[str, Checkpoint]],
+) -> list[str]:
+    """Extend the log by these files of a witness, those after a size; gives what is wrong."""
     findings: list[str] = []
-    sizes = witness.sizes()
-    last = sizes[-1] if sizes else 0
-    missing = sorted(set(range(1, last + 1)).difference(sizes))
+    last = sizes[-1] if sizes else after
+    missing = sorted(set(range(after + 1, last + 1)).difference(sizes))
     if missing:
         findings.append(
             f"{witness} lacks {len(missing)} checkpoints, that of size {missing[0]} first"

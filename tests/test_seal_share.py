@@ -206,9 +206,9 @@ def test_several_processes_find_what_one_does(
     helped: list[int] = []
     hash_with = seal_hashes._hash_with
 
-    def noted(connection: Connection, work: Any, pending: Any) -> Any:
+    def noted(connection: Connection, work: Any, pending: Any, heads: Any) -> Any:
         wait(pending[:1])  # another process hashes at least the first
-        hashed = hash_with(connection, work, pending)
+        hashed = hash_with(connection, work, pending, heads)
         helped.append(sum(each.done() and not each.cancelled() for each in pending))
         return hashed
 

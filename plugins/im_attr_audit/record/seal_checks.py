@@ -25,7 +25,7 @@ from im_attr_audit.record.seal_hashes import (
     stretches,
 )
 from im_attr_audit.record.seal_log import Log
-from im_attr_audit.record.sealed_rows import END, KINDS, Batch, Kind, read_batches
+from im_attr_audit.record.sealed_rows import END, KINDS, Batch, Heads, Kind, read_batches
 
 #: Seals whose first bad row is looked for.
 _NAMED = 20
@@ -92,7 +92,8 @@ def check_sealed_rows(
     )
     numbers = range(len(seals)) if chosen is None else chosen
     work = [part for kind in KINDS for part in stretches(kind, seals, numbers)]
-    hashed = hash_stretches(connection, engine, work)
+    heads = Heads(connection)
+    hashed = hash_stretches(connection, engine, work, heads)
     # Changes first: where one differs, so do the polls whose head it is.
     for kind in sorted(KINDS, key=lambda kind: kind.type != CHANGE):
         look = _Look(connection, kind, log, lacking, found)
@@ -102,7 +103,7 @@ def check_sealed_rows(
         last = seals[-1].last[kind.number] if seals else -END
         since = seals[-1].closed_us if seals else None
         is_reported = False
-        for batch in read_batches(connection, kind, last, END):
+        for batch in read_batches(connection, kind, last, END, heads, is_new=True):
             if not is_reported and (bad := misdated(kind, batch, 0, len(batch), since, None)):
                 look.report_date(Misdated(None, *bad))
                 is_reported = True

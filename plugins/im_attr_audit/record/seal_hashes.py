@@ -26,6 +26,7 @@ from im_attr_audit.record.sealed_rows import (
     END,
     KINDS,
     Batch,
+    Heads,
     Kind,
     microseconds_of,
     prepare_sealed,
@@ -117,7 +118,7 @@ def stretches(kind: Kind, seals: Sequence[Seal], chosen: Iterable[int]) -> list[
 
 
 @without_garbage_collection()
-def hash_stretch(connection: Connection, stretch: Stretch) -> Hashed:
+def hash_stretch(connection: Connection, stretch: Stretch, heads: Heads) -> Hashed:
     """Hash the rows of these seals, in the transaction that `prepare_sealed` has set up."""
     kind = KINDS[stretch.kind]
     found = Hashed(kind.number)
@@ -132,7 +133,7 @@ def hash_stretch(connection: Connection, stretch: Stretch) -> Hashed:
         closed_us, is_reported = ends[number].closed_us, False
         number, root = number + 1, Root()
 
-    for batch in read_batches(connection, kind, stretch.after, ends[-1].last):
+    for batch in read_batches(connection, kind, stretch.after, ends[-1].last, heads):
         begin = 0
         while begin < len(batch):
             while True:
@@ -179,16 +180,17 @@ def newest_time(kind: Kind, batch: Batch, end: int) -> int:
 
 
 def hash_stretches(
-    connection: Connection, engine: Engine | None, work: Sequence[Stretch]
+    connection: Connection, engine: Engine | None, work: Sequence[Stretch], heads: Heads
 ) -> list[Hashed]:
     """What `hash_stretch` finds in each, in their order. Raises PartFailed.
 
-    ``engine``: what other processes connect with; None: there are to be none.
+    ``engine``: what other processes connect with; None: there are to be none. ``heads``: of this
+    connection.
     """
     rows = sum(end.rows[0] for stretch in work for end in stretch.ends)
     processes = 1 if engine is None or rows < _SMALL else min(_processors(), _MOST_PROCESSES)
     if engine is None or processes == 1 or len(work) == 1:
-        return [hash_stretch(connection, stretch) for stretch in work]
+        return [hash_stretch(connection, stretch, heads) for stretch in work]
     snapshot = connection.execute(text("select pg_catalog.pg_export_snapshot()")).scalar_one()
     pool = ProcessPoolExecutor(
         processes - 1,
@@ -201,7 +203,7 @@ def hash_stretches(
     with pool:
         try:
             pending = [pool.submit(_Helper.hash, stretch) for stretch in work]
-            return _hash_with(connection, work, pending)
+            return _hash_with(connection, work, pending, heads)
         except BrokenProcessPool:
             raise PartFailed(
                 "A process that checked part of the seals ended before it was done, so nothing is "
@@ -212,13 +214,16 @@ def hash_stretches(
 
 
 def _hash_with(
-    connection: Connection, work: Sequence[Stretch], pending: Sequence[Future[Hashed]]
+    connection: Connection,
+    work: Sequence[Stretch],
+    pending: Sequence[Future[Hashed]],
+    heads: Heads,
 ) -> list[Hashed]:
     """Hash from the end on what no other process has begun, and wait for the rest."""
     own: dict[int, Hashed] = {}
     for number in reversed(range(len(work))):
         if pending[number].cancel():
-            own[number] = hash_stretch(connection, work[number])
+            own[number] = hash_stretch(connection, work[number], heads)
     return [
         own[number] if number in own else future.result() for number, future in enumerate(pending)
     ]
@@ -233,6 +238,7 @@ class _Helper:
     """The other process: one transaction in the snapshot of the process that started it."""
 
     connection: ClassVar[Connection]
+    heads: ClassVar[Heads]
 
     @classmethod
     def begin(cls, connector: Connector, snapshot: str) -> None:
@@ -242,11 +248,11 @@ class _Helper:
         # Before anything is read: both transactions see the same rows.
         connection.exec_driver_sql(f"set transaction snapshot '{snapshot}'")
         prepare_sealed(connection)
-        cls.connection = connection
+        cls.connection, cls.heads = connection, Heads(connection)
 
     @classmethod
     def hash(cls, stretch: Stretch) -> Hashed:
-        return hash_stretch(cls.connection, stretch)
+        return hash_stretch(cls.connection, stretch, cls.heads)
 
 
 def _end_with_parent() -> None:

@@ -16,13 +16,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import repeat
 from typing import TypeAlias
 
 from psycopg2 import DataError
 from sqlalchemy import Connection, text
 
 from im_attr_audit.evidence.canonical import Value
-from im_attr_audit.record.canonical import NULL, quoted, token
+from im_attr_audit.record.canonical import NULL, quoted
 from im_attr_audit.record.sealed_kinds import CHANGE_TYPES, SEALED_TABLES
 from im_attr_audit.record.sealed_kinds import END as END
 from im_attr_audit.record.sealed_kinds import KINDS as KINDS
@@ -34,11 +35,16 @@ from im_attr_audit.record.tables import CONTROLS, copy_lines, copy_rows, prepare
 _IDS = 25_000
 #: So many heads are remembered beside those of the rows at hand.
 _MOST_HEADS = 100_000
+#: How a line of which all times are exact ends.
+_EXACT = b"\tt"
+#: A line is cut at its ends where that gives no more than this share of its tokens.
+_FEW = 0.6
+# One value comes back, not as many rows: a row costs the client more than the look-up does.
 _HEADS = """
-select k.place, encode(h.row_hash, 'hex')
+select string_agg(coalesce(encode(h.row_hash, 'hex'), ''), ',' order by k.place)
   from unnest(cast(:regions as text[]), cast(:numbers as int8[]), cast(:seqs as int8[]))
        with ordinality as k (region, sdk_app_id, seq, place)
-  join only attr_audit.change as h
+  left join only attr_audit.change as h
     on h.region = k.region and h.sdk_app_id = k.sdk_app_id and h.seq = k.seq
 """
 
@@ -53,10 +59,7 @@ class Batch:
     is hashed while it is in the processor's cache, unless a head in it is not known yet.
     """
 
-    def __init__(self, kind: Kind, heads: Heads) -> None:
-        kept = {0, kind.recorded_at, kind.run}
-        if kind.requested_at is not None:
-            kept.add(kind.requested_at)
+    def __init__(self, kind: Kind, heads: Heads, kept: Iterable[int]) -> None:
         self.columns: dict[int, list[bytes]] = {at: [] for at in kept}
         self._kind, self._heads = kind, heads
         self._begin = b'\0["%b",' % kind.type.encode()
@@ -92,7 +95,7 @@ class Batch:
         ids = list(map(int, self.columns[0]))
         return sorted(ids) == ids
 
-    def add(self, text: bytes, column: Callable[[int], list[bytes]], cut: int | None) -> None:
+    def add(self, text: bytes, column: Callable[[int], Sequence[bytes]], cut: int | None) -> None:
         """Some lines, each without its end from ``cut`` on; ``column``: gives tokens by place."""
         for at, kept in self.columns.items():
             kept += column(at)
@@ -162,31 +165,58 @@ class Heads:
         found = dict.fromkeys(keys, NULL)
         named = [key for key in found if NULL not in key]
         if named:
+            regions, numbers, seqs = zip(*named, strict=True)
+            # As text: of a list, each element would be parsed as an expression.
+            literal = {region: _in_an_array(json.loads(region)) for region in {*regions}}
             given = {
-                "regions": [json.loads(region) for region, _, _ in named],
-                "numbers": [int(number) for _, number, _ in named],
-                "seqs": [int(seq) for _, _, seq in named],
+                "regions": f"{{{','.join(map(literal.__getitem__, regions))}}}",
+                "numbers": f"{{{b','.join(numbers).decode()}}}",
+                "seqs": f"{{{b','.join(seqs).decode()}}}",
             }
-            for place, row_hash in self._connection.execute(text(_HEADS), given):
-                found[named[place - 1]] = token(row_hash or None)
+            hashes = self._connection.execute(text(_HEADS), given).scalar_one()
+            for key, row_hash in zip(named, hashes.encode().split(b","), strict=True):
+                found[key] = quoted(row_hash)
         return found
 
 
+def _in_an_array(value: str) -> str:
+    """A text as an element of PostgreSQL's text for an array."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 def prepare_sealed(connection: Connection) -> None:
-    """As `tables.prepare`, for what seals cover. Indexes are used, whatever the statistics say."""
+    """As `tables.prepare`, for what seals cover. Indexes are used, whatever the statistics say.
+
+    Heads are looked up one by one: the other joins read all changes for those of a few polls.
+    """
     prepare(connection, SEALED_TABLES)
-    connection.execute(text("set local enable_seqscan = off"))
+    for way in ("seqscan", "hashjoin", "mergejoin"):
+        connection.execute(text(f"set local enable_{way} = off"))
 
 
-def read_batches(connection: Connection, kind: Kind, after: int, until: int) -> Iterator[Batch]:
-    """The rows with an id after one and up to another one, in order."""
-    heads = Heads(connection)
+def read_batches(
+    connection: Connection,
+    kind: Kind,
+    after: int,
+    until: int,
+    heads: Heads | None = None,
+    *,
+    is_new: bool = False,
+) -> Iterator[Batch]:
+    """The rows with an id after one and up to another one, in order.
+
+    ``heads``: those that were looked up before. ``is_new``: the batches have all columns that a
+    seal in the making is asked for; else their ids and `recorded_at`.
+    """
+    heads = heads or Heads(connection)
+    kept = kind.kept_new if is_new else kind.kept
     while after < until:
         # The database gives ids from 1 on; below that there is nothing to step through.
         end = min(after + _IDS, until) if after >= 0 else min(0, until)
-        batch = _read_quickly(connection, kind, after, end, heads)
+        batch = _read_quickly(connection, kind, after, end, heads, kept)
         if batch is None:
-            batch = _read(connection, kind, after, end, heads)
+            batch = _read(connection, kind, after, end, Batch(kind, heads, kept))
         if len(batch):
             batch.finish()
             yield batch
@@ -206,34 +236,42 @@ def read_batches(connection: Connection, kind: Kind, after: int, until: int) -> 
 
 
 def _read_quickly(
-    connection: Connection, kind: Kind, after: int, until: int, heads: Heads
+    connection: Connection,
+    kind: Kind,
+    after: int,
+    until: int,
+    heads: Heads,
+    kept: Sequence[int],
 ) -> Batch | None:
     """The rows; None where a line is not the canonical text but for its separators."""
     # Polls are stored in the order of their ids, nearly always: sorting would cost a fifth.
     for ordered in (kind.number != 0, True):
-        batch = _read_lines(connection, kind, kind.quick_statement(after, until, ordered), heads)
+        statement = kind.quick_statement(after, until, ordered)
+        batch = _read_lines(connection, kind, statement, Batch(kind, heads, kept))
         if batch is None or ordered or batch.is_ordered():
             break
     return batch
 
 
-def _read_lines(connection: Connection, kind: Kind, statement: str, heads: Heads) -> Batch | None:
-    batch = Batch(kind, heads)
+def _read_lines(connection: Connection, kind: Kind, statement: str, batch: Batch) -> Batch | None:
     width = len(kind.columns) + 1
+    needed = {*batch.columns, *(kind.head or ())}
     unusual = False
 
     def take(block: bytes) -> None:
         nonlocal unusual
-        values = block.replace(b"\n", b"\t").split(b"\t")
-        exact = values[width - 1 :: width]
+        lines = block.count(b"\n") + 1
         if (
-            len(values) != (block.count(b"\n") + 1) * width
-            or exact.count(b"true") != len(exact)
+            block.count(b"\t") != lines * (width - 1)
+            or block.count(_EXACT + b"\n") + block.endswith(_EXACT) != lines
             or len(block.translate(None, CONTROLS)) < len(block)
         ):
             unusual = True
         if not unusual:
-            batch.add(block, lambda at: values[at::width], -len(b"\ttrue"))
+            try:
+                batch.add(block, _columns(block, width, needed), -len(_EXACT))
+            except ValueError:  # lines of different length
+                unusual = True
 
     savepoint = connection.begin_nested()
     try:
@@ -242,12 +280,29 @@ def _read_lines(connection: Connection, kind: Kind, statement: str, heads: Heads
         savepoint.rollback()
         return None
     savepoint.commit()
-    # A line end within a value makes two lines of one row.
+    # A line end within a value makes two lines of one row. Where there is none, no value has a tab
+    # either: each row has one fewer than columns.
     return None if unusual or rows != len(batch) else batch
 
 
-def _read(connection: Connection, kind: Kind, after: int, until: int, heads: Heads) -> Batch:
-    batch = Batch(kind, heads)
+def _columns(block: bytes, width: int, needed: set[int]) -> Callable[[int], Sequence[bytes]]:
+    """Gives columns of lines of so many tokens each, those that are needed.
+
+    Splitting a line costs what its tokens cost: where those that are needed are near its ends, the
+    others stay together.
+    """
+    front = max(at for at in needed if at < width // 2) + 1
+    back = width - min((at for at in needed if at >= width // 2), default=width)
+    if front + back > _FEW * width:
+        values = block.replace(b"\n", b"\t").split(b"\t")
+        return lambda at: values[at::width]
+    lines = block.split(b"\n")
+    begins = list(zip(*map(bytes.split, lines, repeat(b"\t"), repeat(front)), strict=True))
+    ends = list(zip(*map(bytes.rsplit, lines, repeat(b"\t"), repeat(back)), strict=True))
+    return lambda at: begins[at] if at < front else ends[at - width + back + 1]
+
+
+def _read(connection: Connection, kind: Kind, after: int, until: int, batch: Batch) -> Batch:
     hashes_at = [at for at, type_ in enumerate(kind.columns.values()) if type_ == "bytea"]
 
     def take(columns: list[list[bytes]]) -> None:

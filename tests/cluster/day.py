@@ -1,142 +1,69 @@
 """A day of many apps in fast motion: `make test-day`.
 
-96 runs a quarter of an hour apart, by the DAG's own functions against the simulator, on a real
-Postgres whose clock is set forward from run to run. 1 % of the apps change a name in each. A region
-fails for a while, then everything; the server is killed in the middle of a run; its clock is an
-hour ahead for one run. Each run is sealed. In the middle of the day a month begins; the one that
-ended is folded at the end.
+96 runs a quarter of an hour apart, by the DAG's own functions against the simulator, on two real
+Postgres servers whose clock is set forward from run to run. 1 % of the apps change a name in each.
+A region fails for a while, then everything; the primary is lost in the middle of a run and its
+replica takes over; the database's clock is an hour ahead for one run. Each run is sealed. In the
+middle of the day a month begins; the one that ended is folded at the end.
 
 Every poll and change is compared with what the simulator truly answered (`tests.oracle`). Times are
 reported in docs/performance.md and judged nowhere.
+
+With --folder, SIGTERM stops it after a run, and the same command continues.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
 import logging
 import os
-import random
+import pickle
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tests.cluster.moved_clock import Clocks, MovedPostgres, under_moved_clocks
+from tests.cluster.day_chart import draw
+from tests.cluster.day_world import (
+    AHEAD,
+    APART,
+    GAP,
+    RUNS,
+    SLOTS,
+    App,
+    Events,
+    Kept,
+    Measured,
+    World,
+    first_of_month,
+    new_day,
+    opened,
+)
+from tests.cluster.moved_clock import Clocks, under_moved_clocks
 
-REGIONS = ("china", "singapore", "seoul", "frankfurt", "silicon_valley")
-RUNS, APART, SLOTS, CHANGED, RETRIES = 96, timedelta(minutes=15), 10, 0.01, 3
-AHEAD = timedelta(hours=1)
-GAP = timedelta(minutes=40)
+CHANGED, RETRIES = 0.01, 3
 MODULE = "tests.cluster.day"
-ROOT = Path(__file__).resolve().parents[2]
-
-App = tuple[str, int]
-
-
-@dataclass(frozen=True)
-class Events:
-    """What happens in which run; the month ends in the middle. A shorter day has less of each."""
-
-    runs: int = RUNS
-
-    def _at(self, run: int) -> int:
-        return run * self.runs // RUNS
-
-    @property
-    def region_down(self) -> range:
-        return range(self._at(20), self._at(26))
-
-    @property
-    def all_down(self) -> range:
-        return range(self._at(40), self._at(43))
-
-    @property
-    def killed(self) -> int:
-        return self._at(55)
-
-    @property
-    def jumped(self) -> int:
-        return self._at(70)
-
-    @property
-    def unsealed(self) -> range:
-        """Rows with a time to come are sealed when it has come."""
-        return range(self.jumped, self.jumped + AHEAD // APART)
-
-
-def first_of_month() -> datetime:
-    """The newest one that lies more than two weeks back by the machine's clock."""
-    # Under a moved clock it is read from the environment, as it was before.
-    given = os.environ.setdefault("IM_ATTR_AUDIT_TEST_MONTH", f"{datetime.now(UTC):%Y-%m-%d}")
-    today = datetime.fromisoformat(given).replace(tzinfo=UTC)
-    return (today - timedelta(days=14)).replace(day=1)
-
-
-@dataclass
-class Measured:
-    """One run, in seconds and bytes."""
-
-    run: int
-    state: str
-    changes: int
-    seconds: dict[str, float]
-    polls: int
-    table_bytes: int
-    database_bytes: int
-    load: float
-
-
-@dataclass
-class Good:
-    """One good poll of an app: when its request arrived, and how many failed before it."""
-
-    run: int
-    arrived: datetime
-    failed_before: int
-
-
-@dataclass
-class World:
-    """What polls, records and answers, and what is known to be true."""
-
-    apps: list[App]
-    clocks: Clocks
-    server: MovedPostgres
-    vendor: Any
-    writer: Any
-    owner: Any
-    reader: Any
-    oracles: dict[App, Any]
-    goods: dict[App, list[Good]] = field(default_factory=lambda: defaultdict(list))
-    failed: dict[App, int] = field(default_factory=lambda: defaultdict(int))
-    events: list[dict[str, Any]] = field(default_factory=list)
-    changes: int = 0
-    judged_poll: int = 0
-    judged_request: int = 0
 
 
 class Day:
     """The day, run by run."""
 
-    def __init__(self, world: World, events: Events, seal: Any, random_: random.Random) -> None:
+    def __init__(self, world: World) -> None:
         from im_attr_audit import tasks
 
-        self.world, self.events, self.seal = world, events, seal
-        self._random, self._tasks = random_, tasks
-        self.measured: list[Measured] = []
-        self.states: dict[int, dict[App, dict[int, str]]] = {}
+        self.world, self.kept, self._tasks = world, world.kept, tasks
+        self.events = Events(world.kept.runs)
+        self._broken: set[str] = set()
 
     # One run --------------------------------------------------------------------------------------
 
@@ -153,7 +80,7 @@ class Day:
         with timed(seconds, "plan"):
             instances = self._tasks.plan(None, dag_run_id=run_id)
         with timed(seconds, "sync"):
-            states = self._sync_all(instances, run_id, at, kill=number == self.events.killed)
+            states = self._sync_all(instances, run_id, at, lose=number == self.events.failed_over)
         with timed(seconds, "publish and report"):
             state = self._end(instances, run_id, states)
         with timed(seconds, "seal"):
@@ -162,7 +89,7 @@ class Day:
         changes, polls = self._judge(run_id, number, ahead=ahead)
         expected_failure = number in self.events.region_down or number in self.events.all_down
         assert (state == "failed") == expected_failure, (number, state, states)
-        table, database = self._sizes()
+        table, database = self.sizes()
         load = os.getloadavg()[0]
         return Measured(number, state, changes, seconds, polls, table, database, load)
 
@@ -170,7 +97,7 @@ class Day:
         from im_attr_audit.record.sealing import SealingRefused
 
         try:
-            self.seal()
+            self.world.seal()
         except SealingRefused as refused:
             if refused.findings:
                 raise
@@ -179,33 +106,40 @@ class Day:
 
     def _change(self) -> None:
         """Another name in one slot of 1 % of the apps."""
-        for app in self._random.sample(
-            self.world.apps, max(1, round(len(self.world.apps) * CHANGED))
-        ):
-            slot = self._random.randrange(SLOTS)
-            name = f"name {self._random.randrange(10**6)}" if self._random.random() < 0.9 else None
+        kept, chance = self.kept, self.kept.random_
+        for app in chance.sample(kept.apps, max(1, round(len(kept.apps) * CHANGED))):
+            slot = chance.randrange(SLOTS)
+            name = f"name {chance.randrange(10**6)}" if chance.random() < 0.9 else None
             self.world.vendor.set_name(*app, slot, name)
+            kept.names[app] = {
+                s: n for s, n in {**kept.names[app], slot: name}.items() if n is not None
+            }
 
     def _break(self, number: int) -> None:
+        """Whatever fails in this run, and nothing else."""
         vendor = self.world.vendor
-        if number in (self.events.region_down.start, self.events.region_down.stop):
-            vendor.set_failing("seoul", number == self.events.region_down.start)
-        if number == self.events.all_down.start:
-            vendor.fault("drop", times=None)
-        if number == self.events.all_down.stop:
-            vendor.clear_faults()
+        wanted = {"seoul"} if number in self.events.region_down else set()
+        wanted |= {"all"} if number in self.events.all_down else set()
+        for what in wanted ^ self._broken:
+            if what == "seoul":
+                vendor.set_failing(what, what in wanted)
+            elif what in wanted:
+                vendor.fault("drop", times=None)
+            else:
+                vendor.clear_faults()
+        self._broken = wanted
 
     def _sync_all(
-        self, instances: Sequence[Mapping[str, Any]], run_id: str, at: datetime, *, kill: bool
+        self, instances: Sequence[Mapping[str, Any]], run_id: str, at: datetime, *, lose: bool
     ) -> dict[str, str]:
         """The mapped tasks one after another, each tried as often as the DAG tries it."""
         states = {}
         for place, instance in enumerate(instances):
-            middle = kill and place == len(instances) // 2
-            killer = self._kill_after(len(instance["conn_ids"]) // 2) if middle else None
+            middle = lose and place == len(instances) // 2
+            loser = self._lose_after(len(instance["conn_ids"]) // 2) if middle else None
             states[f"sync {place}"] = self._sync(instance, run_id, at)
-            if killer is not None:
-                killer.join()
+            if loser is not None:
+                loser.join()
         return states
 
     def _sync(self, instance: Mapping[str, Any], run_id: str, at: datetime) -> str:
@@ -231,17 +165,17 @@ class Day:
                 return "success"
         return "failed"
 
-    def _kill_after(self, answers: int) -> threading.Thread:
-        """Kill the server in the middle of the polls of a task; start it again."""
-        world, seen = self.world, self._newest_request()
+    def _lose_after(self, answers: int) -> threading.Thread:
+        """Lose the primary in the middle of the polls of a task; its replica takes over."""
+        pair, seen = self.world.pair, self._newest_request()
 
-        def kill() -> None:
+        def lose() -> None:
             while self._newest_request() < seen + answers:
                 time.sleep(0.01)
-            world.server.kill()
-            world.server.start()
+            pair.lose_primary()
+            pair.promote()
 
-        thread = threading.Thread(target=kill)
+        thread = threading.Thread(target=lose)
         thread.start()
         return thread
 
@@ -264,13 +198,13 @@ class Day:
     ) -> str:
         from airflow.sdk.exceptions import AirflowFailException
 
-        world, tasks = self.world, self._tasks
+        kept, tasks = self.kept, self._tasks
 
         def after(_: str) -> list[Any]:
-            return [SimpleNamespace(source_dag_id=tasks.DAG_ID, extra=e) for e in world.events]
+            return [SimpleNamespace(source_dag_id=tasks.DAG_ID, extra=e) for e in kept.events]
 
         def add(_: Any, *, extra: dict[str, Any]) -> None:
-            world.events.append(extra)
+            kept.events.append(extra)
 
         tasks.publish(
             {tasks.CHANGES: SimpleNamespace(after=after)},
@@ -287,19 +221,19 @@ class Day:
         """Every poll and change of the run against what was answered; changes and polls."""
         from sqlalchemy import text
 
-        world = self.world
+        world, kept = self.world, self.kept
         requests = self._requests()
         with world.owner.connect() as connection:
             polls = connection.execute(
                 text("select * from attr_audit.poll where poll_id > :last order by poll_id"),
-                {"last": world.judged_poll},
+                {"last": kept.judged_poll},
             ).all()
             rows = connection.execute(
                 text(
                     "select * from attr_audit.change where poll_id > :last "
                     "order by region, sdk_app_id, seq"
                 ),
-                {"last": world.judged_poll},
+                {"last": kept.judged_poll},
             ).all()
         changes = defaultdict(list)
         for row in rows:
@@ -308,12 +242,12 @@ class Day:
         for poll in polls:
             assert poll.dag_run_id == run_id
             of_app[poll.region, poll.sdk_app_id].append(poll)
-        assert of_app.keys() == set(world.apps), f"run {number} left apps out"
+        assert of_app.keys() == set(kept.apps), f"run {number} left apps out"
         for app, mine in of_app.items():
             self._judge_app(app, number, mine, requests[app], changes, ahead)
         assert not changes, "changes of polls that were not expected"
-        assert sum(e["changes"] + e["baselines"] for e in world.events) == world.changes
-        world.judged_poll = max(poll.poll_id for poll in polls)
+        assert sum(e["changes"] + e["baselines"] for e in kept.events) == kept.changes
+        kept.judged_poll = max(poll.poll_id for poll in polls)
         return len(rows), len(polls)
 
     def _requests(self) -> dict[App, list[Any]]:
@@ -336,7 +270,7 @@ class Day:
     ) -> None:
         from tests.oracle import assert_recorded, reads_of
 
-        world, shift = self.world, timedelta(seconds=ahead)
+        kept, shift = self.kept, timedelta(seconds=ahead)
         left = len(requests)
         for poll in polls:
             sent, ended = poll.requested_at, poll.responded_at or poll.requested_at
@@ -345,7 +279,7 @@ class Day:
             reads = reads_of(mine)
             # Seen about once in millions of polls: no connection could be made.
             hung_up = poll.reads > len(reads) and "TLS" in (poll.error_info or "")
-            outcome, expected = world.oracles[app].take(
+            outcome, expected = kept.oracles[app].take(
                 poll, reads, run=poll.dag_run_id, hung_up=hung_up
             )
             assert poll.outcome == outcome, (number, poll, mine)
@@ -353,16 +287,18 @@ class Day:
             assert len(recorded) == len(expected), (number, recorded, expected)
             for change, wanted in zip(recorded, expected, strict=True):
                 assert_recorded(change, wanted, right=not ahead)
-                world.changes += 1
+                kept.changes += 1
             if outcome == "ok" and not ahead:
-                good = Good(number, mine[-1].arrived_at, world.failed.pop(app, 0))
-                world.goods[app].append(good)
+                before, failed = kept.good.get(app), kept.failed.pop(app, 0)
+                kept.good[app] = arrived = mine[-1].arrived_at
+                if before is not None and arrived - before > GAP:
+                    kept.gaps[app].append((before, arrived, failed))
             elif outcome != "ok":
-                world.failed[app] += 1
-        # Only a server that was killed makes a poll that is not recorded.
-        assert left == 0 or number == self.events.killed, (number, app, left)
+                kept.failed[app] += 1
+        # Only a server that was lost makes a poll that is not recorded.
+        assert left == 0 or number == self.events.failed_over, (number, app, left)
 
-    def _sizes(self) -> tuple[int, int]:
+    def sizes(self) -> tuple[int, int]:
         from sqlalchemy import text
 
         with self.world.owner.connect() as connection:
@@ -385,46 +321,39 @@ class Day:
             rows = connection.execute(
                 text("select region, sdk_app_id, slot, name from attr_audit.current_names")
             ).all()
+        kept = self.kept
         truth = {
             (region, number, slot, name)
-            for region, number in self.world.apps
-            for slot, (name, _) in self.world.oracles[region, number].names.items()
+            for region, number in kept.apps
+            for slot, (name, _) in kept.oracles[region, number].names.items()
         }
         assert {tuple(row) for row in rows} == truth
         assert len(rows) == len(truth)
-        for app in random.Random(19).sample(self.world.apps, min(50, len(self.world.apps))):
-            names = self.world.vendor.truth(*app).names
-            assert names == {s: name for s, (name, _) in self.world.oracles[app].names.items()}
+        for app in kept.apps:
+            assert kept.names[app] == {s: name for s, (name, _) in kept.oracles[app].names.items()}
 
-    def check_gaps(self, begin: datetime, end: datetime) -> int:
+    def check_gaps(self) -> int:
         """The gaps are those that the vendor's log shows; how many."""
         from sqlalchemy import text
 
-        expected = {
-            app: [
-                (one.arrived, other.arrived, other.failed_before)
-                for one, other in pairwise(goods)
-                if other.arrived - one.arrived > GAP
-            ]
-            for app, goods in self.world.goods.items()
-        }
+        kept = self.kept
         found: dict[App, list[Any]] = defaultdict(list)
         with self.world.reader.connect() as connection:
             for row in connection.execute(
                 text("select * from attr_audit.gaps(:lo, :hi, :gap) order by gap_from"),
-                {"lo": begin, "hi": end, "gap": GAP},
+                {"lo": kept.begin, "hi": kept.end, "gap": GAP},
             ):
                 found[row.region, row.sdk_app_id].append(row)
-        for app in self.world.apps:
-            assert len(found[app]) == len(expected[app]), (app, found[app], expected[app])
-            for row, (before, after, failed) in zip(found[app], expected[app], strict=True):
+        for app in kept.apps:
+            assert len(found[app]) == len(kept.gaps[app]), (app, found[app], kept.gaps[app])
+            for row, (before, after, failed) in zip(found[app], kept.gaps[app], strict=True):
                 # Sent at the one, arrived at the other; what came back is on record.
                 assert timedelta(0) <= before - row.gap_from < timedelta(minutes=1), (row, before)
                 assert timedelta(0) <= after - row.gap_to < timedelta(minutes=1), (row, after)
                 assert row.polls_failed == failed, (row, failed)
-        return sum(map(len, expected.values()))
+        return sum(map(len, kept.gaps.values()))
 
-    def answers(self, begin: datetime, end: datetime) -> dict[str, list[str]]:
+    def answers(self) -> dict[str, list[str]]:
         """What must be the same before a month is folded and after."""
         from sqlalchemy import text
 
@@ -439,7 +368,8 @@ class Day:
                 name: sorted(
                     str(row)
                     for row in connection.execute(
-                        text(f"select * from attr_audit.{question}"), {"lo": begin, "hi": end}
+                        text(f"select * from attr_audit.{question}"),
+                        {"lo": self.kept.begin, "hi": self.kept.end},
                     )
                 )
                 for name, question in questions.items()
@@ -455,172 +385,87 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
         seconds[name] = time.monotonic() - began
 
 
-class Turns:
-    """Heavy programs of one machine take turns by a lock file, here of some minutes each."""
+def live(kept: Kept, folder: Path, clocks: Clocks, *, lasting: bool) -> dict[str, Any] | None:
+    """The rest of the day; its figures, or None where it was stopped.
 
-    MINUTES = 8
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._file: Any = None
-        self._since = 0.0
-
-    def take(self) -> None:
-        """It is our turn from here on: still, or once the others have had theirs."""
-        if self._path is None:
-            return
-        if self._file is not None and time.monotonic() - self._since > 60 * self.MINUTES:
-            self._file.close()
-            self._file = None
-            time.sleep(1)
-        if self._file is None:
-            self._file = self._path.open("a")
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            self._since = time.monotonic()
-
-
-def apps_of(count: int) -> list[App]:
-    return [(REGIONS[i % len(REGIONS)], 1_400_000_001 + i) for i in range(count)]
-
-
-def connections_in_files(vendor: Any, apps: Sequence[App], folder: Path) -> list[str]:
-    """Every app's connection, as a volume of files; their ids."""
-    template = {region: vendor.connection_json(*next(a for a in apps if a[0] == region))
-                for region in {region for region, _ in apps}}  # fmt: skip
-    found = {}
-    for region, number in apps:
-        fields = template[region]
-        extra = {**fields["extra"], "sdk_app_id": number}
-        found[f"{region}_{number}"] = {**fields, "password": key_of(number), "extra": extra}
-    ids = list(found)
-    folder.mkdir()
-    for begin in range(0, len(ids), 1_000):
-        part = {name: found[name] for name in ids[begin : begin + 1_000]}
-        (folder / f"{begin}.json").write_text(json.dumps(part))
-    return ids
-
-
-def key_of(number: int) -> str:
-    return f"{number:064x}"
-
-
-def live(count: int, runs: int, folder: Path, clocks: Clocks, lock: Path | None) -> dict[str, Any]:
-    """The whole day; its figures. Raises AssertionError where the record is not exact."""
-    from unittest import mock
-
-    from im_attr_audit import settings
-    from im_attr_audit.evidence.note import new_signer
-    from im_attr_audit.evidence.witnesses import open_witness
-    from im_attr_audit.record.engine import create_audit_engine
-    from im_attr_audit.record.fold import fold_old_polls
-    from im_attr_audit.record.seal_verify import check_seals
-    from im_attr_audit.record.sealing import make_checkpoint
-    from im_attr_audit.record.verify import check_database
-    from sqlalchemy.engine import make_url
-
-    from simulator.control import Simulator
-    from simulator.records import NewApp
-    from tests.conftest import OWNER, READER, SEALER, WRITER, make_template
-    from tests.oracle import AppOracle
-
-    apps, month = apps_of(count), first_of_month()
-    begin = month - runs // 2 * APART
-    names = {slot: f"attribute {slot}" for slot in range(SLOTS)}
-    turns = Turns(lock)
-    turns.take()
-    server = MovedPostgres(folder / "postgres", settings={"max_wal_size": "1GB"})
-    server.clock = clocks.database
-    with contextlib.ExitStack() as stack:
-        stack.callback(server.destroy)
-        clocks.set(begin - timedelta(minutes=5))
-        server.start()
-        name = make_template(server)
-        vendor = stack.enter_context(
-            Simulator.start(folder / "vendor", regions=REGIONS, lasting=False)
-        )
-        apart = abs(server.time() - datetime.now(UTC))
-        assert apart < timedelta(seconds=1), f"the clocks are {apart} apart"
-        vendor.add_apps(
-            NewApp(*app, names, key=key_of(app[1]), settings={"rate_limit": None}) for app in apps
-        )
-        ids = connections_in_files(vendor, apps, folder / "connections")
-        engines = {
-            role: create_audit_engine(make_url(server.url(name, role)))
-            for role in (OWNER, WRITER, READER, SEALER)
-        }
-        stack.enter_context(mock.patch("im_attr_audit.tasks.Variable.get", listing(ids)))
-        stack.enter_context(
-            mock.patch.dict(
-                os.environ,
-                {
-                    "AIRFLOW_CONN_IM_ATTR_AUDIT_DB": server.url(name, WRITER, driver="postgres"),
-                    settings.CONFIRM_SECONDS.name: "0.05",
-                },
-            )
-        )
-        world = World(apps, clocks, server, vendor, engines[WRITER], engines[OWNER],
-                      engines[READER], {app: AppOracle() for app in apps})  # fmt: skip
-        signer, witness = new_signer("example.com/audit"), open_witness(f"file:{folder / 'seals'}")
-        (folder / "seals").mkdir()
-        day = Day(
-            world,
-            Events(runs),
-            lambda: make_checkpoint(engines[SEALER], signer, [witness]),
-            random.Random(19),
-        )
-        for number in range(runs):
-            turns.take()
-            measured = day.run(number, begin + number * APART)
-            day.measured.append(measured)
+    ``lasting``: the folder keeps what is in it unless the day ends well. Raises AssertionError
+    where the record is not exact.
+    """
+    stopped = threading.Event()
+    with opened(kept, folder, clocks, lasting=lasting) as world:
+        day = Day(world)
+        signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+        for number in range(len(kept.measured), kept.runs):
+            if stopped.is_set():
+                return None
+            # What is known goes back to the run before: a poll of a run that was cut off is found.
+            measured = day.run(number, kept.begin + number * APART)
+            kept.measured.append(measured)
+            world.keep(folder / "kept")
             took = " ".join(f"{name} {value:.1f}" for name, value in measured.seconds.items())
             say(f"run {number}: {measured.state}, {measured.polls} polls, {measured.changes} "
                 f"changes, {took} s, {measured.database_bytes / 1e6:.0f} MB")  # fmt: skip
-        end = begin + (runs - 1) * APART
-        turns.take()
-        day.check_names()
-        gaps = day.check_gaps(begin, end)
-        heads = check_database(engines[OWNER])
-        assert heads.findings == (), heads.findings[:5]
-        _, sealed = check_seals(engines[SEALER], [witness], signer.verifier)
-        assert sealed.findings == [], sealed.findings[:5]
-        say(f"record exact: {world.changes} changes, {gaps} gaps, {sealed.rows} sealed rows")
-        turns.take()
-        before = day.answers(begin, end)
-        clocks.set(month + timedelta(days=8))
-        day.seal()
-        sizes, began = day._sizes(), time.monotonic()
-        [folded] = fold_old_polls(server.url(name))
-        seconds = time.monotonic() - began
-        after = day.answers(begin, end)
-        assert {n: a for n, a in before.items() if a != after[n]} == {}
-        assert check_database(engines[OWNER]).findings == ()
-        _, checked = check_seals(engines[SEALER], [witness], signer.verifier)
-        assert checked.findings == [], checked.findings[:5]
-        left = day._sizes()
-        say(
-            f"folded {folded.polls} polls into {folded.spans} spans in {seconds:.1f} s: "
-            f"{sizes[0] / 1e6:.0f} MB of poll before, {left[0] / 1e6:.0f} MB after"
-        )
-        turns.take()
-        measured = day.run(runs, month + timedelta(days=8, minutes=15))
-        assert measured.state == "success"
+        figures = check_whole(day)
+        figures["fold"] = fold(day)
+        last = day.run(kept.runs, kept.month + timedelta(days=8, minutes=15))
+        assert last.state == "success"
+        world.pair.destroy()
+        (folder / "kept").unlink()
+    return figures
+
+
+def check_whole(day: Day) -> dict[str, Any]:
+    """Names, gaps, chains and seals of all the runs; the day's figures."""
+    world, kept = day.world, day.kept
+    day.check_names()
+    gaps, sealed = day.check_gaps(), verified(world)
+    say(f"record exact: {kept.changes} changes, {gaps} gaps, {sealed} sealed rows")
     return {
-        "apps": count,
-        "runs": [vars(each) for each in day.measured],
-        "changes": world.changes,
+        "apps": len(kept.apps),
+        "runs": [vars(each) for each in kept.measured],
+        "changes": kept.changes,
         "gaps": gaps,
-        "sealed_rows": sealed.rows,
-        "fold": {"polls": folded.polls, "spans": folded.spans, "kept": folded.kept,
-                 "seconds": seconds, "poll_bytes": [sizes[0], left[0]],
-                 "database_bytes": [sizes[1], left[1]]},
-    }  # fmt: skip
+        "sealed_rows": sealed,
+    }
 
 
-def listing(ids: Sequence[str]) -> Any:
-    from im_attr_audit import settings
+def verified(world: World) -> int:
+    """Both checks find nothing; how many sealed rows there are."""
+    from im_attr_audit.record.seal_verify import check_seals
+    from im_attr_audit.record.verify import check_database
 
-    text = json.dumps(ids)
-    return lambda key, default=None: text if key == settings.CONN_IDS else default
+    findings = check_database(world.owner).findings
+    assert findings == (), findings[:5]
+    _, sealed = check_seals(world.sealer, [world.witness], world.signer.verifier)
+    assert sealed.findings == [], sealed.findings[:5]
+    return int(sealed.rows)
+
+
+def fold(day: Day) -> dict[str, Any]:
+    """Fold the month that ended, a week later: no answer changes, and nothing is found."""
+    from im_attr_audit.record.fold import fold_old_polls
+
+    world, before = day.world, day.answers()
+    world.clocks.set(world.kept.month + timedelta(days=8))
+    world.seal()
+    sizes, began = day.sizes(), time.monotonic()
+    [folded] = fold_old_polls(world.pair.owner_url())
+    seconds = time.monotonic() - began
+    after, left = day.answers(), day.sizes()
+    assert {n for n, answer in before.items() if answer != after[n]} == set()
+    verified(world)
+    say(
+        f"folded {folded.polls} polls into {folded.spans} spans in {seconds:.1f} s: "
+        f"{sizes[0] / 1e6:.1f} MB of poll before, {left[0] / 1e6:.1f} MB after"
+    )
+    return {
+        "polls": folded.polls,
+        "spans": folded.spans,
+        "kept": folded.kept,
+        "seconds": seconds,
+        "poll_bytes": [sizes[0], left[0]],
+        "database_bytes": [sizes[1], left[1]],
+    }
 
 
 def say(line: str) -> None:
@@ -629,13 +474,13 @@ def say(line: str) -> None:
 
 
 def main() -> int:
-    """Live the day; write the figures where they are asked for."""
+    """Live the day; write its figures and draw them where that is asked for."""
     parser = argparse.ArgumentParser(prog="make test-day", description=__doc__)
     parser.add_argument("--apps", type=int, default=10_000)
     parser.add_argument("--runs", type=int, default=RUNS)
-    parser.add_argument("--lock", type=Path, help="a file that heavy programs lock in turn")
-    parser.add_argument("--figures", type=Path, help="where the figures are written")
-    parser.add_argument("--folder", type=Path, help="an empty folder for everything else")
+    parser.add_argument("--figures", type=Path, help="where the figures are written, as JSON")
+    parser.add_argument("--chart", type=Path, help="where they are drawn, as SVG")
+    parser.add_argument("--folder", type=Path, help="a folder for everything; can be continued")
     given = parser.parse_args()
     folder = given.folder or Path(os.environ.setdefault(
         "IM_ATTR_AUDIT_TEST_DAY", tempfile.mkdtemp(prefix="im-attr-audit-day-")))  # fmt: skip
@@ -649,13 +494,21 @@ def main() -> int:
     begin = first_of_month() - timedelta(days=1)
     clocks = under_moved_clocks(folder / "clocks", MODULE, begin)
     logging.disable(logging.WARNING)
+    file = folder / "kept"
+    kept = pickle.loads(file.read_bytes()) if file.exists() else new_day(given.apps, given.runs)
+    assert (len(kept.apps), kept.runs) == (given.apps, given.runs), "another day is in that folder"
     try:
-        figures = live(given.apps, given.runs, folder, clocks, given.lock)
+        figures = live(kept, folder, clocks, lasting=given.folder is not None)
     finally:
         if given.folder is None:
             shutil.rmtree(folder, ignore_errors=True)
+    if figures is None:
+        say(f"stopped after {len(kept.measured)} runs; the same command continues")
+        return 0
     if given.figures:
         given.figures.write_text(json.dumps(figures, indent=1))
+    if given.chart:
+        given.chart.write_text(draw(figures), "utf-8")
     return 0
 
 

@@ -6,10 +6,8 @@ clocks and waiting are left alone. Needs a C compiler (`apt-get install gcc libc
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -18,7 +16,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from launch import processes
 from launch.postgres import EmbeddedPostgres
 from launch.postgres.binaries import run_program
 from launch.postgres.owner import owner_of
@@ -100,15 +97,6 @@ class MovedPostgres(EmbeddedPostgres):
             *(*variables, program, *arguments, "-D", str(self.data)),
             user=owner_of(self.data),
         )
-
-    def kill(self) -> None:
-        """Every process of it at once, as a machine that loses its power does."""
-        pid = self.pid
-        assert pid is not None
-        for process in (pid, *processes.children(pid, recursive=True)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        assert processes.wait_until(lambda: not self.running, seconds=30)
 
     def time(self) -> datetime:
         """What its clock says."""

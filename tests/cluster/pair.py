@@ -12,6 +12,7 @@ import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,18 @@ from tests.conftest import READER, WRITER, AuditDb, make_template
 SETTINGS = {"fsync": "off", "max_connections": "200", "wal_keep_size": "512MB"}
 
 
+def plain_server(directory: Path) -> EmbeddedPostgres:
+    return EmbeddedPostgres(directory, settings=SETTINGS)
+
+
 def replicate(
-    primary: EmbeddedPostgres, directory: Path, port: int | None = None
+    primary: EmbeddedPostgres,
+    directory: Path,
+    port: int | None = None,
+    make: Callable[[Path], EmbeddedPostgres] = plain_server,
 ) -> EmbeddedPostgres:
     """A running replica of the primary, by pg_basebackup; on that port if one is given."""
-    replica = EmbeddedPostgres(directory, settings=SETTINGS)
+    replica = make(directory)
     directory.mkdir(mode=0o700)
     if port is not None:
         (directory / "port").write_text(f"{port}\n")
@@ -61,23 +69,60 @@ def replicate(
 class Pair:
     """A primary and its replica. Each change of roles exchanges `primary` and `replica`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        make: Callable[[Path], EmbeddedPostgres] = plain_server,
+        before: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Two new servers, or those that were stopped ``before``."""
         self._folder = folder
+        self._make = make
         self._made = 0
         self._lost_at = 0.0
-        self.primary = EmbeddedPostgres(self._next(), settings=SETTINGS)
+        if before is not None:
+            self._resume(before)
+            return
+        self.primary = make(self._next())
         self.primary.start()
         self.database = make_template(self.primary)
         with (self.primary.data / "pg_hba.conf").open("a") as file:
             file.write("host replication all 127.0.0.1/32 scram-sha-256\n")
         self._ask(self.primary, "select pg_reload_conf()")
-        self.replica = replicate(self.primary, self._next())
+        self.replica = replicate(self.primary, self._next(), make=make)
         self.hosts = [f"127.0.0.1:{s.port}" for s in (self.primary, self.replica)]
         self.wait_for_each_other()
 
     def _next(self) -> Path:
         self._made += 1
         return self._folder / f"server-{self._made}"
+
+    # Stopped for a while, and continued -----------------------------------------------------------
+
+    def stop(self) -> None:
+        """Both, for now."""
+        for server in (self.primary, self.replica):
+            server.stop()
+
+    def state(self) -> dict[str, Any]:
+        """What `__init__` takes to continue with these servers."""
+        servers = (self.primary, self.replica)
+        return {
+            "made": self._made,
+            "database": self.database,
+            "hosts": self.hosts,
+            "servers": [server.directory.name for server in servers],
+            "running": [server.running for server in servers],
+        }
+
+    def _resume(self, before: Mapping[str, Any]) -> None:
+        self._made, self.database, self.hosts = (before[k] for k in ("made", "database", "hosts"))
+        servers = [self._make(self._folder / name) for name in before["servers"]]
+        self.primary, self.replica = servers
+        for server, running in zip(servers, before["running"], strict=True):
+            if running:
+                server.start()
+                assert f"127.0.0.1:{server.port}" in self.hosts, "another program took its port"
 
     # Asking ---------------------------------------------------------------------------------------
 
@@ -149,7 +194,7 @@ class Pair:
         [place] = [h for h in self.hosts if h != f"127.0.0.1:{self.primary.port}"]
         self.replica.destroy()
         port = int(place.rpartition(":")[2])
-        self.replica = replicate(self.primary, self._next(), port)
+        self.replica = replicate(self.primary, self._next(), port, self._make)
         assert self.replica.port == port
         self.wait_for_each_other()
 

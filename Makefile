@@ -8,8 +8,8 @@ export PYTHON
 endif
 
 .PHONY: help setup run sync psql test soak test-cluster test-pgbouncer lint screenshots
-.PHONY: test-review test-airflow-versions test-bi test-stores test-kubernetes test-day bench lock
-.PHONY: licences clean launch-run launch-sync launch-psql launch-clean
+.PHONY: test-review test-airflow-versions test-bi test-stores test-kubernetes test-day test-matrix
+.PHONY: bench lock licences clean launch-run launch-sync launch-psql launch-clean
 
 help:
 	@echo 'make run          everything, from installation to the page; Ctrl-C stops it'
@@ -22,6 +22,7 @@ help:
 	@echo 'make test-pgbouncer  the audit behind a real PgBouncer (needs pgbouncer)'
 	@echo 'make test-kubernetes  the values for the chart (needs helm; see docs/kubernetes.md)'
 	@echo 'make test-airflow-versions  on the lowest and the newest Airflow allowed'
+	@echo 'make test-matrix  what depends on it, on other versions: MATRIX="--postgres 16"'
 	@echo 'make test-day     96 runs of 10,000 apps in fast motion (needs gcc); APPS=200 is quicker'
 	@echo 'make test-bi      import bi/ into a real Superset and dbt, and ask them (installs both)'
 	@echo 'make test-stores  checkpoints in S3, GCS and Azure stores on loopback (installs them)'
@@ -95,6 +96,10 @@ test-kubernetes: setup
 # Into .local/airflow-versions, where a version is not the one of .venv.
 test-airflow-versions: setup
 	@exec .venv/bin/python -m tests.airflow_versions
+
+# Minutes for each version that MATRIX names; README.md gets its row.
+test-matrix: setup
+	@exec .venv/bin/python -m tests.matrix $(MATRIX)
 
 # The product's own functions under clocks that are moved; needs a C compiler.
 test-day: setup

@@ -327,6 +327,7 @@ def test_a_hostile_text_is_redacted_in_reasonable_time() -> None:
         "&#" * 500_000,
         "usersig=" * 99_999,
     ):
-        began = time.perf_counter()
+        # The processor's time: what else the machine does is not ours.
+        began = time.process_time()
         safe_text(text, secrets=(KEY, SIG))
-        assert time.perf_counter() - began < 5
+        assert time.process_time() - began < 5

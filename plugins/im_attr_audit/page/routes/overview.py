@@ -27,7 +27,7 @@ _CHANGES_SHOWN = 5
 #: Older changes are not waited for; the review DAG asks about no older ones either.
 _REVIEWED_WITHIN = timedelta(days=30)
 #: More unreviewed changes are not counted.
-_UNREVIEWED_COUNTED = 200
+_UNREVIEWED_COUNTED = 100
 #: More causes of violations are not listed.
 _VIOLATIONS_LISTED = 7
 #: Of the apps with one cause, how many are named.

@@ -24,6 +24,7 @@ from im_attr_audit.page import checks, filters, shell
 from im_attr_audit.page.app import make_app
 from im_attr_audit.page.models import Problem
 from im_attr_audit.page.reader import Reader
+from im_attr_audit.page.routes import attest
 from im_attr_audit.record.store import record_polls
 from sqlalchemy import text
 
@@ -399,6 +400,25 @@ def test_a_period_is_attested_by_the_function_of_the_record(
     assert client.get("/api/attest", params={**asked, "group": "other"}).json()["apps"] == []
     turned = {"since": asked["until"], "until": asked["since"]}
     assert client.get("/api/attest", params=turned).status_code == 422
+
+
+def test_a_brief_answer_attests_the_first_group_of_many_apps(
+    audit_db: AuditDb, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, group in enumerate("bca", 1):
+        poll(audit_db, {0: "city"}, 600 + number, sdk_app_id=number, app_group=group)
+    asked = {"since": (now(audit_db) - timedelta(seconds=300)).isoformat(), "brief": "yes"}
+    asked["until"] = now(audit_db).isoformat()
+
+    def groups(**more: str) -> tuple[str | None, list[str]]:
+        said = client.get("/api/attest", params={**asked, **more}).json()
+        return said["group"], [app["app_group"] for app in said["apps"]]
+
+    assert groups() == (None, ["a", "b", "c"])
+    monkeypatch.setattr(attest, "MANY_APPS", 2)
+    assert groups() == ("a", ["a"])
+    assert groups(group="b") == ("b", ["b"])
+    assert groups(brief="no") == (None, ["a", "b", "c"])
 
 
 def test_the_page_says_what_is_sealed(audit_db: AuditDb, client: TestClient) -> None:

@@ -144,6 +144,12 @@ class Period(GroupFilter):
     until: Time | None = None
 
 
+class AttestedPeriod(Period):
+    """The same; ``brief``: of many apps only the first group, where none is asked for."""
+
+    brief: bool = False
+
+
 class NameInPeriod(Period):
     """One name, exactly as it is, in a period."""
 

@@ -28,10 +28,12 @@ class Attested(BaseModel):
 
 
 class Attest(BaseModel):
-    """``seal``: the first one closed at or after the period's end."""
+    """``seal``: the first one closed at or after the period's end. ``group``: the only one that the
+    answer is about."""
 
     at: datetime
     since: datetime
     until: datetime
+    group: str | None
     seal: Seal | None
     apps: list[Attested]

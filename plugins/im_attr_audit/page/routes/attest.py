@@ -11,18 +11,21 @@ from fastapi.responses import Response
 from im_attr_audit.page import models_attest as models
 from im_attr_audit.page import queries
 from im_attr_audit.page.downloads import csv_file
-from im_attr_audit.page.filters import Period
+from im_attr_audit.page.filters import AttestedPeriod, Period
 from im_attr_audit.page.reader import Reader
 from im_attr_audit.page.services import ReaderOf, as_json
 from im_attr_audit.page.threads import ViewRoute
 
 router = APIRouter(route_class=ViewRoute)
 
+#: Of more apps a brief answer is about one group: each app takes as long as the next one.
+MANY_APPS = 100
+
 
 @router.get("/attest", response_model=models.Attest)
-def attest(reader: ReaderOf, asked: Annotated[Period, Query()]) -> Response:
+def attest(reader: ReaderOf, asked: Annotated[AttestedPeriod, Query()]) -> Response:
     """A row for each app of the group; without a period, for the last whole month in UTC."""
-    return as_json(_attested(reader, asked))
+    return as_json(_attested(reader, asked, brief=asked.brief))
 
 
 @router.get("/attest/download", response_class=Response)
@@ -36,7 +39,7 @@ def download(reader: ReaderOf, asked: Annotated[Period, Query()]) -> Response:
     return csv_file(({**app, **of_all} for app in said["apps"]), columns, "attested")
 
 
-def _attested(reader: Reader, asked: Period) -> dict[str, Any]:
+def _attested(reader: Reader, asked: Period, *, brief: bool = False) -> dict[str, Any]:
     """As model Attest has it; 422 where the period ends before it begins."""
     with reader.transaction() as connection:
         at = queries.read_now(connection)
@@ -44,11 +47,15 @@ def _attested(reader: Reader, asked: Period) -> dict[str, Any]:
         since, until = asked.since or begin, asked.until or end
         if since >= until:
             raise HTTPException(422, "The period must begin before it ends.")
-        apps = queries.read(
-            connection, "attest", since=since, until=until, app_group=asked.group or None
-        )
+        group = asked.group or None
+        if brief and group is None:
+            listed = queries.read_one(connection, "listed_groups")
+            if listed and listed["apps"] > MANY_APPS:
+                group = listed["first"]
+        apps = queries.read(connection, "attest", since=since, until=until, app_group=group)
         seal = queries.read_one(connection, "seal_of_period", until=until)
-    return {"at": at, "since": since, "until": until, "seal": seal, "apps": apps}
+    period = {"at": at, "since": since, "until": until, "group": group}
+    return {**period, "seal": seal, "apps": apps}
 
 
 def _last_month(at: datetime) -> tuple[datetime, datetime]:

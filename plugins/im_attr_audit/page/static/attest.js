@@ -8,18 +8,19 @@ const LOOKS = { unchanged: ["good", "✓"], changed: ["odd", "≠"], "source cha
 run(async () => {
   const whole = periods(new Date());
   const [since, until] = query.get("since") || query.get("until") ? [query.get("since"), query.get("until")] : [whole[0].since, whole[0].until];
-  const [setup, attested] = await Promise.all([ask("setup"), ask("attest", { since, until, group: query.get("group") })]);
+  const [setup, attested] = await Promise.all([ask("setup"), ask("attest", { since, until, group: query.get("group"), brief: query.get("all") ? null : "yes" })]);
   const empty = setup.apps.length ? null : await nothingYet(setup.apps);
   if (empty) return show(empty);
+  const isFirst = attested.group !== null && !query.get("group");
   const form = filterForm([
-    field("App group", choice("group", [["", "all"], ...new Set(setup.apps.map((app) => app.app_group))], query.get("group"))),
+    field("App group", choice("group", [["", isFirst ? "the first" : "all"], ...new Set(setup.apps.map((app) => app.app_group))], query.get("group"))),
     timeField("From", "since", attested.since),
     timeField("To", "until", attested.until, { endsDay: true }),
-  ], "Period");
+  ], "Period", { all: query.get("all") });
   const shortcuts = h("p", { class: "pager no-print" }, h("span", {}, "Whole periods:"),
     whole.map((each) => h("a", { href: here({ since: each.since, until: each.until }) }, each.name)));
   show(form, shortcuts, attested.apps.length
-    ? [summary(attested), table(attested), method(attested)]
+    ? [summary(attested, isFirst ? setup.apps.filter((app) => !app.retired).length : 0), table(attested), method(attested)]
     : notice("info", "No app was in the group in this period.", "Choose another period or group.", { "data-empty": "no-app" }));
 });
 
@@ -40,48 +41,54 @@ function verdict(text, number = null) {
   return h("span", { class: `badge ${look}` }, h("span", { "aria-hidden": "true" }, `${sign} `), text, number === null ? "" : `: ${count(number, "app")}`);
 }
 
-function summary(attested) {
+/** ``all``: how many apps there are where only the first group was asked for. */
+function summary(attested, all) {
   const counts = new Map();
   for (const app of attested.apps) counts.set(app.verdict, (counts.get(app.verdict) ?? 0) + 1);
-  const group = query.get("group");
+  const { group } = attested;
   return h("section", { "aria-labelledby": "period" },
     h("h2", { id: "period" }, group ? h("bdi", {}, group) : "All groups", h("small", {}, ` from ${longTime(attested.since)} to ${longTime(attested.until)}`)),
     h("p", { class: "chips" }, [...counts].map(([text, number]) => verdict(text, number))),
     h("p", { class: "seal" }, attested.seal ? [`Sealed: seal ${attested.seal.n}, `, when(attested.seal.sealed_at, { seconds: true }), ", covers what was recorded in the period."] : "No seal covers the whole period yet."),
     h("p", { class: "pager no-print" }, h("button", { type: "button", class: "small", onclick: () => print() }, "Print"),
-      h("a", { href: `api/attest/download?${new URLSearchParams({ since: attested.since, until: attested.until, ...(group ? { group } : {}) })}`, download: "" }, "Download as CSV")));
+      h("a", { href: `api/attest/download?${new URLSearchParams({ since: attested.since, until: attested.until, ...(group ? { group } : {}) })}`, download: "" }, "Download as CSV"),
+      all ? h("a", { href: here({ all: "yes" }) }, `All groups, ${count(all, "app")}`) : null));
 }
 
-/** A hash may break after every sixteen characters. */
-function parts(hash) {
-  return hash.match(/.{1,16}/g)?.map((part) => [part, h("wbr")]) ?? "";
+/** A hash may break in its middle. */
+function halves(hash) {
+  return h("code", { class: "hash" }, hash.slice(0, 32), h("wbr"), hash.slice(32));
 }
 
 function table(attested) {
-  const one = query.get("group");
+  const one = attested.group;
+  // Two lines a row, as a hash in two halves needs: an auditor reads many rows at once.
   return bigTable({
     label: "What happened in the period, by app",
     className: "list cards",
-    head: ["App", ...(one ? [] : ["App group"]), "Verdict", "Good polls", "Failed", "Changes", "Longest gap", "First good", "Last good", "Head", "Head's hash"].map((title) => h("th", { scope: "col" }, title)),
-    widths: ["16rem", ...(one ? [] : ["8rem"]), "13rem", "6rem", "5rem", "6rem", "7rem", "9rem", "9rem", "5rem", "34rem"],
+    head: ["App", "Verdict", "Changes", "Polls", "Longest gap", "Good polls", "Head", "Head's hash"].map((title) => h("th", { scope: "col" }, title)),
+    widths: ["24rem", "13rem", "6rem", "12rem", "7rem", "18rem", "5rem", "34rem"],
     count: attested.apps.length,
     row: (at) => {
       const app = attested.apps[at];
+      const second = (...said) => h("span", { class: "since" }, " ", ...said);
+      const none = (text) => h("span", { class: "none" }, text);
       return h("tr", {},
-        h("th", { scope: "row" }, appLink(app)), one ? null : h("td", {}, h("bdi", {}, app.app_group)), h("td", {}, verdict(app.verdict)),
-        h("td", {}, app.polls_good), h("td", {}, app.polls_failed),
-        h("td", {}, app.changes, app.source_changes ? h("span", { class: "since" }, ` source changed ${app.source_changes} times`) : null),
-        h("td", {}, span(app.longest_gap_seconds)), h("td", {}, when(app.first_good_at)), h("td", {}, when(app.last_good_at)),
-        h("td", {}, app.head_seq ?? h("span", { class: "none" }, "none")), h("td", {}, h("code", { class: "hash" }, parts(app.head_hash ?? ""))));
+        h("th", { scope: "row" }, appLink(app), one ? null : second(h("bdi", {}, app.app_group))), h("td", {}, verdict(app.verdict)),
+        h("td", {}, app.changes, app.source_changes ? second("source changed ", count(app.source_changes, "time")) : null),
+        h("td", { class: "lines" }, `${app.polls_good.toLocaleString("en")} good`, second(`${app.polls_failed.toLocaleString("en")} failed`)),
+        h("td", {}, span(app.longest_gap_seconds)),
+        h("td", { class: "lines" }, app.first_good_at ? [when(app.first_good_at), second("to ", when(app.last_good_at))] : none("none")),
+        h("td", {}, app.head_seq ?? none("none")), h("td", {}, app.head_hash ? halves(app.head_hash) : none("none")));
     },
   });
 }
 
 function method(attested) {
   const quoted = (text) => `'${text.replaceAll("'", "''")}'`;
-  const group = query.get("group");
+  const { group } = attested;
   return h("section", { "aria-labelledby": "method" }, h("h2", { id: "method" }, "How to check it"),
-    h("p", {}, "Unchanged needs a good poll at or before the begin and one at or after the end, never more than an hour apart in between. A change that was reverted between two polls cannot be seen. Compare the hashes with im-attr-audit verify and with chain heads that are stored separately."),
+    h("p", {}, "Unchanged needs a good poll at or before the begin and one at or after the end, never more than an hour apart in between. A change that was reverted between two polls cannot be seen. The head is the newest change in an app's chain of hashes at the end. Compare the hashes with im-attr-audit verify and with chain heads that are stored separately."),
     h("pre", { tabindex: "0", "aria-label": "The query" }, `select * from attr_audit.attest(${quoted(attested.since)}, ${quoted(attested.until)}${group ? `, ${quoted(group)}` : ""});`),
     h("p", { class: "since" }, `Read at ${longTime(attested.at)}.`));
 }

@@ -8,6 +8,8 @@ import { drawAxis, drawLane } from "./lanes.js";
 const HOUR = 3600e3;
 const WINDOWS = [["24 hours", 24], ["7 days", 168], ["30 days", 720], ["90 days", 2160], ["1 year", 8760]];
 const COLOURS = 7;
+/** So many pixels above and below what is in sight are drawn too; the keyboard's focus goes there. */
+const BEYOND = 300;
 
 run(async () => {
   const chosen = Object.fromEntries(["region", "group", "app", "slot", "since", "until", "after", "lanes"].map((name) => [name, query.get(name)]));
@@ -137,17 +139,37 @@ class View {
       this.zoom(event.deltaY > 0 ? 1.25 : 0.8, event);
     }, { passive: false });
     this.drag();
+    let waiting = false;
+    frame.addEventListener("scroll", () => {
+      if (waiting) return;
+      waiting = true;
+      requestAnimationFrame(() => { waiting = false; this.look(); });
+    }, { passive: true });
     addEventListener("resize", () => this.draw());
+    addEventListener("beforeprint", () => this.look(Infinity));
     this.draw();
   }
 
   draw() {
     const width = Math.max(120, this.frame.clientWidth - this.frame.querySelector(".label").offsetWidth);
-    const scale = { from: this.window[0], to: this.window[1], width };
-    this.axis.replaceChildren(drawAxis(scale));
-    this.rows.forEach((row, at) => row.lastChild.replaceChildren(drawLane(this.lanes[at], scale, this.limits, this.colours)));
+    this.scale = { from: this.window[0], to: this.window[1], width };
+    this.axis.replaceChildren(drawAxis(this.scale));
+    for (const row of this.rows) row.lastChild.replaceChildren();
+    this.look();
     this.frame.dataset.drawn = "yes";
     this.frame.dataset.from = new Date(this.window[0]).toISOString();
+  }
+
+  /** Draw the lanes in sight, and empty the others: many apps have hundreds. */
+  look(beyond = BEYOND) {
+    const [top, bottom] = [this.frame.scrollTop - beyond, this.frame.scrollTop + this.frame.clientHeight + beyond];
+    const places = this.rows.map((row) => [row.offsetTop, row.offsetHeight]);
+    this.rows.forEach((row, at) => {
+      const track = row.lastChild;
+      const isInSight = places[at][0] + places[at][1] >= top && places[at][0] <= bottom;
+      if (isInSight === track.hasChildNodes() || (!isInSight && track.contains(document.activeElement))) return;
+      track.replaceChildren(...(isInSight ? [drawLane(this.lanes[at], this.scale, this.limits, this.colours)] : []));
+    });
   }
 
   set(from, to) {

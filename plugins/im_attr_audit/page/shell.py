@@ -27,9 +27,10 @@ VIEWS: Mapping[str, str] = {
 
 #: What a view is for, in a line below its title; the overview says it itself.
 _PURPOSES: Mapping[str, str] = {
-    "names": "The name of each slot as last seen. Find a name to see who has it, since when, and "
-    "whether it was in use all through a campaign.",
-    "timeline": "What apps called a slot over time, and when nobody could look.",
+    "names": "A slot is one of an app's numbered user attributes. Its name is shown as last seen. "
+    "Find a name to see who has it, since when, and whether it was in use all through a campaign.",
+    "timeline": "What each app called a slot (a numbered user attribute) over time, and when "
+    "nobody could look.",
     "changes": "Every change, newest first. Open one for its bounds, its review and its proof.",
     "as-of": "The names at one instant, or at two side by side.",
     "attest": "Whether anything changed in a period, app by app: for an auditor, or before a "

@@ -1,5 +1,5 @@
 // A table of any length: of many rows only those in sight are elements of the page.
-import { h } from "./page.js";
+import { h, lifetime, tableFrame } from "./page.js";
 
 /** So many rows are drawn as they are, each as high as it needs. */
 export const FEW = 40;
@@ -15,7 +15,7 @@ export function bigTable({ label, head, count, row, widths, height = 37, classNa
   const table = h("table", { class: `${className} ${few ? "" : "fixed"}`, "aria-rowcount": few ? null : count + 1 },
     h("caption", { class: "unseen" }, label), few ? null : columns(widths ?? head.map(() => "10rem")),
     h("thead", {}, h("tr", {}, head)), body);
-  const frame = h("div", { class: `frame ${few ? "" : "tall"}`, tabindex: "0", role: "region", "aria-label": label }, table);
+  const frame = tableFrame(label, table, count);
   if (few) {
     for (let at = 0; at < count; at++) body.append(titled(row(at), head, className));
     return frame;
@@ -51,9 +51,10 @@ export function bigTable({ label, head, count, row, widths, height = 37, classNa
     waiting = true;
     requestAnimationFrame(() => { waiting = false; look(); });
   }, { passive: true });
-  addEventListener("resize", look);
-  addEventListener("beforeprint", () => draw(0, count));
-  addEventListener("afterprint", look);
+  const signal = lifetime();
+  addEventListener("resize", look, { signal });
+  addEventListener("beforeprint", () => draw(0, count), { signal });
+  addEventListener("afterprint", look, { signal });
   draw(0, Math.min(count, 30));
   requestAnimationFrame(look);
   return frame;
@@ -130,5 +131,7 @@ export function tips(place) {
   place.addEventListener("mouseleave", hide);
   place.addEventListener("focusout", hide);
   place.addEventListener("scroll", hide, { capture: true, passive: true });
-  addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+  const signal = lifetime();
+  signal.addEventListener("abort", () => tip.remove());
+  addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); }, { signal });
 }

@@ -1,6 +1,7 @@
 // Changes: newest first, filtered, page by page; one of them in full; a download of the filtered changes.
-import { appOf, appName, ask, count, follows, h, here, KINDS, kindOf, lookalikeOf, nameOf, nothingYet, notice, query, run, runLink, show, tableFrame, when } from "./page.js";
+import { appOf, appName, ask, count, follows, h, here, KINDS, kindOf, lookalikeOf, nameOf, nothingYet, notice, query, runLink, show, tableFrame, when } from "./page.js";
 import { appField, choice, field, filterForm, timeField } from "./forms.js";
+import { runAndRefresh } from "./refresh.js";
 import { bigTable } from "./big-table.js";
 import { changeAddress, changeView, declaredOf, proofLink, verdictOf } from "./change.js";
 
@@ -8,7 +9,7 @@ const FILTERS = ["region", "group", "app", "slot", "kind", "name", "since", "unt
 const ON_A_PAGE = 50;
 const REVIEWS = [["", "any"], ["unreviewed", "unreviewed"], ["reviewed", "reviewed"], ["expected", "✓ expected"], ["not_expected", "✕ not expected"]];
 
-run(async () => {
+runAndRefresh(async () => {
   const filter = Object.fromEntries(FILTERS.map((name) => [name, query.get(name)]));
   if (filter.app && query.get("seq")) return changeView(filter.app, query.get("seq"));
   const [setup, page, runs] = await Promise.all([

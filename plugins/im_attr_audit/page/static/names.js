@@ -1,13 +1,14 @@
 // Names: a row for each slot; opened, the apps that differ; all apps as a matrix; a search by name.
-import { ago, appLink, appName, appOf, ask, bounds, count, follows, h, here, longTime, nameOf, nameText, nothingYet, notice, query, run, show, someApps, when } from "./page.js";
+import { ago, appLink, appName, appOf, ask, bounds, count, follows, h, here, longTime, nameOf, nameText, nothingYet, notice, query, show, someApps, when } from "./page.js";
 import { choice, field, filterForm, tick, timeField } from "./forms.js";
 import { arrowKeys, bigTable, tips } from "./big-table.js";
+import { runAndRefresh } from "./refresh.js";
 import { inPeriod } from "./in-period.js";
 
 const CHIPS = 4;
 const chosen = Object.fromEntries(["q", "group", "slot", "only", "matrix", "since", "until"].map((name) => [name, query.get(name)]));
 
-run(async () => {
+runAndRefresh(async () => {
   const names = await ask("names");
   const empty = await nothingYet(names.groups);
   if (empty) return show(empty);

@@ -48,7 +48,8 @@ function sentence(overview) {
   if (unsealed(overview).length) parts.push("the record's seal is overdue");
   part(overview.drift.length, "slot", "drifts", "drift");
   const seal = overview.newest_seal;
-  const limit = `An app is stale after ${span(overview.stale_after_seconds)} without a good poll.${overview.drift.length ? " A slot drifts when apps of its group have different names in it." : ""}`;
+  const slots = wrong || overview.drift.length ? ` A slot is one of an app's numbered user attributes${overview.drift.length ? "; it drifts when apps of its group have different names in it" : ""}.` : "";
+  const limit = `An app is stale after ${span(overview.stale_after_seconds)} without a good poll.${slots}`;
   if (!parts.length) {
     const declared = overview.declared_groups.length;
     const names = !declared ? "No names drift" : declared === overview.groups ? "All names are as declared" : "All declared names are as declared, and no others drift";

@@ -67,9 +67,18 @@ export async function ask(path, parameters = {}) {
   throw new PageError(said.what ?? said.detail ?? `The page failed (${answer.status}).`, said.next ?? "Reload this page. If the error remains, check the log of Airflow's API server.", said.error ?? "failed");
 }
 
+let drawn = new AbortController();
+
+/** Ends when the view is drawn again: for what it adds outside of its own content. */
+export function lifetime() {
+  return drawn.signal;
+}
+
 /** Run a view; an error is shown with what to do. */
 export async function run(view) {
   zone();
+  const before = drawn;
+  drawn = new AbortController();
   try {
     await view();
   } catch (error) {
@@ -77,6 +86,8 @@ export async function run(view) {
     const trouble = error instanceof PageError ? error : new PageError("This view cannot be drawn.", String(error), "defect");
     show(notice("error", trouble.message, trouble.next, { "data-trouble": trouble.code }));
     announce(trouble.message);
+  } finally {
+    before.abort();
   }
 }
 
@@ -305,9 +316,12 @@ function zone() {
 
 // Tables and addresses ------------------------------------------------------------------------
 
+/** More rows than these scroll in their frame, so that the head stays in sight. */
+const WITHOUT_SCROLLING = 15;
+
 /** A table that scrolls in its own frame, by keyboard too. */
-export function tableFrame(label, table) {
-  return h("div", { class: "frame", tabindex: "0", role: "region", "aria-label": label }, table);
+export function tableFrame(label, table, rows = table.tBodies[0].rows.length) {
+  return h("div", { class: `frame ${rows > WITHOUT_SCROLLING ? "tall" : ""}`, tabindex: "0", role: "region", "aria-label": label }, table);
 }
 
 /** An address of this page with some parameters changed. */

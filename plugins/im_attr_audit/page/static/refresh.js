@@ -2,6 +2,8 @@
 import { announce, content, DAG, h, run } from "./page.js";
 
 const EVERY = 15_000;
+let isFilledIn = false;
+content.addEventListener("input", () => { isFilledIn = true; });
 
 /** Draw a view, and again while a run of the DAG is going and once after it. */
 export function runAndRefresh(view) {
@@ -33,13 +35,14 @@ async function isGoing() {
   }
 }
 
-/** Somebody has scrolled, selected something or is at something with the keyboard. */
+/** Somebody has scrolled, selected or filled in something or is at something with the keyboard. */
 function isReading() {
   const scrolled = scrollY > 0 || [...content.querySelectorAll(".frame")].some((frame) => frame.scrollTop || frame.scrollLeft);
-  return scrolled || String(getSelection()) !== "" || content.contains(document.activeElement) || content.querySelector("details[open]:not(.filters)") !== null;
+  return scrolled || isFilledIn || String(getSelection()) !== "" || content.contains(document.activeElement) || content.querySelector("details[open]:not(.filters)") !== null;
 }
 
 async function again(view) {
   await run(view);
+  isFilledIn = false;
   announce("The view was refreshed.");
 }

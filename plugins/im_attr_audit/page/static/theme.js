@@ -6,7 +6,7 @@
   const root = document.documentElement;
   // Ours: Airflow's. What has to be readable on a coloured ground stays ours.
   const TOKENS = {
-    "--ground": "--chakra-colors-bg", "--raised": "--chakra-colors-bg-subtle", "--muted": "--chakra-colors-bg-muted",
+    "--ground": "--chakra-colors-bg", "--raised": "--chakra-colors-bg-muted", "--muted": "--chakra-colors-bg-emphasized",
     "--line": "--chakra-colors-border", "--strong-line": "--chakra-colors-border-emphasized",
     "--text": "--chakra-colors-fg", "--soft": "--chakra-colors-fg-muted",
     "--focus": "--chakra-colors-brand-focus-ring", "--brand": "--chakra-colors-brand-solid",

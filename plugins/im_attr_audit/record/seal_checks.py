@@ -103,7 +103,7 @@ def check_sealed_rows(
         last = seals[-1].last[kind.number] if seals else -END
         since = seals[-1].closed_us if seals else None
         is_reported = False
-        for batch in read_batches(connection, kind, last, END, heads, is_new=True):
+        for batch in read_batches(connection, kind, last, END, heads):
             if not is_reported and (bad := misdated(kind, batch, 0, len(batch), since, None)):
                 look.report_date(Misdated(None, *bad))
                 is_reported = True

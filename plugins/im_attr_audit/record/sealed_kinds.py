@@ -80,17 +80,6 @@ class Kind:
     requested_at: int | None = None
     head: tuple[int, int, int] | None = None
 
-    @property
-    def kept(self) -> tuple[int, ...]:
-        """The columns that every row is asked for: its id, and when it was recorded."""
-        return (0, self.recorded_at)
-
-    @property
-    def kept_new(self) -> tuple[int, ...]:
-        """And those of a row that is being sealed: its run, and when it was requested."""
-        times = () if self.requested_at is None else (self.requested_at,)
-        return (*self.kept, self.run, *times)
-
     def label(self, row: Sequence[bytes]) -> str:
         """What a person calls the row."""
         values = [_plain(value) for value in row]

@@ -16,7 +16,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import repeat
 from typing import TypeAlias
 
 from psycopg2 import DataError
@@ -35,17 +34,14 @@ from im_attr_audit.record.tables import CONTROLS, copy_lines, copy_rows, prepare
 _IDS = 25_000
 #: So many heads are remembered beside those of the rows at hand.
 _MOST_HEADS = 100_000
-#: How a line of which all times are exact ends.
-_EXACT = b"\tt"
-#: A line is cut at its ends where that gives no more than this share of its tokens.
-_FEW = 0.6
-# One value comes back, not as many rows: a row costs the client more than the look-up does.
+# One value comes back, not as many rows: a row costs the client more than the look-up does. A join
+# might read all changes for the heads of a few polls.
 _HEADS = """
-select string_agg(coalesce(encode(h.row_hash, 'hex'), ''), ',' order by k.place)
+select string_agg(coalesce((select encode(h.row_hash, 'hex') from only attr_audit.change as h
+                             where h.region = k.region and h.sdk_app_id = k.sdk_app_id
+                               and h.seq = k.seq limit 1), ''), ',' order by k.place)
   from unnest(cast(:regions as text[]), cast(:numbers as int8[]), cast(:seqs as int8[]))
        with ordinality as k (region, sdk_app_id, seq, place)
-  left join only attr_audit.change as h
-    on h.region = k.region and h.sdk_app_id = k.sdk_app_id and h.seq = k.seq
 """
 
 #: Region, SDKAppID and seq of a change, as tokens.
@@ -59,7 +55,10 @@ class Batch:
     is hashed while it is in the processor's cache, unless a head in it is not known yet.
     """
 
-    def __init__(self, kind: Kind, heads: Heads, kept: Iterable[int]) -> None:
+    def __init__(self, kind: Kind, heads: Heads) -> None:
+        kept = {0, kind.recorded_at, kind.run}
+        if kind.requested_at is not None:
+            kept.add(kind.requested_at)
         self.columns: dict[int, list[bytes]] = {at: [] for at in kept}
         self._kind, self._heads = kind, heads
         self._begin = b'\0["%b",' % kind.type.encode()
@@ -95,7 +94,7 @@ class Batch:
         ids = list(map(int, self.columns[0]))
         return sorted(ids) == ids
 
-    def add(self, text: bytes, column: Callable[[int], Sequence[bytes]], cut: int | None) -> None:
+    def add(self, text: bytes, column: Callable[[int], list[bytes]], cut: int | None) -> None:
         """Some lines, each without its end from ``cut`` on; ``column``: gives tokens by place."""
         for at, kept in self.columns.items():
             kept += column(at)
@@ -186,37 +185,25 @@ def _in_an_array(value: str) -> str:
 
 
 def prepare_sealed(connection: Connection) -> None:
-    """As `tables.prepare`, for what seals cover. Indexes are used, whatever the statistics say.
-
-    Heads are looked up one by one: the other joins read all changes for those of a few polls.
-    """
+    """As `tables.prepare`, for what seals cover. Indexes are used, whatever the statistics say."""
     prepare(connection, SEALED_TABLES)
-    for way in ("seqscan", "hashjoin", "mergejoin"):
-        connection.execute(text(f"set local enable_{way} = off"))
+    connection.execute(text("set local enable_seqscan = off"))
 
 
 def read_batches(
-    connection: Connection,
-    kind: Kind,
-    after: int,
-    until: int,
-    heads: Heads | None = None,
-    *,
-    is_new: bool = False,
+    connection: Connection, kind: Kind, after: int, until: int, heads: Heads | None = None
 ) -> Iterator[Batch]:
     """The rows with an id after one and up to another one, in order.
 
-    ``heads``: those that were looked up before. ``is_new``: the batches have all columns that a
-    seal in the making is asked for; else their ids and `recorded_at`.
+    ``heads``: of this connection, with those that were looked up before.
     """
     heads = heads or Heads(connection)
-    kept = kind.kept_new if is_new else kind.kept
     while after < until:
         # The database gives ids from 1 on; below that there is nothing to step through.
         end = min(after + _IDS, until) if after >= 0 else min(0, until)
-        batch = _read_quickly(connection, kind, after, end, heads, kept)
+        batch = _read_quickly(connection, kind, after, end, heads)
         if batch is None:
-            batch = _read(connection, kind, after, end, Batch(kind, heads, kept))
+            batch = _read(connection, kind, after, end, heads)
         if len(batch):
             batch.finish()
             yield batch
@@ -236,42 +223,34 @@ def read_batches(
 
 
 def _read_quickly(
-    connection: Connection,
-    kind: Kind,
-    after: int,
-    until: int,
-    heads: Heads,
-    kept: Sequence[int],
+    connection: Connection, kind: Kind, after: int, until: int, heads: Heads
 ) -> Batch | None:
     """The rows; None where a line is not the canonical text but for its separators."""
     # Polls are stored in the order of their ids, nearly always: sorting would cost a fifth.
     for ordered in (kind.number != 0, True):
-        statement = kind.quick_statement(after, until, ordered)
-        batch = _read_lines(connection, kind, statement, Batch(kind, heads, kept))
+        batch = _read_lines(connection, kind, kind.quick_statement(after, until, ordered), heads)
         if batch is None or ordered or batch.is_ordered():
             break
     return batch
 
 
-def _read_lines(connection: Connection, kind: Kind, statement: str, batch: Batch) -> Batch | None:
+def _read_lines(connection: Connection, kind: Kind, statement: str, heads: Heads) -> Batch | None:
+    batch = Batch(kind, heads)
     width = len(kind.columns) + 1
-    needed = {*batch.columns, *(kind.head or ())}
     unusual = False
 
     def take(block: bytes) -> None:
         nonlocal unusual
-        lines = block.count(b"\n") + 1
+        values = block.replace(b"\n", b"\t").split(b"\t")
+        exact = values[width - 1 :: width]
         if (
-            block.count(b"\t") != lines * (width - 1)
-            or block.count(_EXACT + b"\n") + block.endswith(_EXACT) != lines
+            len(values) != (block.count(b"\n") + 1) * width
+            or exact.count(b"t") != len(exact)
             or len(block.translate(None, CONTROLS)) < len(block)
         ):
             unusual = True
         if not unusual:
-            try:
-                batch.add(block, _columns(block, width, needed), -len(_EXACT))
-            except ValueError:  # lines of different length
-                unusual = True
+            batch.add(block, lambda at: values[at::width], -len(b"\tt"))
 
     savepoint = connection.begin_nested()
     try:
@@ -280,29 +259,12 @@ def _read_lines(connection: Connection, kind: Kind, statement: str, batch: Batch
         savepoint.rollback()
         return None
     savepoint.commit()
-    # A line end within a value makes two lines of one row. Where there is none, no value has a tab
-    # either: each row has one fewer than columns.
+    # A line end within a value makes two lines of one row.
     return None if unusual or rows != len(batch) else batch
 
 
-def _columns(block: bytes, width: int, needed: set[int]) -> Callable[[int], Sequence[bytes]]:
-    """Gives columns of lines of so many tokens each, those that are needed.
-
-    Splitting a line costs what its tokens cost: where those that are needed are near its ends, the
-    others stay together.
-    """
-    front = max(at for at in needed if at < width // 2) + 1
-    back = width - min((at for at in needed if at >= width // 2), default=width)
-    if front + back > _FEW * width:
-        values = block.replace(b"\n", b"\t").split(b"\t")
-        return lambda at: values[at::width]
-    lines = block.split(b"\n")
-    begins = list(zip(*map(bytes.split, lines, repeat(b"\t"), repeat(front)), strict=True))
-    ends = list(zip(*map(bytes.rsplit, lines, repeat(b"\t"), repeat(back)), strict=True))
-    return lambda at: begins[at] if at < front else ends[at - width + back + 1]
-
-
-def _read(connection: Connection, kind: Kind, after: int, until: int, batch: Batch) -> Batch:
+def _read(connection: Connection, kind: Kind, after: int, until: int, heads: Heads) -> Batch:
+    batch = Batch(kind, heads)
     hashes_at = [at for at, type_ in enumerate(kind.columns.values()) if type_ == "bytea"]
 
     def take(columns: list[list[bytes]]) -> None:

@@ -39,7 +39,7 @@ class Reading:
     def gaps(self, lo: datetime, hi: datetime, longer_than: timedelta) -> list[Gap]:
         given = self._rows("*", "gaps(:lo, :hi, :longer)", lo=lo, hi=hi, longer=longer_than)
         right = replay.gaps(self.lives, lo, hi, longer_than, self.now)
-        assert sorted(given) == right, (lo, hi, longer_than)
+        assert sorted(given) == right, (lo, hi, longer_than, set(given) ^ set(right))
         return right
 
     def name_in_window(self, name: str, lo: datetime, hi: datetime) -> list[Window]:

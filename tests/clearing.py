@@ -99,5 +99,7 @@ class Tasks:
             yield patch
 
     def _connection(self, target: Target) -> str:
-        fields = self.rig.simulator.connection_json(*app_of(target), api=target.api)
+        fields = self.rig.simulator.connection_json(
+            *app_of(target), api=target.api, app_group=target.app_group
+        )
         return json.dumps({**fields, "password": target.secret_key})

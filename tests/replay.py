@@ -52,6 +52,20 @@ class Life:
     groups: list[tuple[datetime, str]] = field(default_factory=list)
     retired_at: datetime = NEVER
 
+    def jump(self, by: timedelta) -> None:
+        """The database's clock jumps ahead by so much: the past becomes older by that."""
+        if self.first_polled_at != NEVER:
+            self.first_polled_at -= by
+        self.looks = [
+            look._replace(
+                asked_at=look.asked_at - by,
+                seen_at=look.seen_at - by,
+                looked_at=look.looked_at - by,
+            )
+            for look in self.looks
+        ]
+        self.failed = [at - by for at in self.failed]
+
     def stays(self, lo: datetime, hi: datetime) -> Iterator[tuple[str, datetime, datetime]]:
         """Its groups in a window, each with the part of the window; the first reaches back."""
         for number, (since, group) in enumerate(self.groups):

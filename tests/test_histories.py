@@ -2,16 +2,18 @@
 
 A Hypothesis state machine over apps, true changes, faults, retries, late and overlapping polls, a
 switched API, retired and returning apps, cleared tasks, wrong keys and clocks; against the real
-simulator and a real Postgres. The simulator's log is the oracle (`tests.oracle`).
+simulator and a real Postgres. The simulator's log is the oracle (`tests.oracle`). At the end of a
+history the relations for questions are asked about it; `tests.replay` has the right answers.
 """
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +29,7 @@ from hypothesis.stateful import (
 )
 from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import Misconfigured
+from im_attr_audit.names import AttrName
 from im_attr_audit.record.runs import retire_apps
 from im_attr_audit.record.store import Recorded
 from im_attr_audit.tencent.target import Target, Unresolved
@@ -37,11 +40,13 @@ from launch.postgres import EmbeddedPostgres
 from simulator.control import Simulator
 from simulator.records import LogEntry
 from simulator.world import SimulatorError
+from tests.agreement import Reading, windows
 from tests.clearing import Tasks
 from tests.clocks import jump
 from tests.conftest import AuditDb, fresh_audit_db
 from tests.counts import count, counted
 from tests.oracle import AppOracle, Expected, assert_recorded, assert_true_time, reads_of
+from tests.replay import NEVER, Life, Look
 from tests.rig import Record, Rig, app_of, assert_chains_hold
 
 REGIONS = ("china", "frankfurt", "seoul")
@@ -51,6 +56,9 @@ HISTORIES = 300
 _HELD = "histories: what they held"
 _TITLE = "histories: polls by outcome"
 _CLEARED = ("syncs tried again", "syncs cleared", "runs cleared", "syncs marked success by hand")
+_ASKED = "histories: answers that agree with a replay"
+#: In the suite one history of so many is asked about: it takes as long as the history itself.
+_ASKED_ONE_OF = 10
 _HUNG_UP = "histories: polls whose connection failed by itself"
 
 _NAMES = ["sex", "city", "Sex", "a|b", "a", "b", "", " ", "é", "e\u0301", "会员等级", "🙂", "';--"]
@@ -150,9 +158,12 @@ class History(RuleBasedStateMachine):
     rig: ClassVar[Rig]
     db: ClassVar[AuditDb]
     tasks: ClassVar[Tasks]
+    number: ClassVar[int] = 0
+    asks_always: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
+        History.number += 1
         self.simulator = self.rig.simulator
         self.simulator.reset()
         self.simulator.set_clock(lockout_after=1_000_000)
@@ -171,13 +182,23 @@ class History(RuleBasedStateMachine):
         self.clock_is_off = timedelta(0)
         self.jumped_after = 0
         self.jumps = 0
+        self.asks = False
+        self.went_back = False
+        self.lives: list[Life] = []
 
-    @initialize(given=st.lists(st.tuples(st.sampled_from(REGIONS), _names), min_size=3, max_size=3))
-    def begin(self, given: list[tuple[str, dict[int, str]]]) -> None:
+    @initialize(
+        given=st.lists(st.tuples(st.sampled_from(REGIONS), _names), min_size=3, max_size=3),
+        asks=st.sampled_from([True] + [False] * (_ASKED_ONE_OF - 1)),
+    )
+    def begin(self, given: list[tuple[str, dict[int, str]]], asks: bool) -> None:
         """Three apps, in one to three regions."""
+        self.asks = asks or self.asks_always
+        group = f"history {self.number}"
         for region, names in given:
-            self.targets.append(self.rig.add_app(region, names))
+            target = replace(self.rig.add_app(region, names), app_group=group)
+            self.targets.append(target)
             self.oracles.append(AppOracle())
+            self.lives.append(Life(app_of(target)))
         self.current = list(self.targets)
 
     # What changes ---------------------------------------------------------------------------
@@ -229,8 +250,10 @@ class History(RuleBasedStateMachine):
 
     def _jump(self, by: timedelta) -> None:
         jump(self.db, by, [app_of(target) for target in self.targets])
-        for oracle in self.oracles:
+        for oracle, life in zip(self.oracles, self.lives, strict=True):
             oracle.jump(by)
+            life.jump(by)
+        self.went_back |= by < timedelta(0)
         self.clock_is_off += by
         self.jumped_after = self._mark()
         self.jumps += 1
@@ -399,7 +422,13 @@ class History(RuleBasedStateMachine):
 
     def _broken(self, app: int) -> Unresolved:
         target = self.targets[app]
-        return Unresolved(target.conn_id, Misconfigured("no key"), target.region, target.sdk_app_id)
+        return Unresolved(
+            target.conn_id,
+            Misconfigured("no key"),
+            target.region,
+            target.sdk_app_id,
+            app_group=target.app_group,
+        )
 
     def _would_be_read_twice(self, app: int) -> bool:
         """With a good key an answer comes at once, and it differs from what is known."""
@@ -485,8 +514,13 @@ class History(RuleBasedStateMachine):
             # The request that was not sent was a read of its own, or a read's second request.
             assert poll.reads - len(reads) in ((0, 1) if hung_up else (0,)), (poll, entries)
             oracle = self.oracles[app]
+            emptied_at = oracle.emptied_at
             outcome, expected = oracle.take(poll, reads, run=actor.run, hung_up=bool(hung_up))
             assert poll.outcome == outcome, (poll, reads)
+            # A removal was seen before. A poll that saw nothing new counts from its one request.
+            removed_at = emptied_at if expected and not oracle.names else None
+            seen_at = removed_at or poll.first_responded_at or poll.last_requested_at
+            self._live(app, poll, seen_at)
             changes = [c for c in record.changes if c.poll_id == poll.poll_id]
             assert len(changes) == len(expected), (changes, expected)
             for change, wanted in zip(changes, expected, strict=True):
@@ -504,6 +538,47 @@ class History(RuleBasedStateMachine):
             known = {slot: name for slot, (name, _) in self.oracles[number].names.items()}
             assert record.names_of(app_of(target)) == known
 
+    def _live(self, app: int, poll: Any, seen_at: datetime) -> None:
+        """A poll that was judged becomes part of the app's life, with what was truly answered."""
+        life, oracle = self.lives[app], self.oracles[app]
+        if life.first_polled_at == NEVER:  # a late poll may have been sent before
+            life.first_polled_at = poll.requested_at
+        if poll.outcome == "ok":
+            names = {slot: AttrName(*named) for slot, named in oracle.names.items()}
+            asked_at, looked_at = poll.requested_at, poll.last_requested_at
+            life.looks.append(Look(asked_at, seen_at, looked_at, names, oracle.ok_api))
+        elif poll.outcome != "late":
+            life.failed.append(poll.requested_at)
+
+    def _ask(self, record: Record) -> None:
+        """What the relations for questions say of this history is what was truly answered."""
+        group = self.targets[0].app_group
+        retired = {AppKey(a.region, a.sdk_app_id): a.retired_at for a in record.apps}
+        lives = [life for life in self.lives if life.app in retired]
+        for life in lives:
+            life.groups = [(life.first_polled_at, group)]
+            life.retired_at = retired[life.app] or NEVER
+        if not any(life.looks for life in lives):
+            return
+        times = [at for life in lives for look in life.looks for at in look[:3]]
+        rng = random.Random(self.judged)
+        with self.db.reader.begin() as connection:
+            reading = Reading(connection, lives)
+            for lo, hi in windows(lives, min(times), max(times), 6, self.judged):
+                for longer in (timedelta(hours=1), timedelta(milliseconds=rng.choice([1, 20]))):
+                    count(_ASKED, "gaps", len(reading.gaps(lo, hi, longer)) > 0)
+                found = reading.name_in_window(rng.choice([*_NAMES, "never"]), lo, hi)
+                for verdict in {row.verdict for row in found}:
+                    count(_ASKED, f"name_in_window: {verdict}")
+                for verdict in {row.verdict for row in reading.attest(lo, hi)}:
+                    count(_ASKED, f"attest: {verdict}")
+            count(_ASKED, "drift_episodes", len(reading.drift_episodes(range(4))))
+            moved = [row[8] for row in reading.changes()]
+            count(_ASKED, "changes", len(moved))
+            count(_ASKED, "changes moved from another slot", sum(s is not None for s in moved))
+            count(_ASKED, "coverage_by_month", reading.coverage_by_month())
+        count(_ASKED, "histories")
+
     def teardown(self) -> None:
         """When everything is well again two runs suffice to know the truth."""
         for app in list(self.held):
@@ -512,6 +587,9 @@ class History(RuleBasedStateMachine):
             return
         self.simulator.clear_faults()
         self._judge()
+        asks = self.asks and not self.went_back
+        if asks and self.clock_is_off:
+            self._ask(self._record())
         if self.clock_is_off:
             self._jump(-self.clock_is_off)
         for app in range(len(self.targets)):
@@ -530,6 +608,8 @@ class History(RuleBasedStateMachine):
             record.check_names_and_chain()
         else:
             record.check()
+        if asks and not self.jumps:
+            self._ask(record)
         for target in self.current:
             truth = self.simulator.truth(*app_of(target), api=target.api)
             polls = record.polls_of(app_of(target))

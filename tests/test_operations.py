@@ -366,6 +366,9 @@ def run_the_runbooks(guide: Guide) -> None:
     links = re.findall(r"runbook\w*: .+", (guide.folder / "alerts.yml").read_text())
     url = "runbook_url: https://docs.example.com/im-attr-audit/runbooks.md"
     assert {link.split("#")[0] for link in links} == {url}
+    pages = re.findall(r"page\w*: (.+)", (guide.folder / "alerts.yml").read_text())
+    assert len(pages) == len(links)
+    assert all(page.startswith("https://airflow.example.com/im-attr-audit/") for page in pages)
 
 
 def test_the_generated_tables_of_the_guide_are_up_to_date() -> None:

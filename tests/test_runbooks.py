@@ -15,6 +15,7 @@ from im_attr_audit.cli import CATEGORIES
 from im_attr_audit.page.checks import WORDS
 from im_attr_audit.record import listed, listed_folds, seal_checks, seal_log, seal_verify
 
+from tests import grafana
 from tests.airflow_process import ROOT
 from tests.operations import RUNBOOKS
 
@@ -108,6 +109,13 @@ def test_each_metric_alert_names_its_runbook() -> None:
         assert ROOT / page == RUNBOOKS
         assert anchor == str(rule["alert"]).lower()
         assert anchor in anchors(RUNBOOKS)
+
+
+def test_each_alert_rule_for_grafana_names_a_runbook() -> None:
+    for title, rule in grafana.RULES.items():
+        page, _, anchor = rule["annotations"]["runbook"].partition("#")
+        assert ROOT / page == RUNBOOKS, title
+        assert anchor in anchors(RUNBOOKS), title
 
 
 def test_every_link_of_the_runbooks_leads_somewhere() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import pytest
+import yaml
 from im_attr_audit import notify
 from im_attr_audit.evidence.note import Signer, new_signer
 from im_attr_audit.evidence.proof import check_proof, read_proof
@@ -38,6 +39,7 @@ from pydantic import BaseModel
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 
+from tests import grafana
 from tests.browser.airflow import SHOWN, SIMPLE, Airflow
 from tests.browser.conftest import LOOKS, OpenPage, axe, look_in, ready, token
 from tests.browser.stage import Stage
@@ -543,6 +545,18 @@ def test_the_link_of_an_alert_leads_to_what_it_is_about(
     # Where two names are compared, a space is shown as a sign.
     text = shown.inner_text().replace("␣", " ")
     assert view == "Health" or (old in text and new in text)
+
+
+def test_the_page_of_each_metric_alert_is_a_view(story: Stage, open_page: OpenPage) -> None:
+    file = grafana.FOLDER.with_name("prometheus") / "alerts.yml"
+    [group] = yaml.safe_load(file.read_text("utf-8"))["groups"]
+    rules = [*group["rules"], *grafana.RULES.values()]
+    addresses = {rule["annotations"]["page"] for rule in rules}
+    assert len(addresses) == 4
+    for address in addresses:
+        page = ready(open_page(address))
+        view = VIEWS[address.removeprefix(PAGE)]
+        expect(page.locator("header nav a[aria-current]")).to_have_text(view)
 
 
 def test_pages_by_key_give_every_change_once(story: Stage) -> None:

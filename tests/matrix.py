@@ -28,13 +28,12 @@ README = ROOT / "README.md"
 UV = str(Path(sys.executable).with_name("uv"))
 EMBEDDED = (16, MAJOR)
 OF_PYTHON = (
-    *("answer", "client", "codes", "dag", "declarations", "declared", "evidence_formats"),
-    *("frames", "hook", "proof", "provider", "rules", "settings", "store", "sync", "target"),
-    *("usersig", "verify"),
+    *("answer", "codes", "dag", "declarations", "declared", "evidence_formats", "frames", "hook"),
+    *("proof", "provider", "rules", "settings", "store", "sync", "target", "usersig"),
 )
 OF_POSTGRES = (
-    *("catalogue", "clocks", "fold", "pooler", "queries", "retention", "schema", "seal_schema"),
-    *("session_state", "store", "sync", "verify", "views"),
+    *("catalogue", "fold", "retention", "schema", "seal_schema", "session_state", "store"),
+    *("sync", "views"),
 )
 
 

@@ -49,8 +49,10 @@ insert into attr_audit.change (change_id, region, sdk_app_id, seq, slot, new_nam
 select row_number() over (), region, sdk_app_id, slot + 1, slot, name, true, seen_at, 1, seen_at,
        sha256('')
   from attr_audit.snapshot;
-update attr_audit.app
-   set snapshot_digest = attr_audit_internal.snapshot_digest_of(region, sdk_app_id);
+update attr_audit.app a
+   set (snapshot_digest, names_digest) = (
+       select d.snapshot_digest, d.names_digest
+         from attr_audit_internal.digests_of(a.region, a.sdk_app_id) d);
 """
 _ALL = "select count(since) from attr_audit.violations"
 _QUESTIONS = {

@@ -38,11 +38,11 @@ from im_attr_audit.record.reviews import (
     record_answer,
 )
 from im_attr_audit.record.runs import retire_apps
-from im_attr_audit.record.store import record_polls
+from im_attr_audit.record.store import record_polls, record_unchanged
 
 from launch.postgres import EmbeddedPostgres
 from tests.conftest import AuditDb, fresh_audit_db
-from tests.history import polled
+from tests.history import NamesLike, polled
 from tests.test_schema import refused
 from tests.test_views import months_for_histories, run
 
@@ -256,7 +256,7 @@ def test_the_database_says_at_every_time_what_the_core_says(audit_db: AuditDb, s
     run(audit_db.owner, "select attr_audit_internal.note_stale_after('100 years')")
     story, at, alerted = Story(), BEGIN, Alerted()
     found = 0
-    for _ in range(STEPS):
+    for number in range(STEPS):
         at += timedelta(hours=rng.choice([1, 7, 24, 100]), seconds=rng.random())
         step(audit_db, story, rng, at)
         [[now]] = run(audit_db.owner, "select now()")
@@ -279,6 +279,8 @@ def test_the_database_says_at_every_time_what_the_core_says(audit_db: AuditDb, s
         check_names(audit_db, story)
         check_changes(audit_db, story)
         check_judge(audit_db, timedelta(days=36500))
+        if number % 5 == 0:
+            check_digests(audit_db)
         check_alerts(audit_db, story, alerted, rng)
         check_overdue(audit_db, story)
     assert found > 20
@@ -334,6 +336,35 @@ def check_judge(db: AuditDb, stale_after: timedelta) -> None:
     assert judge(present.declaration, present.apps, present.at) == [
         Judged(row.app_group, AppKey(row.region, row.sdk_app_id), *row[3:]) for row in rows
     ]
+
+
+def without_triggers(db: AuditDb, statement: str) -> None:
+    """As the database was before it had the trigger, or as a forger would."""
+    with db.server.connect(db.name) as connection, connection.cursor() as cursor:
+        cursor.execute("set session_replication_role = replica")
+        cursor.execute(statement)
+
+
+def check_digests(db: AuditDb) -> None:
+    """The digests of names save work and do nothing else: without them the answer is the same."""
+    listed = (
+        "select since, app_group, region, sdk_app_id, slot, violation, declared_name, actual_name, "
+        "lookalike from violations order by region, sdk_app_id, slot"
+    )
+    before = run(db.reader, listed)
+    [[apps, right]] = run(
+        db.owner,
+        "select count(*), count(*) filter (where a.names_digest = d.names_digest) "
+        "from attr_audit.app a, attr_audit_internal.digests_of(a.region, a.sdk_app_id) d",
+    )
+    assert apps == right
+    without_triggers(db, "update attr_audit.app set names_digest = null")
+    assert run(db.reader, listed) == before
+    without_triggers(
+        db,
+        "update attr_audit.app a set names_digest = (select d.names_digest from "
+        "attr_audit_internal.digests_of(a.region, a.sdk_app_id) d)",
+    )
 
 
 def check_past(db: AuditDb, story: Story) -> None:
@@ -480,6 +511,75 @@ def test_a_declaration_cannot_be_rewritten(db: AuditDb) -> None:
     assert "has no groups" in refused(
         db.writer, "insert into attr_audit.declaration (source, document) values ('x', '[1]')"
     )
+
+
+def test_what_differs_is_found_by_group_app_and_slot_and_types_do_not_count(
+    audit_db: AuditDb,
+) -> None:
+    months_for_histories(audit_db)
+    run(audit_db.owner, "select attr_audit_internal.note_stale_after('100 years')")
+    declare(
+        audit_db,
+        "groups:\n"
+        "  shop: {names: {0: sex, 1: city, 5: null}}\n"
+        "  games: {names: {0: sex}, other_slots: allowed}\n"
+        "  chat:\n"
+        "    names: {0: sex}\n"
+        "    exceptions: [{region: china, names: {1: town, 0: null}, reason: local}]\n",
+    )
+    apps: list[tuple[str, str, NamesLike]] = [
+        ("china", "shop", {0: "sex", 1: "city"}),
+        ("china", "shop", {0: ("sex", 0), 1: ("city", 1)}),  # as declared, with types
+        ("china", "shop", {0: "sex", 1: "City"}),
+        ("seoul", "shop", {0: ("sex", 0), 1: ("City", None)}),
+        ("seoul", "shop", {0: "sex", 1: "city", 5: "x", 6: "y"}),
+        ("china", "games", {0: "sex", 1: "city"}),
+        ("seoul", "games", {1: "city"}),
+        ("china", "chat", {1: "town"}),  # as its exception has it
+        ("china", "chat", {0: "sex"}),  # as the others of its group
+        ("seoul", "chat", {0: "sex"}),
+        ("seoul", "of which nothing is declared", {0: "x"}),
+    ]
+    polls = [
+        polled(names, names, at=BEGIN, region=region, sdk_app_id=app, app_group=group)
+        for app, (region, group, names) in enumerate(apps, start=1)
+    ]
+    record_polls(audit_db.writer, polls, dag_run_id="run", try_number=1)
+    found = [
+        (3, 1, "different", "city", "City"),
+        (4, 1, "different", "city", "City"),
+        (5, 5, "undeclared", None, "x"),
+        (5, 6, "undeclared", None, "y"),
+        (7, 0, "missing", "sex", None),
+        (9, 0, "undeclared", None, "sex"),
+        (9, 1, "missing", "town", None),
+    ]
+    columns = "sdk_app_id, slot, violation, declared_name, actual_name"
+    assert run(audit_db.reader, f"select {columns} from violations order by 1, 2") == found
+    for where, rows in [
+        ("app_group = 'shop'", found[:4]),
+        ("region = 'china' and sdk_app_id = 3", found[:1]),
+        ("region = 'seoul' and sdk_app_id = 3", []),
+        ("slot = 0 and violation = 'missing'", [found[4]]),
+    ]:
+        asked = f"select {columns} from violations where {where} order by 1, 2"
+        assert run(audit_db.reader, asked) == rows
+    check_judge(audit_db, timedelta(days=36500))
+    check_digests(audit_db)
+
+
+def test_the_next_poll_fills_a_digest_that_an_upgrade_left_empty(audit_db: AuditDb) -> None:
+    months_for_histories(audit_db)
+    names = {0: ("sex", 1)}
+    first = polled(names, names, at=BEGIN)
+    record_polls(audit_db.writer, [first], dag_run_id="run", try_number=1)
+    asked = "select snapshot_digest, names_digest from app"
+    before = run(audit_db.reader, asked)
+    without_triggers(audit_db, "update attr_audit.app set names_digest = null")
+    second = polled(names, at=BEGIN + timedelta(minutes=15))
+    assert record_unchanged(audit_db.writer, [second], dag_run_id="run 2", try_number=1) == {}
+    assert run(audit_db.reader, asked) == before
+    assert "permission denied" in refused(audit_db.writer, "update app set names_digest = ''")
 
 
 def test_an_app_that_is_stale_or_was_never_seen_is_unknown(audit_db: AuditDb) -> None:

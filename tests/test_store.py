@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from itertools import count as counter
+from json.encoder import encode_basestring
 from typing import Any
 
 import pytest
@@ -161,7 +163,8 @@ def test_any_text_is_recorded_as_it_is_and_its_digest_is_the_databases(
     record_polls(db.writer, [poll], dag_run_id="r", try_number=1)
     found = row(
         db.reader,
-        "select app_group, conn_id, snapshot_digest, (select jsonb_object_agg(slot, name) "
+        "select app_group, conn_id, snapshot_digest, names_digest, "
+        "(select jsonb_object_agg(slot, name) "
         "from attr_audit.snapshot s where s.sdk_app_id = a.sdk_app_id) as names "
         "from attr_audit.app a where sdk_app_id = :app",
         app=app,
@@ -169,6 +172,8 @@ def test_any_text_is_recorded_as_it_is_and_its_digest_is_the_databases(
     assert (found.app_group, found.conn_id) == (poll.app_group, poll.conn_id)
     assert {int(slot): name for slot, name in (found.names or {}).items()} == said
     assert bytes(found.snapshot_digest) == snapshot_digest(names)
+    pairs = ", ".join(f"[{slot}, {encode_basestring(name)}]" for slot, name in sorted(said.items()))
+    assert bytes(found.names_digest) == sha256(f"[{pairs}]".encode()).digest()
     later = replace(polled(answered, at=100, sdk_app_id=app), conn_id=poll.conn_id)
     assert record(db.writer, [later]) == []
 

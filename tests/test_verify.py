@@ -117,6 +117,20 @@ def test_a_snapshot_that_does_not_follow_from_the_changes_is_found(recorded: Aud
     ]
 
 
+def test_a_forged_digest_of_names_is_found(recorded: AuditDb) -> None:
+    with recorded.server.connect(recorded.name) as connection, connection.cursor() as cursor:
+        cursor.execute("set session_replication_role = replica")
+        cursor.execute("update attr_audit.app set names_digest = '' where region = 'frankfurt'")
+        cursor.execute("update attr_audit.app set names_digest = null where region = 'seoul'")
+    assert [finding for finding in found_in(recorded) if "names_digest" in finding] == []
+    with recorded.server.connect(recorded.name) as connection, connection.cursor() as cursor:
+        cursor.execute("set session_replication_role = replica")
+        cursor.execute(
+            "update attr_audit.app set names_digest = sha256('x') where region = 'seoul'"
+        )
+    assert found_in(recorded) == ["seoul/7: app.names_digest is not that of the snapshot"]
+
+
 def test_a_bound_that_was_moved_in_the_snapshot_is_found(recorded: AuditDb) -> None:
     with recorded.owner.begin() as connection:
         connection.execute(

@@ -74,8 +74,10 @@ insert into attr_audit.snapshot
 select c.region, c.sdk_app_id, c.slot, c.new_name, null, c.not_before, c.seen_at
   from attr_audit.change c
  where c.seq > %(each)s - 10 and c.new_name is not null;
-update attr_audit.app
-   set snapshot_digest = attr_audit_internal.snapshot_digest_of(region, sdk_app_id);
+update attr_audit.app a
+   set (snapshot_digest, names_digest) = (
+       select d.snapshot_digest, d.names_digest
+         from attr_audit_internal.digests_of(a.region, a.sdk_app_id) d);
 
 insert into attr_audit.poll (conn_id, region, sdk_app_id, api, dag_run_id, try_number, requested_at,
                              last_requested_at, responded_at, outcome, reads, http_status,

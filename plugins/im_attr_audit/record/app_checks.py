@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -17,6 +17,26 @@ from im_attr_audit.record.quick_chains import QuickChains
 from im_attr_audit.record.tables import Range, read_rows
 
 Replayed = dict[AppKey, dict[bytes, State]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Digests:
+    """As hex, as the columns of app hold them: of slots, names and types; of slots and names."""
+
+    snapshot: bytes
+    names: bytes
+
+    @classmethod
+    def of(cls, slots: Mapping[bytes, State]) -> _Digests:
+        items = sorted(slots.items(), key=lambda item: int(item[0]))
+        return cls(
+            _hex(b"[%b, %b, %b]" % (slot, state[0], state[1]) for slot, state in items),
+            _hex(b"[%b, %b]" % (slot, state[0]) for slot, state in items),
+        )
+
+
+def _hex(items: Iterable[bytes]) -> bytes:
+    return sha256(b"[" + b", ".join(items) + b"]").hexdigest().encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +82,10 @@ def check_apps(connection: Connection, apps: Range, watched: Mapping[AppKey, Wat
 
 def _compare_snapshot(
     connection: Connection, apps: Range, replayed: Replayed
-) -> tuple[list[Finding], dict[AppKey, bytes]]:
+) -> tuple[list[Finding], dict[AppKey, _Digests]]:
     """The stored snapshot must be what replaying gives; also its digest for each app."""
     findings: list[Finding] = []
-    digests: dict[AppKey, bytes] = {}
+    digests: dict[AppKey, _Digests] = {}
     place: tuple[bytes, bytes] | None = None
     stored: dict[bytes, State] = {}
 
@@ -73,7 +93,7 @@ def _compare_snapshot(
         if place is None:
             return
         app = AppKey(json.loads(place[0]), int(place[1]))
-        digests[app] = _digest(stored)
+        digests[app] = _Digests.of(stored)
         slots = replayed.get(app, {})
         if slots != stored:
             unlike = {slot for slot in slots.keys() | stored if slots.get(slot) != stored.get(slot)}
@@ -106,7 +126,7 @@ def _compare_apps(
     connection: Connection,
     apps: Range,
     replayed: Replayed,
-    digests: Mapping[AppKey, bytes],
+    digests: Mapping[AppKey, _Digests],
 ) -> tuple[list[Finding], tuple[str, ...]]:
     """An app's digest must be that of its snapshot, and no app with changes may be hidden."""
     findings: list[Finding] = []
@@ -114,7 +134,7 @@ def _compare_apps(
     hidden = set(replayed)
 
     def take(columns: list[list[bytes]]) -> None:
-        for region, number, first_ok_at, digest in zip(*columns, strict=True):
+        for region, number, first_ok_at, snapshot, names in zip(*columns, strict=True):
             app = AppKey(json.loads(region), int(number))
             if app not in replayed and (not _is_label(app.region) or app.sdk_app_id <= 0):
                 notes.append(
@@ -126,8 +146,12 @@ def _compare_apps(
             if first_ok_at == NULL:
                 continue
             hidden.discard(app)
-            if digest != digests.get(app, _digest({})):
+            right = digests.get(app) or _Digests.of({})
+            if snapshot != right.snapshot:
                 what = "app.snapshot_digest is not that of the snapshot"
+                findings.append(Finding(*app, None, what, "snapshot"))
+            elif names not in (b"", right.names):  # empty: not polled since the column exists
+                what = "app.names_digest is not that of the snapshot"
                 findings.append(Finding(*app, None, what, "snapshot"))
 
     read_rows(connection, "app", apps, "c.region, c.sdk_app_id", take)
@@ -136,12 +160,6 @@ def _compare_apps(
         for app in sorted(hidden)
     ]
     return findings, tuple(notes)
-
-
-def _digest(slots: Mapping[bytes, State]) -> bytes:
-    items = sorted(slots.items(), key=lambda item: int(item[0]))
-    inner = b", ".join(b"[%b, %b, %b]" % (slot, s[0], s[1]) for slot, s in items)
-    return sha256(b"[" + inner + b"]").hexdigest().encode()
 
 
 def _is_label(region: str) -> bool:

@@ -89,6 +89,7 @@ TABLES: dict[str, dict[str, str]] = {
         "sdk_app_id": "int8",
         "first_ok_at": "timestamptz",
         "snapshot_digest": "bytea",
+        "names_digest": "bytea",
     },
     "poll": {
         "region": "text",

@@ -72,7 +72,7 @@ def _wrapped(chance: random.Random, body: bytes) -> tuple[dict[str, Any], str | 
 def _tricks() -> list[dict[str, Any]]:
     """What the body alone does not decide."""
     return [
-        {"kind": "raw", "body": hostile.a_million_slots()},
+        {"kind": "raw", "body": hostile.slots(1_000_000)},
         {"kind": "raw", "body": b'{"AttrNames":{"0":"' + b"a" * 1_000_000 + b'"}}'},
         {"kind": "oversize", "size": 1_200_000, "chunked": True},
         {"kind": "gzip_bomb", "size": 50_000_000},

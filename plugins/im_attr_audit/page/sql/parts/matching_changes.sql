@@ -14,8 +14,9 @@
             when :review = 'unreviewed'
             then not exists (select from attr_audit.review r where r.region = c.region
                                and r.sdk_app_id = c.sdk_app_id and r.seq = c.seq)
+                 -- "offset 0": else every change there is would be judged for the first page.
                  and exists (select from attr_audit.unreviewed_changes u where u.region = c.region
-                               and u.sdk_app_id = c.sdk_app_id and u.seq = c.seq)
+                               and u.sdk_app_id = c.sdk_app_id and u.seq = c.seq offset 0)
             else (select r.verdict = :review or :review = 'reviewed'
                     from attr_audit.review r
                    where r.region = c.region and r.sdk_app_id = c.sdk_app_id and r.seq = c.seq

@@ -21,22 +21,29 @@ export function bigTable({ label, head, count, row, widths, height = 37, classNa
     return frame;
   }
   const above = spacer(head.length), below = spacer(head.length);
-  let [from, to] = [-1, -1];
+  let [from, to] = [0, 0];
+  let rows = [];
+  body.append(above, below);
+  const make = (at) => {
+    const made = row(at);
+    made.style.height = `${height}px`;
+    made.setAttribute("aria-rowindex", at + 2);
+    return made;
+  };
+  // Rows that stay in sight stay as they are: while somebody scrolls there is time for a few new ones only.
   const draw = (first, last) => {
     if (first === from && last === to) return;
-    [from, to] = [first, last];
+    const kept = rows.filter((each, at) => from + at >= first && from + at < last);
+    for (const each of rows) if (!kept.includes(each)) each.remove();
+    const begin = kept.length ? Math.max(first, from) : last;
+    const [before, after] = [[], []];
+    for (let at = first; at < begin; at++) before.push(make(at));
+    for (let at = begin + kept.length; at < last; at++) after.push(make(at));
+    above.after(...before);
+    below.before(...after);
     above.firstChild.style.height = `${first * height}px`;
     below.firstChild.style.height = `${(count - last) * height}px`;
-    const rows = [];
-    for (let at = first; at < last; at++) {
-      const made = row(at);
-      made.style.height = `${height}px`;
-      made.setAttribute("aria-rowindex", at + 2);
-      rows.push(made);
-    }
-    const focused = body.contains(document.activeElement) ? placeOf(document.activeElement) : null;
-    body.replaceChildren(above, ...rows, below);
-    if (focused) elementAt(body, focused)?.focus({ preventScroll: true });
+    [from, to, rows] = [first, last, [...before, ...kept, ...after]];
   };
   const look = () => {
     const top = Math.floor(frame.scrollTop / height);
@@ -78,16 +85,6 @@ function spacer(columns) {
   return h("tr", { class: "spacer", "aria-hidden": "true" }, h("td", { colspan: columns }));
 }
 
-/** Which row and which of its links has the focus. */
-function placeOf(element) {
-  const row = element.closest("tr");
-  return [row.getAttribute("aria-rowindex"), [...row.querySelectorAll("a, button")].indexOf(element)];
-}
-
-function elementAt(body, [index, link]) {
-  return body.querySelector(`tr[aria-rowindex="${index}"]`)?.querySelectorAll("a, button")[link];
-}
-
 /** In a matrix the arrow keys go from cell to cell, and Tab goes past all of them. */
 export function arrowKeys(frame) {
   frame.addEventListener("keydown", (event) => {
@@ -110,7 +107,16 @@ export function arrowKeys(frame) {
   });
 }
 
-/** What ``data-tip`` says, beside the element that is pointed at or has the focus. */
+const sayings = new WeakMap();
+
+/** An element with a tip; ``say`` makes its text when it is wanted. */
+export function tipped(element, say) {
+  element.setAttribute("data-tip", "");
+  sayings.set(element, say);
+  return element;
+}
+
+/** What an element's tip says, beside it while it is pointed at or has the focus. */
 export function tips(place) {
   const tip = h("div", { class: "tip", role: "tooltip", hidden: true });
   document.body.append(tip);
@@ -118,7 +124,7 @@ export function tips(place) {
     const of = event.target.closest?.("[data-tip]");
     tip.hidden = !of;
     if (!of) return;
-    tip.textContent = of.dataset.tip;
+    tip.textContent = sayings.get(of)?.() ?? of.dataset.tip;
     const box = of.getBoundingClientRect();
     const mine = tip.getBoundingClientRect();
     const above = box.bottom + mine.height + 8 > innerHeight;

@@ -1,7 +1,7 @@
 // Names: a row for each slot; opened, the apps that differ; all apps as a matrix; a search by name.
 import { ago, appLink, appName, appOf, ask, bounds, count, follows, h, here, longTime, nameOf, nameText, nothingYet, notice, query, show, someApps, when } from "./page.js";
 import { choice, field, filterForm, tick, timeField } from "./forms.js";
-import { arrowKeys, bigTable, tips } from "./big-table.js";
+import { arrowKeys, bigTable, tipped, tips } from "./big-table.js";
 import { runAndRefresh } from "./refresh.js";
 import { inPeriod } from "./in-period.js";
 
@@ -205,13 +205,13 @@ function matrixCell(app, slot, cell, usual, now, wrong) {
   if (!app.first_ok_at) return h("td", { class: "unknown" }, h("span", { class: "none" }, "not known yet"));
   const violation = wrong?.get(markKey(app, slot));
   const differs = wrong ? Boolean(violation) : (cell?.name ?? null) !== usual;
-  const tip = [`${appName(app)}, slot ${slot.slot}: ${nameText(cell?.name ?? null)}`,
+  const tip = () => [`${appName(app)}, slot ${slot.slot}: ${nameText(cell?.name ?? null)}`,
     cell ? (cell.not_before ? `Set between ${longTime(cell.not_before)} and ${longTime(cell.seen_at)}` : `Part of the baseline, seen since ${longTime(cell.seen_at)}`) : null,
     violation ? `Not as declared: ${violation.declared_name === null ? "it must be unused" : nameText(violation.declared_name)}` : differs ? `Usual in this slot: ${nameText(usual)}` : null,
     app.stale ? `Stale: last seen ${ago(app.last_ok_at, now.at)}` : null].filter(Boolean).join("\n");
   return h("td", { class: violation ? "odd" : differs ? "drift" : null },
-    h("a", { href: `changes?${new URLSearchParams({ app: appName(app), slot: slot.slot })}`, tabindex: "-1", "data-tip": tip },
-      differs ? h("span", { class: "unseen" }, violation ? "not as declared: " : "drift: ") : null, nameOf(cell?.name ?? null)));
+    tipped(h("a", { href: `changes?app=${encodeURIComponent(appName(app))}&slot=${slot.slot}`, tabindex: "-1" },
+      differs ? h("span", { class: "unseen" }, violation ? "not as declared: " : "drift: ") : null, nameOf(cell?.name ?? null)), tip));
 }
 
 // Who has a name ------------------------------------------------------------------------------

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster.day_chart import COLOURS, SIZE, draw, ticks
 
+ROOT = Path(__file__).parents[1]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -41,3 +43,10 @@ def test_the_size_of_the_database_is_drawn_to_the_scale_beside_it() -> None:
     [points] = [line.get("points", "").split() for line in lines]
     height = sum(SIZE) - float(points[-1].split(",")[1])
     assert height / SIZE[1] == pytest.approx(320 / ticks(320, 3)[-1], abs=0.01)
+
+
+def test_the_picture_in_the_docs_is_one_of_these() -> None:
+    text = (ROOT / "docs" / "images" / "day.svg").read_text("utf-8")
+    assert "in fast motion" in text
+    assert ET.fromstring(text).tag == f"{SVG}svg"
+    assert "images/day.svg" in (ROOT / "docs" / "performance.md").read_text("utf-8")

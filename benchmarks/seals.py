@@ -25,16 +25,17 @@ from benchmarks.server import fresh, postgres, settle
 from benchmarks.world import World
 
 _NAME = "bench_seals"
-_APPS = 10_000
-#: Five more polls of every app, as a run of each records them where nothing changed.
-_MORE = """
+APPS = 10_000
+#: So many more polls of every app, as a run of each records them where nothing changed. The last
+#: ones are copied.
+MORE = """
 set session_replication_role = replica;
 insert into attr_audit.poll (conn_id, region, sdk_app_id, api, dag_run_id, try_number, requested_at,
                              last_requested_at, responded_at, outcome, reads, http_status,
                              recorded_at, head_seq)
-select p.conn_id, p.region, p.sdk_app_id, p.api, p.dag_run_id || '-' || n, 1, now(), now(), now(),
-       'ok', 1, 200, now(), p.head_seq
-  from generate_series(1, 5) n,
+select p.conn_id, p.region, p.sdk_app_id, p.api, 'scheduled__' || now() || n, 1, now(), now(),
+       now(), 'ok', 1, 200, now(), p.head_seq
+  from generate_series(1, %s) n,
        (select * from attr_audit.poll where poll_id > (select max(poll_id) - %s
                                                          from attr_audit.poll)) p
 """
@@ -49,7 +50,7 @@ def measure(quick: bool) -> dict[str, Any]:
         writer = create_audit_engine(make_url(server.url(_NAME, WRITER)))
         sealer = create_audit_engine(make_url(server.url(_NAME, SEALER)))
         signer, witness = new_signer("example.com/bench"), open_witness(f"file:{folder}")
-        world = World(_APPS, changes=100)
+        world = World(APPS, changes=100)
         # A poll that is recorded an hour after it was made is a finding.
         world.begin = datetime.now(UTC) - timedelta(minutes=45)
         ours(writer, world.polls(), "poll 0")
@@ -62,14 +63,14 @@ def measure(quick: bool) -> dict[str, Any]:
             sealing.append(seconds(lambda: make_checkpoint(sealer, signer, [witness])))
         for _ in range(1 if quick else 20):
             with server.connect(_NAME) as connection, connection.cursor() as cursor:
-                cursor.execute(_MORE, (_APPS,))
+                cursor.execute(MORE, (5, APPS))
             make_checkpoint(sealer, signer, [witness])
         settle(server, _NAME)
         walls, rows = _verify(sealer, signer, witness, rounds)
         writer.dispose()
         sealer.dispose()
     return {
-        "apps": _APPS,
+        "apps": APPS,
         "rows": rows,
         "processors": os.cpu_count(),
         "recording": statistics.median(recording),

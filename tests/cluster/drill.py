@@ -1,10 +1,11 @@
-"""The compose stack from nothing to nothing: up, runs on three workers, each part killed in a run.
+"""The compose stack from nothing to nothing: sealed, run on three workers, parts of it killed.
 
-``python -m tests.cluster.drill`` on a machine with docker compose; ``--without-kills`` leaves out
-the three workers and the killing, which take most of the time. It works in a copy of the checkout
-under a project name of its own, on ports of its own, so that neither an `.env` nor a stack that is
-up is touched; it removes everything again. What it prints goes into docs/compose.md. Exit status 0
-only if all that was expected came about.
+``python -m tests.cluster.drill`` on a machine with docker compose; the arguments are the services
+that are killed (``none``: no one, and no three workers), all of them where there are none: killing
+takes most of the time. It works in a copy of the checkout under a project name of its own, on ports
+of its own, so that neither an `.env` nor a stack that is up is touched; it removes everything
+again. What it prints goes into docs/compose.md. Exit status 0 only if all that was expected came
+about.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,13 @@ from launch.network import free_port
 ROOT = Path(__file__).resolve().parents[2]
 DAG = "im_attr_name_audit"
 PROJECT = "im-attr-audit-drill"
+KILLED = ("worker", "redis", "postgres", "api-server")
+#: With the simulator and the container that seals.
+ALL = "docker compose --profile demo --profile checkpoint"
+WITNESS = "/opt/airflow/witness"
+KEY = "/opt/airflow/checkpoint-key/audit.key"
 
-
+STALE_AFTER = 150
 PORT, DB_PORT = free_port(), free_port()
 SETTINGS = f"""\
 COMPOSE_PROJECT_NAME={PROJECT}
@@ -40,6 +46,9 @@ AIRFLOW_PORT={PORT}
 AUDIT_DB_PORT={DB_PORT}
 IM_ATTR_AUDIT_SCHEDULE='* * * * *'
 IM_ATTR_AUDIT_RETRY_SECONDS=5
+IM_ATTR_AUDIT_STALE_AFTER={STALE_AFTER}
+CHECKPOINT_SECONDS=20
+CHECKPOINT_FOLDER=./witness
 IM_ATTR_AUDIT_IMAGE={PROJECT}:local
 IM_ATTR_AUDIT_DEMO_IMAGE={PROJECT}-demo:local
 """
@@ -81,6 +90,7 @@ class Drill:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.began = time.monotonic()
+        self.vkey = ""
 
     # Saying and doing ----------------------------------------------------------------------------
 
@@ -189,16 +199,19 @@ class Drill:
 
     # The story -----------------------------------------------------------------------------------
 
-    def go(self, *, kills: bool) -> None:
+    def go(self, kills: Sequence[str]) -> None:
         self.from_nothing()
         self.page()
         self.little_knowledge()
+        self.sealed()
         if not kills:
             self.end_the_story()
         else:
             self.three_workers()
-            for number, part in enumerate(("worker", "redis", "postgres", "api-server"), 1):
+            for number, part in enumerate(kills, 1):
                 self.killed(part, number)
+        self.stale()
+        self.forged()
         self.down_and_up()
         self.apps_from_a_file()
         self.lost_and_restored()
@@ -210,6 +223,9 @@ class Drill:
         self.do("sh compose/make-env.sh")
         env = self.folder / ".env"
         env.write_text(env.read_text() + SETTINGS)
+        witness = self.folder / "witness"
+        witness.mkdir()
+        witness.chmod(0o777)  # user 50000 writes to it
         self.chapter("From nothing")
         self.do("docker compose build --quiet", last=1)
         self.do("docker compose up --wait", last=10)
@@ -286,6 +302,7 @@ class Drill:
                 "AIRFLOW_DB_PASSWORD",
                 "AUDIT_MIGRATOR_PASSWORD",
                 "AUDIT_READER_PASSWORD",
+                "AUDIT_SEALER_PASSWORD",
                 "AIRFLOW_FERNET_KEY",
                 "AIRFLOW_JWT_SECRET",
                 "AIRFLOW_ADMIN_PASSWORD",
@@ -295,9 +312,90 @@ class Drill:
         self.expect(not known, f"not in a worker's environment: {', '.join(secrets)}")
         self.do("docker compose exec -T worker id", shown="docker compose exec worker id")
 
+    # Seals ---------------------------------------------------------------------------------------
+
+    def sealed(self) -> None:
+        self.chapter("Sealed by a container that has a key of its own")
+        self.vkey = self.new_key("example.com/im-attr-audit")
+        self.do(f"{ALL} up --wait", last=1)
+        self.seals_more(self.vkey, WITNESS)
+        self.do("docker compose logs --no-log-prefix checkpoint", last=20)
+        self.do("ls witness")
+        has_key = [
+            service
+            for service in self.do("docker compose ps --services", quiet=True).split()
+            if self.do(f"{self.exec(service)} sh -c '! test -e {KEY} || echo yes'", quiet=True)
+        ]
+        self.expect(has_key == ["checkpoint"], "the key is in the container checkpoint alone")
+
+    def exec(self, service: str) -> str:
+        return f"docker compose exec -T {service}"
+
+    def new_key(self, name: str) -> str:
+        """Make a key as docs/compose.md says; its public half."""
+        made = self.do(
+            "docker compose run --rm -T checkpoint im-attr-audit checkpoint "
+            f"--new-key {name} --key {KEY}",
+            last=1,
+        )
+        return made.splitlines()[-1]
+
+    def seals(self, where: str) -> int:
+        return int(self.sql("attr_audit", f"select count(*) from attr_audit.seal where {where}"))
+
+    def seals_more(self, key: str, folder: str) -> None:
+        """Wait for a seal over polls that are recorded from now on; all is as it was sealed."""
+        newest = self.sql("attr_audit", "select max(poll_id) from attr_audit.poll")
+        self.wait(
+            "a seal over polls of the next run",
+            lambda: self.seals(f"last_poll_id > {newest}"),
+        )
+        said = self.verify(key, folder)
+        self.expect("The record is as it was recorded." in said, "all is as it was sealed")
+
+    def verify(self, key: str, folder: str, *, fails: bool = False) -> str:
+        """In a container that knows the record as the sealer, and nothing of Airflow."""
+        return self.do(
+            "docker compose run --rm -T --no-deps checkpoint im-attr-audit verify "
+            f"--no-asset-events --checkpoints {folder} --vkey {key} 2>&1",
+            fails=fails,
+            last=6,
+        )
+
+    def forged(self) -> None:
+        self.chapter("A poll edited by the superuser")
+        forge = "set session_replication_role = replica; update attr_audit.poll set outcome = "
+        poll = self.sql(
+            "attr_audit",
+            "select min(poll_id) from attr_audit.poll where outcome = 'ok' and error_code is null",
+        )
+        self.sql("attr_audit", f"{forge}'unavailable' where poll_id = {poll}", show=True)
+        said = self.verify(self.vkey, WITNESS, fails=True)
+        self.expect(f"poll {poll} of " in said, "it is found, by its number")
+        self.sql("attr_audit", f"{forge}'ok' where poll_id = {poll}")
+        self.verify(self.vkey, WITNESS)
+
+    def stale(self) -> None:
+        self.chapter(f"No poll for {STALE_AFTER} seconds")
+        self.do(f"{self.exec('api-server')} airflow dags pause {DAG}", quiet=True)
+        self.say(f"$ docker compose exec api-server airflow dags pause {DAG}")
+        self.wait("healthz that says stale", lambda: self.health() == (503, "stale"))
+        self.say("GET /im-attr-audit/healthz → 503 stale")
+        self.do(f"{self.exec('api-server')} airflow dags unpause {DAG}", quiet=True)
+        self.wait("healthz that says ok", lambda: self.health() == (200, "ok"))
+        self.say("unpaused: GET /im-attr-audit/healthz → 200 ok")
+
+    def health(self) -> tuple[int, str]:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"http://localhost:{PORT}/im-attr-audit/healthz", timeout=60) as came:
+                return came.status, came.read().decode().strip()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode().strip()
+
     def three_workers(self) -> None:
         self.chapter("Three workers")
-        self.do("docker compose --profile demo up --wait --scale worker=3", last=1)
+        self.do(f"{ALL} up --wait --scale worker=3", last=1)
         before = self.newest()
         run = self.next_run(before)
         self.expect(self.ended(run) in ("success", "failed"), "the next run ended")
@@ -337,7 +435,7 @@ class Drill:
             self.do(f"docker compose kill {part}", last=1)
         self.latency(0)
         time.sleep(5)
-        self.do("docker compose --profile demo up --wait --scale worker=3", last=1)
+        self.do(f"{ALL} up --wait --scale worker=3", last=1)
         state = self.ended(run)
         self.say(f"the run that was hit: {state}")
         self.tasks(run)
@@ -353,6 +451,7 @@ class Drill:
         self.expect("(2 rows)" in found, "both changes are recorded, once each")
         said = self.do("docker compose exec -T api-server im-attr-audit verify 2>&1", last=3)
         self.expect("The record is as it was recorded." in said, "the record is right")
+        self.seals_more(self.vkey, WITNESS)
         self.same_as_the_vendor()
 
     def all_being_asked(self) -> str:
@@ -391,13 +490,14 @@ class Drill:
     def down_and_up(self) -> None:
         self.chapter("Down, and up again: everything is still there")
         count = self.sql("attr_audit", "select count(*) from attr_audit.change")
-        self.do("docker compose --profile demo down", last=1)
-        self.do("docker compose --profile demo up --wait", last=1)
+        self.do(f"{ALL} down", last=1)
+        self.do(f"{ALL} up --wait", last=1)
         again = self.sql("attr_audit", "select count(*) from attr_audit.change")
         self.expect(int(again) >= int(count) > 0, f"{count} changes before, {again} after")
         run = self.newest()
         self.expect(self.ended(self.next_run(run)) == "success", "the next run is green")
         self.do("docker compose exec -T api-server im-attr-audit verify 2>&1", last=3)
+        self.seals_more(self.vkey, WITNESS)
         self.do("docker compose run --rm -T init im-attr-audit retention 2>&1", last=1)
 
     def apps_from_a_file(self) -> None:
@@ -464,7 +564,8 @@ class Drill:
             "< record.dump | grep -c '^[0-9]'",
             quiet=True,
         )
-        self.do("docker compose --profile demo down -v", last=1)
+        self.seals_more(self.vkey, WITNESS)
+        self.do(f"{ALL} down -v", last=1)
         self.do("docker compose up --wait postgres", last=1)
         self.do(
             "docker compose exec -T postgres pg_restore -U postgres -d attr_audit "
@@ -479,6 +580,8 @@ class Drill:
             last=4,
         )
         self.expect("The record is as it was recorded." in said, "the restored record is right")
+        said = self.verify(self.vkey, WITNESS, fails=True)
+        self.expect(" polls are gone" in said, "what was sealed after the dump is missed")
 
         self.do("docker compose --profile demo up --wait", last=1)
         self.end_the_story()
@@ -486,6 +589,19 @@ class Drill:
         run = self.next_run(None)
         self.expect(self.ended(run) == "success", "a run on the restored record is green")
         self.same_as_the_vendor()
+        self.new_log()
+
+    def new_log(self) -> None:
+        self.chapter("A new key and a new log: the key was in one of the volumes")
+        self.do("mkdir -m 777 witness/2")
+        env = self.folder / ".env"
+        env.write_text(f"{env.read_text()}CHECKPOINT_TO=file:{WITNESS}/2\n")
+        self.say(f"$ echo CHECKPOINT_TO=file:{WITNESS}/2 >> .env")
+        key = self.new_key("example.com/im-attr-audit-2")
+        self.do(f"{ALL} up --wait", last=1)
+        self.seals_more(key, f"{WITNESS}/2")
+        said = self.verify(key, f"{WITNESS}/2")
+        self.expect("this log follows the log example.com/im-attr-audit," in said, "it says so")
 
     def expect(self, so: bool, what: str) -> None:
         self.say(f"{'✓' if so else '✗ NOT SO:'} {what}")
@@ -507,7 +623,7 @@ class Drill:
     def clean_up(self) -> None:
         self.chapter("Nothing is left")
         if (self.folder / ".env").exists():
-            self.do("docker compose --profile demo down -v --timeout 10", last=1)
+            self.do(f"{ALL} down -v --timeout 10", last=1)
             self.do(f"docker image rm {PROJECT}:local {PROJECT}-demo:local || true", quiet=True)
 
 
@@ -528,9 +644,9 @@ def copy_of_the_checkout(folder: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """The drill; the exit status."""
-    without_kills = arguments == ["--without-kills"]
-    if arguments and not without_kills:
-        sys.stderr.write("usage: python -m tests.cluster.drill [--without-kills]\n")
+    kills = [each for each in arguments or KILLED if each != "none"]
+    if not set(kills) <= set(KILLED):
+        sys.stderr.write(f"usage: python -m tests.cluster.drill [none | {' | '.join(KILLED)} …]\n")
         return 2
     for name in ("COMPOSE_PROJECT_NAME", "COMPOSE_FILE", "COMPOSE_PROFILES"):
         os.environ.pop(name, None)
@@ -539,7 +655,7 @@ def main(arguments: list[str]) -> int:
         copy_of_the_checkout(folder)
         drill = Drill(folder)
         try:
-            drill.go(kills=not without_kills)
+            drill.go(kills)
         except NotDoneError as error:
             drill.say(f"\nNot as expected: {error}")
             drill.why()

@@ -30,6 +30,7 @@ from benchmarks import (
     seals,
     start,
     sync_command,
+    upgrade,
 )
 from benchmarks.measure import machine
 from benchmarks.performance_page import PAGE, replaced, section
@@ -100,6 +101,7 @@ PARTS: Mapping[str, Part] = {
     "peers": Part(_peers, report.peers),
     "page": Part(page.measure, page.render),
     "volume": Part(data_volume.measure, data_volume.render),
+    "upgrade": Part(upgrade.measure, upgrade.render),
     "declared": Part(declared.measure, declared.render),
     "dag_parse": Part(
         lambda quick: airflow_imports.dag_parse(5 if quick else 41),

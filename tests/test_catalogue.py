@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +18,7 @@ from im_attr_audit.tencent.codes import CODES, FAMILIES, lookup
 from sqlalchemy import text
 
 from launch.postgres import EmbeddedPostgres
+from launch.processes import wait_until
 from tests.conftest import AuditDb, fresh_audit_db
 from tests.history import START, polled
 from tests.test_schema import GENDER_CITY, SEX_CITY, months_before, refused, run
@@ -250,6 +253,34 @@ def test_a_half_done_move_of_the_version_table_is_finished(before: str, left: st
     execute(before, f"set role attr_audit_owner; {left}")
     assert migrate(before) == revisions()[-1]
     assert schemas(before)["alembic_version"] == "attr_audit_internal"
+
+
+def test_an_upgrade_and_a_poll_that_is_recorded_do_not_wait_for_each_other(
+    postgres: EmbeddedPostgres,
+) -> None:
+    """Recording locks the app first and change later; the steps change these in another order."""
+    with postgres.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("create database beside_a_poll")
+    url = postgres.url("beside_a_poll")
+    migrate(url, "0001")
+    said = queue.SimpleQueue[str]()
+    with (
+        postgres.connect("beside_a_poll") as connection,
+        connection.cursor() as cursor,
+        ThreadPoolExecutor() as pool,
+    ):
+        cursor.execute("begin")
+        cursor.execute("select from attr_audit.app for update")
+        upgrade = pool.submit(migrate, url, report=said.put)
+        assert "Waiting for a lock" in said.get(timeout=60)
+        waits = "select count(*) from pg_locks where not granted and relation is not null"
+        assert wait_until(lambda: execute(url, waits) == [(1,)], seconds=60)
+        # As an insert does, but for the wait.
+        cursor.execute("lock table attr_audit.change in row exclusive mode nowait")
+        cursor.execute("commit")
+        assert upgrade.result(timeout=60) == revisions()[-1]
+    with postgres.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("drop database beside_a_poll with (force)")
 
 
 def test_old_rows_without_an_app_do_not_stop_the_upgrade(before: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import psycopg2
-from psycopg2.errors import LockNotAvailable
+from psycopg2.errors import DeadlockDetected, LockNotAvailable
 from psycopg2.extensions import make_dsn
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, ExceptionContext, make_url
@@ -89,9 +89,10 @@ def create_audit_engine(
     """An engine for the audit database: psycopg2 whatever the URL says, UTF-8, UTC, bounded waits.
 
     A statement that takes longer than five minutes is given up; one that waits longer than
-    ``lock_seconds`` (20) for a lock raises LockTimeout. Connecting raises UnsuitableDatabase where
-    the server's encoding is not UTF-8, where texts are not quoted as in standard SQL, or where a
-    pooler refuses the connection's options. Not ``pooled``: every connection is closed after use.
+    ``lock_seconds`` (20) for a lock, or that is in a deadlock, raises LockTimeout. Connecting
+    raises UnsuitableDatabase where the server's encoding is not UTF-8, where texts are not quoted
+    as in standard SQL, or where a pooler refuses the connection's options. Not ``pooled``: every
+    connection is closed after use.
     """
     given = {
         "application_name": "im-attr-audit",
@@ -192,7 +193,7 @@ def _explain(context: ExceptionContext) -> None:
             f"({refused[1]}): correct or remove `options` in the connection's extra, and "
             "PGOPTIONS in the environment."
         ) from None
-    if isinstance(error, LockNotAvailable) and context.engine is not None:
+    if isinstance(error, LockNotAvailable | DeadlockDetected) and context.engine is not None:
         raise LockTimeout(_lock_sentence(context.engine)) from None
 
 

@@ -48,6 +48,12 @@ _FOR_PREVIOUS_PACKAGE = ", ".join(
 #: The revision that leaves work to `finish_migration`.
 _QUESTIONS = "0007"
 
+#: The steps lock tables in an order of their own. Locked first in the order in which a poll is
+#: recorded, they cannot wait for a task that waits for them. Readers continue.
+_AS_RECORDING = """
+lock table attr_audit.app, attr_audit.poll, attr_audit.change, attr_audit.snapshot in exclusive mode
+"""
+
 _NOT_VALIDATED = """
 select 'attr_audit.' || relname, conname
   from pg_constraint
@@ -160,6 +166,8 @@ def _upgrade(connection: Connection, revision: str) -> str:
     before = _revision(connection)
     config = _config()
     config.attributes["connection"] = connection
+    if before not in (None, revisions()[-1] if revision == "head" else revision):
+        connection.execute(text(_AS_RECORDING))
     command.upgrade(config, revision)
     at = _revision(connection) or ""
     if at < _MOVED:

@@ -92,7 +92,7 @@ def check_page(person: Page, link: str, scene: Scene) -> None:
         cursor.execute("select distinct reviewed_at from attr_audit.review where reviewer = 'uma'")
         [(reviewed_at,)] = cursor.fetchall()
     person.goto(link)
-    shown = person.locator(".change dl")
+    shown = person.locator(".change dl").first
     shown.wait_for()
     expect(shown).to_contain_text("not expected by uma, ")
     expect(shown).to_contain_text(f"{reviewed_at.astimezone(UTC):%H:%M:%S}")

@@ -426,7 +426,16 @@ def test_a_person_answers_for_a_change_in_airflow(scene: Scene) -> None:
     assert airflow.answer(first, "Expected", "vera") == 403
     assert airflow.answer(first, "Not expected", "uma") == 200
     assert airflow.answer(first, "Expected", "admin") == 409
-    wait(lambda: reviews(scene) == [("china", "not_expected", "uma", "OPS-1")])
+
+    def answered(subject: str, verdict: str, who: str, count: int) -> bool:
+        # Whoever answers within a second of being asked may be asked again: docs/operations.md.
+        for asked in airflow.waiting_reviews():
+            if asked["subject"] == subject:
+                assert airflow.answer(asked, verdict, who) == 200
+        return len(reviews(scene)) == count
+
+    wait(lambda: answered(first["subject"], "Not expected", "uma", 1))
+    assert reviews(scene) == [("china", "not_expected", "uma", "OPS-1")]
     assert [each["subject"] for each in airflow.waiting_reviews()] == [second["subject"]]
 
     # Cleared, it asks again. The last answer counts.
@@ -439,9 +448,8 @@ def test_a_person_answers_for_a_change_in_airflow(scene: Scene) -> None:
     }
     airflow.ask("clearTaskInstances", cleared, dag=REVIEW_DAG_ID)
     wait(lambda: len(airflow.waiting_reviews()) == len(REGIONS))
-    for asked in airflow.waiting_reviews():
-        assert airflow.answer(asked, "Expected", "admin") == 200
-    wait(lambda: len(reviews(scene)) == 3)
+    wait(lambda: answered(first["subject"], "Expected", "admin", 2))
+    wait(lambda: answered(second["subject"], "Expected", "admin", 3))
     assert {review[1:3] for review in reviews(scene)[1:]} == {("expected", "admin")}
     wait(lambda: airflow.review_states() == {"success"})
     with airflow.server.connect(databases.AUDIT) as audit, audit.cursor() as cursor:

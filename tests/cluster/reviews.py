@@ -147,13 +147,13 @@ def test_a_person_answers_in_a_browser_and_a_viewer_cannot(scene: Scene, browser
     airflow.ask("clearTaskInstances", cleared, dag=REVIEW_DAG_ID)
     wait(lambda: len(airflow.waiting_reviews()) == len(REGIONS))
 
-    def answered(count: int) -> bool:
+    def settled(count: int) -> bool:
         # Whoever answers within a second of being asked may be asked again: docs/operations.md.
         for asked in airflow.waiting_reviews():
             assert airflow.answer(asked, "Expected", "admin") == 200
         return len(reviews(scene)) == count
 
-    wait(lambda: answered(2 * len(HOSTILE) + 1))
+    wait(lambda: settled(2 * len(HOSTILE) + 1))
     assert {review[1:3] for review in reviews(scene)[len(HOSTILE) :]} == {("expected", "admin")}
     wait(lambda: airflow.review_states() == {"success"})
     with airflow.server.connect(databases.AUDIT) as audit, audit.cursor() as cursor:

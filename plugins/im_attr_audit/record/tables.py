@@ -182,8 +182,9 @@ def prepare(
                 reason = f"column {unlike[0]} is missing or not of the type {columns[unlike[0]]}"
         if reason:
             raise NotATable(
-                f"attr_audit.{table} cannot be verified: {reason}. Ask the owner of the database "
-                "why, and verify a backup or an export."
+                f"attr_audit.{table} cannot be verified: {reason}. Where the schema is older than "
+                "this version of im-attr-audit, run `im-attr-audit migrate` first. Otherwise ask "
+                "the owner of the database why, and verify a backup or an export."
             )
 
 

@@ -114,6 +114,8 @@ def _months(life: Life, now: datetime) -> Iterator[tuple[Any, ...]]:
         lo, hi = max(month, life.first_polled_at), min(after, last)
         for group, begin, end in life.stays(lo, hi) if lo < hi else ():
             missing = sum(gap.seconds for gap in replay.gaps([life], begin, end, HOUR, now))
+            if not life.looks:  # never seen: nothing is covered, however short the time is
+                missing = (end - begin).total_seconds()
             yield (
                 *(date(month.year, month.month, 1), group, *life.app),
                 100 - 100 * missing / (end - begin).total_seconds(),

@@ -7,29 +7,23 @@ Ten million, where none are named, take ten minutes. `make bench` does not run i
 
 from __future__ import annotations
 
-import functools
 import json
 import resource
 import subprocess
 import sys
-import tempfile
 import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from im_attr_audit.evidence.note import new_signer, read_verifier
+from im_attr_audit.evidence.note import read_verifier
 from im_attr_audit.evidence.witnesses import open_witness
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.roles import SEALER, WRITER
+from im_attr_audit.record.roles import SEALER
 from im_attr_audit.record.seal_verify import check_seals
-from im_attr_audit.record.sealing import make_checkpoint
 from sqlalchemy.engine import make_url
 
 from benchmarks.measure import seconds
-from benchmarks.record import ours
-from benchmarks.seals import APPS, MORE
-from benchmarks.server import fresh, postgres, settle
-from benchmarks.world import World
+from benchmarks.seals import APPS, first_sealed
+from benchmarks.server import settle
 
 _NAME = "bench_many_seals"
 #: So many polls are in one seal.
@@ -38,29 +32,18 @@ _EACH = 100_000
 
 def measure(polls: int) -> None:
     """Fill, seal, and verify in a process of its own. Prints what comes out."""
-    with postgres() as server, tempfile.TemporaryDirectory() as folder:
-        fresh(server, _NAME)
-        server.ensure_role(SEALER)
-        writer = create_audit_engine(make_url(server.url(_NAME, WRITER)))
-        sealer = create_audit_engine(make_url(server.url(_NAME, SEALER)))
-        signer, witness = new_signer("example.com/bench"), open_witness(f"file:{folder}")
-        world = World(APPS, changes=100)
-        world.begin = datetime.now(UTC) - timedelta(minutes=45)
-        ours(writer, world.polls(), "poll 0")
-        make_checkpoint(sealer, signer, [witness])
+    with first_sealed(_NAME) as bench:
         sealing = []
         for _ in range(polls // _EACH):
-            with server.connect(_NAME) as connection, connection.cursor() as cursor:
-                cursor.execute(MORE, (_EACH // APPS, APPS))
-            sealing.append(seconds(functools.partial(make_checkpoint, sealer, signer, [witness])))
+            bench.add(_EACH // APPS)
+            sealing.append(seconds(bench.seal))
         _say(f"{len(sealing)} seals of {_EACH:,} polls, {max(sealing):.2f} s at most each")
-        settle(server, _NAME)
-        arguments = [server.url(_NAME, SEALER), folder, str(signer.verifier)]
+        settle(bench.server, _NAME)
+        url = bench.server.url(_NAME, SEALER)
+        arguments = [url, bench.folder, str(bench.signer.verifier)]
         command = [sys.executable, "-m", __spec__.name, "verify", *arguments]
         for _ in range(2):
             subprocess.run(command, check=True)
-        writer.dispose()
-        sealer.dispose()
 
 
 def verify(url: str, folder: str, vkey: str) -> None:

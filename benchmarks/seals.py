@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import statistics
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,6 +26,7 @@ from benchmarks.measure import seconds
 from benchmarks.record import ours
 from benchmarks.server import fresh, postgres, settle
 from benchmarks.world import World
+from launch.postgres import EmbeddedPostgres
 
 _NAME = "bench_seals"
 APPS = 10_000
@@ -41,34 +45,66 @@ select p.conn_id, p.region, p.sdk_app_id, p.api, 'scheduled__' || now() || n, 1,
 """
 
 
-def measure(quick: bool) -> dict[str, Any]:
-    """Seconds of a checkpoint, and rows a second, of 10,000 apps with a hundred changes a run."""
-    runs, rounds = (2, 1) if quick else (8, 3)
+@dataclass(frozen=True)
+class Bench:
+    """A record with its log, whose first seal is of one poll of each of `APPS` apps."""
+
+    server: EmbeddedPostgres
+    name: str
+    writer: Engine
+    sealer: Engine
+    signer: Signer
+    witness: Witness
+    folder: str
+    world: World
+
+    def add(self, runs: int) -> None:
+        """Copy the newest poll of each app so many times."""
+        with self.server.connect(self.name) as connection, connection.cursor() as cursor:
+            cursor.execute(MORE, (runs, APPS))
+
+    def seal(self) -> None:
+        """One checkpoint."""
+        make_checkpoint(self.sealer, self.signer, [self.witness])
+
+
+@contextlib.contextmanager
+def first_sealed(name: str) -> Iterator[Bench]:
+    """A database of that name, for as long as it is needed."""
     with postgres() as server, tempfile.TemporaryDirectory() as folder:
-        fresh(server, _NAME)
+        fresh(server, name)
         server.ensure_role(SEALER)
-        writer = create_audit_engine(make_url(server.url(_NAME, WRITER)))
-        sealer = create_audit_engine(make_url(server.url(_NAME, SEALER)))
+        writer = create_audit_engine(make_url(server.url(name, WRITER)))
+        sealer = create_audit_engine(make_url(server.url(name, SEALER)))
         signer, witness = new_signer("example.com/bench"), open_witness(f"file:{folder}")
         world = World(APPS, changes=100)
         # A poll that is recorded an hour after it was made is a finding.
         world.begin = datetime.now(UTC) - timedelta(minutes=45)
         ours(writer, world.polls(), "poll 0")
-        make_checkpoint(sealer, signer, [witness])
-        sealing, recording = [], []
-        for number in range(1, runs + 1):
-            world.advance()
-            polls = world.polls()
-            recording.append(seconds(functools.partial(ours, writer, polls, f"poll {number}")))
-            sealing.append(seconds(lambda: make_checkpoint(sealer, signer, [witness])))
-        for _ in range(1 if quick else 20):
-            with server.connect(_NAME) as connection, connection.cursor() as cursor:
-                cursor.execute(MORE, (5, APPS))
-            make_checkpoint(sealer, signer, [witness])
-        settle(server, _NAME)
-        walls, rows = _verify(sealer, signer, witness, rounds)
+        bench = Bench(server, name, writer, sealer, signer, witness, folder, world)
+        bench.seal()
+        yield bench
         writer.dispose()
         sealer.dispose()
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    """Seconds of a checkpoint, and rows a second, of 10,000 apps with a hundred changes a run."""
+    runs, rounds = (2, 1) if quick else (8, 3)
+    with first_sealed(_NAME) as bench:
+        sealing, recording = [], []
+        for number in range(1, runs + 1):
+            bench.world.advance()
+            polls = bench.world.polls()
+            recording.append(
+                seconds(functools.partial(ours, bench.writer, polls, f"poll {number}"))
+            )
+            sealing.append(seconds(bench.seal))
+        for _ in range(1 if quick else 20):
+            bench.add(5)
+            bench.seal()
+        settle(bench.server, _NAME)
+        walls, rows = _verify(bench.sealer, bench.signer, bench.witness, rounds)
     return {
         "apps": APPS,
         "rows": rows,

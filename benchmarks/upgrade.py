@@ -232,7 +232,7 @@ def prepare(server: EmbeddedPostgres, apps: int, polls: int) -> None:
 def upgraded(server: EmbeddedPostgres, apps: int, polls: int) -> dict[str, Any]:
     """Seconds of `migrate`, and the longest transaction of each session, before and during it."""
     with _sessions(server, apps) as (writer, reader):
-        time.sleep(10)
+        time.sleep(10)  # what is measured: both sessions undisturbed, for so long
     before = {"writer": writer.longest, "reader": reader.longest}
     written = writer.times
     with _sessions(server, apps) as (writer, reader):

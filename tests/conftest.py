@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from im_attr_audit.record.roles import WRITER as WRITER
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 
+from launch import processes
 from launch.postgres import MAJOR, THROWAWAY, EmbeddedPostgres
+from launch.postgres.owner import hand_over, owner_of
 from simulator.control import Simulator
 
 if TYPE_CHECKING:
@@ -125,11 +128,11 @@ def postgres() -> Iterator[EmbeddedPostgres]:
             server.destroy()
 
 
-def make_template(postgres: EmbeddedPostgres) -> str:
-    """A migrated database that tests clone; its name."""
+def make_template(postgres: EmbeddedPostgres, tablespace: str = "pg_default") -> str:
+    """A migrated database that tests clone, into the same tablespace; its name."""
     name = "template_attr_audit"
     with postgres.connect() as connection, connection.cursor() as cursor:
-        cursor.execute(f"create database {name}")
+        cursor.execute(f"create database {name} tablespace {tablespace}")
     migrate(postgres.url(name))
     for role in (OWNER, WRITER, READER, SEALER):
         postgres.ensure_role(role)
@@ -139,10 +142,41 @@ def make_template(postgres: EmbeddedPostgres) -> str:
     return name
 
 
+#: A folder in memory, with as much free as all workers' databases can need.
+MEMORY = Path("/dev/shm")
+MEMORY_NEEDED = 6 << 30
+_PREFIX = "im-attr-audit-tests-"
+
+
+@contextlib.contextmanager
+def memory_tablespace(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """A tablespace in memory where the machine has enough, else the default one.
+
+    A clone is 500 files. On a disk that others write to at the same time, making them cost more
+    processor time than most tests.
+    """
+    if not (MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_NEEDED):
+        yield "pg_default"
+        return
+    for path in MEMORY.glob(f"{_PREFIX}*"):  # of a run that was killed
+        if not processes.exists(int(path.name.removeprefix(_PREFIX).partition("-")[0])):
+            shutil.rmtree(path, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f"{_PREFIX}{os.getpid()}-", dir=MEMORY, ignore_cleanup_errors=True
+    ) as directory:
+        if user := owner_of(postgres.data):
+            hand_over(Path(directory), user)
+        with postgres.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(f"create tablespace in_memory location '{directory}'")
+        yield "in_memory"
+        postgres.stop()  # else it would write to what is deleted
+
+
 @pytest.fixture(scope="session")
-def template(postgres: EmbeddedPostgres) -> str:
+def template(postgres: EmbeddedPostgres) -> Iterator[str]:
     """The name of a migrated database that tests clone."""
-    return make_template(postgres)
+    with memory_tablespace(postgres) as tablespace:
+        yield make_template(postgres, tablespace)
 
 
 _numbers = itertools.count()

@@ -129,18 +129,26 @@ select conn_id, region, sdk_app_id, api, :dag_run_id, :try_number, requested_at,
 returning poll_id, conn_id
 """)
 
+# What all changes of a poll share is sent once: an answer is longer than its names.
+_CHANGED = Rows(
+    "changed",
+    "place integer, region text, sdk_app_id bigint, not_before timestamptz, seen_at timestamptz, "
+    "answer text, poll_id bigint",
+)
 _CHANGES = Rows(
     "change",
-    "region text, sdk_app_id bigint, slot smallint, old_name text, new_name text, "
-    "old_type smallint, new_type smallint, is_baseline boolean, not_before timestamptz, "
-    "seen_at timestamptz, answer text, poll_id bigint",
+    "place integer, slot smallint, old_name text, new_name text, old_type smallint, "
+    "new_type smallint, is_baseline boolean",
 )
 _INSERT_CHANGES = text(f"""
 insert into attr_audit.change (region, sdk_app_id, slot, old_name, new_name, old_type, new_type,
                                is_baseline, not_before, seen_at, answer, poll_id, dag_run_id)
 select region, sdk_app_id, slot, old_name, new_name, old_type, new_type,
-       is_baseline, not_before, seen_at, answer, poll_id, :dag_run_id
-  from ({_CHANGES.sql}) r
+       is_baseline, case when not is_baseline then not_before end, seen_at, answer, poll_id,
+       :dag_run_id
+  from ({_CHANGED.sql}) p
+  join ({_CHANGES.sql}) c using (place)
+ order by place, slot
 """)
 
 _AFTER = Rows(
@@ -266,13 +274,10 @@ def _record(
     # One connection polls one app once in a task, so its id identifies the row.
     inserted = connection.execute(_INSERT_POLLS, {**rows, **run})
     poll_ids = {row.conn_id: row.poll_id for row in inserted}
-    changes = [
-        _change_row(poll, change, poll_ids[poll.conn_id])
-        for poll, verdict in zip(polls, verdicts, strict=True)
-        for change in verdict.changes
-    ]
-    if changes:
-        connection.execute(_INSERT_CHANGES, {**_CHANGES.parameters(changes), **run})
+    changed = [(p, v.changes) for p, v in zip(polls, verdicts, strict=True) if v.changes]
+    if changed:
+        changes = _change_rows(changed, poll_ids)
+        connection.execute(_INSERT_CHANGES, {**changes, **run})
     if apps:
         after = [_after_row(poll, before[app], known[app]) for app, poll in apps.items()]
         connection.execute(_UPDATE_APPS, _AFTER.parameters(after))
@@ -347,22 +352,21 @@ def _poll_row(poll: Poll, verdict: Verdict) -> tuple[Any, ...]:
     )
 
 
-def _change_row(poll: Poll, change: NewChange, poll_id: int) -> tuple[Any, ...]:
-    slot, old, new = change.difference.slot, change.difference.old, change.difference.new
-    return (
-        poll.region,
-        poll.sdk_app_id,
-        slot,
-        old and old.name,
-        new and new.name,
-        old and old.type,
-        new and new.type,
-        change.is_baseline,
-        change.not_before,
-        change.seen_at,
-        poll.reads[0].answer.text or None,
-        poll_id,
-    )
+def _change_rows(
+    changed: Sequence[tuple[Poll, tuple[NewChange, ...]]], poll_ids: Mapping[str, int]
+) -> dict[str, str]:
+    polls, rows = [], []
+    for place, (poll, changes) in enumerate(changed):
+        # The changes of a poll have one seen_at, and one not_before unless they are baselines.
+        not_before = next((c.not_before for c in changes if not c.is_baseline), None)
+        answer = poll.reads[0].answer.text or None
+        times = (not_before, changes[0].seen_at)
+        polls.append((place, poll.region, poll.sdk_app_id, *times, answer, poll_ids[poll.conn_id]))
+        for change in changes:
+            slot, old, new = change.difference.slot, change.difference.old, change.difference.new
+            names = (old and old.name, new and new.name, old and old.type, new and new.type)
+            rows.append((place, slot, *names, change.is_baseline))
+    return {**_CHANGED.parameters(polls), **_CHANGES.parameters(rows)}
 
 
 def _after_row(poll: Poll, before: Known, after: Known) -> tuple[Any, ...]:

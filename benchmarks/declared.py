@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from im_attr_audit.declarations import Place, record_declared_names
 from im_attr_audit.record.engine import create_audit_engine
+from im_attr_audit.tasks.declarations import Place, record_declared_names
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 

@@ -1,4 +1,4 @@
-"""The DAG im_attr_name_review: schedule and shape; im_attr_audit.review_tasks does the work."""
+"""The DAG im_attr_name_review: schedule and shape; im_attr_audit.tasks.review does the work."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import Param, dag, get_current_context, task, task_group
-from im_attr_audit import review, review_tasks, settings, tasks
-from im_attr_audit.review_operator import ReviewOperator, form
+from im_attr_audit import settings, tasks
+from im_attr_audit.messages import questions
+from im_attr_audit.tasks import review
+from im_attr_audit.tasks.review_operator import ReviewOperator, form
 
 DOC = """
 ### Was this change expected? A person answers, and the answer is recorded.
@@ -58,7 +60,7 @@ def im_attr_name_review() -> None:
     @task(retries=3, execution_timeout=timedelta(minutes=10))
     def ask(params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         context = get_current_context()
-        return review_tasks.ask(
+        return review.ask(
             context["triggering_asset_events"],
             days=(params or {}).get("days", 30),
             dag_run_id=context["dag_run"].run_id,
@@ -72,7 +74,7 @@ def im_attr_name_review() -> None:
             changes=changes,
             subject=subject,
             body=body,
-            options=list(review.OPTIONS),
+            options=list(questions.OPTIONS),
             params=form(),
             map_index_template="{{ task.subject }}",
             # Airflow has the answer. It is recorded once the database is back. An answer that does

@@ -29,9 +29,9 @@ class Table:
 
 def of_run(reader: str, dag_run_id: str, expected: Collection[str]) -> Table:
     """`reader`: an Airflow Connection. `expected`: the connections that were to be asked."""
+    from im_attr_audit.messages.report import render
     from im_attr_audit.record.engine import create_audit_engine
     from im_attr_audit.record.runs import read_run
-    from im_attr_audit.report import render
 
     engine = create_audit_engine(url_of(reader))
     try:
@@ -47,8 +47,8 @@ def what_to_answer(reader: str, dag_run_id: str, reviews: str) -> str:
 
     Empty where there is nothing of either.
     """
+    from im_attr_audit.messages.report import quoted
     from im_attr_audit.record.engine import create_audit_engine
-    from im_attr_audit.report import quoted
     from sqlalchemy import text
 
     engine = create_audit_engine(url_of(reader))

@@ -76,7 +76,8 @@ def _serve(address: str, ready_end: int) -> None:
     from airflow.dag_processing.dagbag import DagBag
     from airflow.sdk.execution_time.supervisor import in_process_api_server
     from airflow.utils import db
-    from im_attr_audit import cli, hook, notify, sync  # noqa: F401
+    from im_attr_audit import cli, hook, sync  # noqa: F401
+    from im_attr_audit.messages import notify  # noqa: F401
 
     # All that costs a command time, so that the children have it already.
     db.initdb()

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from im_attr_audit import cli
 from im_attr_audit.apps import AppKey
+from im_attr_audit.commands import shared
 from im_attr_audit.declared.first import REASON, first_declaration
 from im_attr_audit.declared.judge import AppNow, difference, judge
 from im_attr_audit.declared.model import NOTHING
@@ -61,7 +62,7 @@ def db(postgres: EmbeddedPostgres, template: str) -> Iterator[AuditDb]:
 
 @pytest.fixture
 def as_reader(db: AuditDb, monkeypatch: pytest.MonkeyPatch) -> AuditDb:
-    monkeypatch.setattr(cli, "_reader_engine", lambda: db.reader)
+    monkeypatch.setattr(shared, "reader_engine", lambda: db.reader)
     return db
 
 
@@ -128,9 +129,9 @@ def test_what_cannot_be_read_is_neither_valid_nor_refused(
     file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_connection() -> None:
-        raise cli.CannotDo("Airflow has no connection.")
+        raise shared.CannotDo("Airflow has no connection.")
 
-    monkeypatch.setattr(cli, "_reader_engine", no_connection)
+    monkeypatch.setattr(shared, "reader_engine", no_connection)
     for arguments, reason in [
         (["nowhere.yaml"], "No such file"),
         ([], "FILE is missing"),

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from im_attr_audit import declarations, tasks
-from im_attr_audit.declarations import Document, Place, find_document
+from im_attr_audit import tasks
+from im_attr_audit.tasks import declarations
+from im_attr_audit.tasks.declarations import Document, Place, find_document
 
 from tests.conftest import AuditDb
 from tests.test_views import run

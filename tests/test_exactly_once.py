@@ -264,7 +264,7 @@ def test_a_late_poll_fails_the_run_where_the_app_has_no_good_poll_since_it_began
 def test_many_failures_of_one_cause_are_a_few_lines_and_a_count(
     task: Task, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("im_attr_audit.report.MOST_OF_A_CAUSE", 2)
+    monkeypatch.setattr("im_attr_audit.messages.report.MOST_OF_A_CAUSE", 2)
     for target in task.targets:
         task.connect(target, host="ftp://nowhere")
     with pytest.raises(AirflowFailException):

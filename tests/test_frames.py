@@ -14,9 +14,10 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from im_attr_audit import frames, lookup, notify, tasks
+from im_attr_audit import frames, lookup, tasks
 from im_attr_audit.errors import SecretsUnavailable
 from im_attr_audit.hook import TencentImHook
+from im_attr_audit.messages import notify
 from im_attr_audit.page.reader import CannotRead, Reader, connection_from_airflow
 from sqlalchemy.exc import OperationalError
 

@@ -13,13 +13,14 @@ from airflow.sdk.bases.secrets_backend import BaseSecretsBackend
 from airflow.sdk.configuration import clear_secrets_backends_cache
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, ErrorType
 from airflow.sdk.execution_time.comms import ErrorResponse
-from im_attr_audit import notify, tasks
+from im_attr_audit import tasks
 from im_attr_audit.errors import Misconfigured, SecretsUnavailable
 from im_attr_audit.hook import TencentImHook
 from im_attr_audit.lookup import ask_for_variable, find_connection
+from im_attr_audit.messages import notify
 from im_attr_audit.page.reader import CannotRead, connection_from_airflow
 from im_attr_audit.settings import BadSetting
-from im_attr_audit.targets import FAILING_AT_MOST, resolve
+from im_attr_audit.tasks.targets import FAILING_AT_MOST, resolve
 from im_attr_audit.tencent.target import Unresolved
 from sqlalchemy import text
 

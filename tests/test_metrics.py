@@ -15,10 +15,10 @@ from os import environ
 from pathlib import Path
 
 import pytest
+from im_attr_audit.commands.exposition import exposition, served, verify_result
+from im_attr_audit.commands.metrics import write_result
 from im_attr_audit.declared.parse import parse
 from im_attr_audit.errors import Unavailable
-from im_attr_audit.metrics import exposition, served, verify_result
-from im_attr_audit.metrics_command import write_result
 from im_attr_audit.record.declarations import record_declaration
 from im_attr_audit.record.gauges import Gauge, read_gauges
 from im_attr_audit.record.rules import Poll

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from im_attr_audit import notify
 from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import Rejected, Unavailable
-from im_attr_audit.inert import inert_word
+from im_attr_audit.messages import notify
+from im_attr_audit.messages.inert import inert_word
+from im_attr_audit.messages.notify import Messenger, compose, send_waiting
 from im_attr_audit.names import AttrName
-from im_attr_audit.notify import Messenger, compose, send_waiting
 from im_attr_audit.outcomes import OUTCOMES
 from im_attr_audit.record import notifications as alerts
 from im_attr_audit.record.notifications import Alert, Delivery, deliver, read_waiting, record_gaps
@@ -269,7 +269,7 @@ def test_two_reports_at_the_same_time_send_a_message_once(db: AuditDb) -> None:
 
 KILLED_BETWEEN = """
 import os, signal, sys
-from im_attr_audit import notify
+from im_attr_audit.messages import notify
 from im_attr_audit.record.engine import create_audit_engine
 from sqlalchemy.engine import make_url
 send = notify.Messenger.send
@@ -374,7 +374,7 @@ def test_a_messenger_whose_answer_never_ends_is_given_up(hook: Webhook) -> None:
 
 LOADED = """
 import os, sys
-from im_attr_audit.notify import send_waiting
+from im_attr_audit.messages.notify import send_waiting
 from im_attr_audit.record.engine import create_audit_engine
 from sqlalchemy import text
 from sqlalchemy.engine import make_url

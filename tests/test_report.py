@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from im_attr_audit.messages.report import change_text, quoted, render
 from im_attr_audit.names import AttrName
 from im_attr_audit.outcomes import OUTCOMES
 from im_attr_audit.record.runs import Run, RunChange, RunPoll
-from im_attr_audit.report import change_text, quoted, render
 
 AT = datetime(2026, 5, 3, 10, 0, tzinfo=UTC)
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from airflow.providers.standard.operators import hitl
 from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
-from im_attr_audit import review_tasks
-from im_attr_audit.inert import inert_word
+from im_attr_audit.messages.inert import inert_word
+from im_attr_audit.messages.notify import compose
+from im_attr_audit.messages.questions import OPTIONS, NotAnAnswer, answer_of, questions
 from im_attr_audit.names import AttrName
-from im_attr_audit.notify import compose
 from im_attr_audit.record.notifications import deliver, read_waiting
 from im_attr_audit.record.reviews import (
     Answer,
@@ -27,9 +27,9 @@ from im_attr_audit.record.reviews import (
     record_answer,
 )
 from im_attr_audit.record.verify import check_database
-from im_attr_audit.review import OPTIONS, NotAnAnswer, answer_of, questions
-from im_attr_audit.review_operator import ReviewOperator, form
 from im_attr_audit.settings import DAG_ID
+from im_attr_audit.tasks import review as review_tasks
+from im_attr_audit.tasks.review_operator import ReviewOperator, form
 from markdown_it import MarkdownIt
 from sqlalchemy.exc import ProgrammingError
 

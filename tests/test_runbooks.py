@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from im_attr_audit import notify
-from im_attr_audit.cli import CATEGORIES
+from im_attr_audit.commands.verify import CATEGORIES
+from im_attr_audit.messages import notify
 from im_attr_audit.page.checks import WORDS
 from im_attr_audit.record import listed, listed_folds, seal_checks, seal_log, seal_verify
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from im_attr_audit import cli, second_look
+from im_attr_audit import cli
 from im_attr_audit.apps import AppKey
+from im_attr_audit.commands import second_look
+from im_attr_audit.commands.second_look import BadConnections, in_turn, look, read_targets
 from im_attr_audit.errors import Misconfigured
 from im_attr_audit.record.looks import Look, compare_look, digest_of
 from im_attr_audit.record.store import record_polls
-from im_attr_audit.second_look import BadConnections, in_turn, look, read_targets
 
 from simulator.control import Simulator
 from tests.conftest import AuditDb

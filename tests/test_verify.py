@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from im_attr_audit import cli
+from im_attr_audit.commands import shared
 from im_attr_audit.record.heads import Head, heads_of_event, read_heads, save_heads
 from im_attr_audit.record.publication import events_by_region
 from im_attr_audit.record.runs import read_run
@@ -507,7 +508,7 @@ class Command:
         self._capsys = capsys
 
     def __call__(self, db: AuditDb, *arguments: str | Path) -> tuple[int, list[str]]:
-        self._monkeypatch.setattr(cli, "_reader_engine", lambda: db.reader)
+        self._monkeypatch.setattr(shared, "reader_engine", lambda: db.reader)
         code = cli.main(["verify", "--no-asset-events", *map(str, arguments)])
         captured = self._capsys.readouterr()
         return code, (captured.out + captured.err).splitlines()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from im_attr_audit import tasks
-from im_attr_audit.notify import compose, send_waiting
+from im_attr_audit.messages.notify import compose, send_waiting
 from im_attr_audit.record.notifications import Alert, record_violations
 
 from tests.conftest import AuditDb

@@ -19,10 +19,10 @@ from typing import Any
 
 import urllib3
 from im_attr_audit.errors import AttrAuditError
+from im_attr_audit.messages.report import render
 from im_attr_audit.record.engine import create_audit_engine
 from im_attr_audit.record.publication import events_by_region
 from im_attr_audit.record.runs import read_run
-from im_attr_audit.report import render
 from im_attr_audit.sync import sync_apps
 from im_attr_audit.tencent.client import Pool, TencentImClient
 from im_attr_audit.tencent.target import Target, Unresolved

@@ -51,11 +51,11 @@ def without_masking() -> Iterator[None]:
     if add_secrets is None:
         yield
         return
-    context._mask_connection_secrets = lambda _: None
+    context._mask_connection_secrets = lambda _: None  # noqa: SLF001 - see above
     try:
         yield
     finally:
-        context._mask_connection_secrets = add_secrets
+        context._mask_connection_secrets = add_secrets  # noqa: SLF001
 
 
 class TencentImHook(BaseHook):

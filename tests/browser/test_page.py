@@ -16,9 +16,9 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import pytest
 import yaml
-from im_attr_audit import notify
 from im_attr_audit.evidence.note import Signer, new_signer
 from im_attr_audit.evidence.proof import check_proof, read_proof
+from im_attr_audit.messages import notify
 from im_attr_audit.names import AttrName
 from im_attr_audit.page import (
     models,

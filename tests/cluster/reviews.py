@@ -12,7 +12,7 @@ from datetime import UTC
 from typing import Any
 
 import pytest
-from im_attr_audit.inert import inert_word
+from im_attr_audit.messages.inert import inert_word
 from im_attr_audit.record.engine import create_audit_engine
 from im_attr_audit.settings import REVIEW_DAG_ID
 from playwright.sync_api import Browser, Page, expect

@@ -28,8 +28,8 @@ def ask(
     A run that events triggered asks about what no other run asked about. A run that a person
     triggered (no events) asks about everything unreviewed of the last ``days``.
     """
+    from im_attr_audit.messages.questions import questions
     from im_attr_audit.record.reviews import note_requests, read_unasked, read_unreviewed
-    from im_attr_audit.review import questions
 
     announced = list(_announced(triggering_asset_events))
     engine = audit_engine()
@@ -86,7 +86,7 @@ def _announced(events: Mapping[Any, Sequence[Any]]) -> Iterator[str]:
 
 def check(response: Mapping[str, Any], *, dag_run_id: str) -> None:
     """Fail the task for good where the response is not an answer: it must not be kept."""
-    from im_attr_audit.review import NotAnAnswer, answer_of
+    from im_attr_audit.messages.questions import NotAnAnswer, answer_of
 
     try:
         answer_of(response, dag_run_id=dag_run_id)
@@ -103,8 +103,8 @@ def record(
     dag_run_id: str,
 ) -> int:
     """Record the answer for these changes (``seq`` by SDKAppID); how many reviews are new."""
+    from im_attr_audit.messages.questions import answer_of
     from im_attr_audit.record.reviews import record_answer
-    from im_attr_audit.review import answer_of
 
     check(response, dag_run_id=dag_run_id)
     answer = answer_of(response, dag_run_id=dag_run_id)

@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from im_attr_audit.errors import AttrAuditError
+from im_attr_audit.commands import shared
+from im_attr_audit.commands.shared import CannotDo, print_list
 from im_attr_audit.settings import SEALER_URL
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from im_attr_audit.evidence.note import Verifier
     from im_attr_audit.evidence.witnesses import Witness
 
-#: At most so many findings or notes are printed, after the count.
-SHOWN = 20
 #: How long a run of `checkpoint` may take to write a seal to a witness while it is verified.
 _WRITTEN_WITHIN = 30
 #: How long an answer of the vendor waits for a poll to be compared with.
 _WAITS_FOR = timedelta(days=7)
-
-
-class CannotSeal(AttrAuditError):
-    """The command cannot be carried out as it was called; the text says what to do."""
 
 
 def add_checkpoint(commands: Any) -> None:
@@ -89,7 +81,7 @@ def add_checkpoint(commands: Any) -> None:
     checkpoint.set_defaults(run=_checkpoint)
 
 
-def add_prove(commands: Any, reader: Callable[[], Engine]) -> None:
+def add_prove(commands: Any) -> None:
     """The parser of `prove`."""
     prove = commands.add_parser(
         "prove",
@@ -109,7 +101,7 @@ def add_prove(commands: Any, reader: Callable[[], Engine]) -> None:
     prove.add_argument(
         "--out", type=Path, metavar="FILE", help="write to this file instead of standard output"
     )
-    prove.set_defaults(run=lambda given: _prove(given, reader))
+    prove.set_defaults(run=_prove)
 
 
 def add_checkpoints_to_verify(verify: Any) -> None:
@@ -127,18 +119,18 @@ def add_checkpoints_to_verify(verify: Any) -> None:
     )
 
 
-def verify_checkpoints(given: argparse.Namespace, reader: Callable[[], Engine]) -> bool:
+def verify_checkpoints(given: argparse.Namespace) -> bool:
     """Carry out `verify --checkpoints`; whether everything is as it was sealed."""
     from im_attr_audit.record.seal_verify import check_seals
 
     if not given.vkey:
-        raise CannotSeal("--checkpoints needs --vkey: the public key that the checkpoints need.")
-    engine = auditing_engine(reader)
+        raise CannotDo("--checkpoints needs --vkey: the public key that the checkpoints need.")
+    engine = shared.auditing_engine()
     try:
         files = [path for path in map(Path, given.checkpoints) if path.is_file()]
         places = [each for each in given.checkpoints if Path(each) not in files]
         if not places:
-            raise CannotSeal("--checkpoints needs a witness: its folder or target.")
+            raise CannotDo("--checkpoints needs a witness: its folder or target.")
         kept = [(str(path), _note_of(path)) for path in files]
         witnesses = [*map(_copy_of, places)]
         log, found = check_seals(
@@ -150,27 +142,9 @@ def verify_checkpoints(given: argparse.Namespace, reader: Callable[[], Engine]) 
         f"checkpoints: {len(log.seals)} seals, {found.rows} sealed rows checked, "
         f"{found.waiting} rows not sealed yet"
     )
-    _print_list("NOT AS SEALED  ", found.findings)
-    _print_list("note: ", found.notes)
+    print_list("NOT AS SEALED  ", found.findings)
+    print_list("note: ", found.notes)
     return not found.findings
-
-
-def auditing_engine(reader: Callable[[], Engine]) -> Engine:
-    """The sealer's engine where its URL is set: an auditor may have no Airflow. Else ``reader``."""
-    return sealer_engine() if os.environ.get(SEALER_URL.name) else reader()
-
-
-def sealer_engine() -> Engine:
-    """An engine for the sealer's URL. Raises CannotSeal where it is not set."""
-    from im_attr_audit.record.owner import owner_engine
-
-    url = os.environ.get(SEALER_URL.name)
-    if not url:
-        raise CannotSeal(
-            f"{SEALER_URL.name} is not set. Set it to the sealer's URL, such as "
-            "postgresql://attr_audit_sealer:password@host:5432/database."
-        )
-    return owner_engine(url, "im-attr-audit checkpoint", None)
 
 
 def _checkpoint(given: argparse.Namespace) -> int:
@@ -185,7 +159,7 @@ def _checkpoint(given: argparse.Namespace) -> int:
     signer = read_key_file(given.key)
     witnesses = [open_witness(target) for target in given.to]
     unstamped: list[str] = []
-    engine = sealer_engine()
+    engine = shared.sealer_engine()
     try:
         stamp = _stamper(given.tsa, unstamped)
         sealed = make_checkpoint(engine, signer, witnesses, stamp=stamp, full=given.full)
@@ -193,7 +167,7 @@ def _checkpoint(given: argparse.Namespace) -> int:
         if not refused.findings:
             raise
         print(refused)
-        _print_list("NOT AS SEALED  ", refused.findings)
+        print_list("NOT AS SEALED  ", refused.findings)
         return 1
     finally:
         engine.dispose()
@@ -212,7 +186,7 @@ def _checkpoint(given: argparse.Namespace) -> int:
     failed = bool(sealed.failed or unstamped)
     if given.poll:
         disagreements, silent = _poll(given, sealed.seal.n)
-        _print_list("DISAGREES  ", disagreements)
+        print_list("DISAGREES  ", disagreements)
         for reason in silent:
             print(f"not compared: {reason}", file=sys.stderr)
         if disagreements:
@@ -223,15 +197,21 @@ def _checkpoint(given: argparse.Namespace) -> int:
 
 def _poll(given: argparse.Namespace, run: int) -> tuple[list[str], list[str]]:
     """Compare the answers that wait, and ask again: the disagreements, and what failed."""
+    from im_attr_audit.commands.second_look import (
+        in_turn,
+        look,
+        read_targets,
+        read_waiting,
+        write_waiting,
+    )
     from im_attr_audit.record.looks import compare_look
-    from im_attr_audit.second_look import in_turn, look, read_targets, read_waiting, write_waiting
 
     kept = given.poll.with_name(given.poll.name + ".waiting")
     targets = in_turn(read_targets(given.poll), run, given.poll_apps)
     disagreements: list[str] = []
     waiting, expired = [], []
     oldest = datetime.now(UTC) - _WAITS_FOR
-    engine = sealer_engine()
+    engine = shared.sealer_engine()
     try:
         with engine.connect() as connection:
             for each in read_waiting(kept):
@@ -253,13 +233,13 @@ def _poll(given: argparse.Namespace, run: int) -> tuple[list[str], list[str]]:
     return disagreements, [*expired, *failed]
 
 
-def _prove(given: argparse.Namespace, reader: Callable[[], Engine]) -> int:
+def _prove(given: argparse.Namespace) -> int:
     from im_attr_audit.apps import AppKey
     from im_attr_audit.record.seal_prove import prove_change, prove_poll
 
     app = AppKey(given.region, given.app)
     verifier = _verifier(given.vkey) if given.vkey else None
-    engine = auditing_engine(reader)
+    engine = shared.auditing_engine()
     try:
         if given.at is not None:
             proof = prove_poll(engine, app, given.at, verifier)
@@ -287,7 +267,7 @@ def _note_of(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CannotSeal(f"{path} cannot be read: {error.strerror}") from None
+        raise CannotDo(f"{path} cannot be read: {error.strerror}") from None
     try:
         return str(json.loads(content)["note"]).encode()
     except (ValueError, KeyError, TypeError):
@@ -325,10 +305,3 @@ def _time(given: str) -> datetime:
     except ValueError:
         raise argparse.ArgumentTypeError("not a time, such as 2026-11-01T12:00:00Z") from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def _print_list(begin: str, sentences: Sequence[str]) -> None:
-    if len(sentences) > SHOWN:
-        print(f"{begin}{len(sentences)} in all; the first {SHOWN}:")
-    for sentence in sentences[:SHOWN]:
-        print(f"{begin}{sentence}")

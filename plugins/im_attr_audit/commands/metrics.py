@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from im_attr_audit.commands import shared
 from im_attr_audit.settings import AUDIT_DB, AUDIT_DB_READER
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from im_attr_audit.record.gauges import Gauge
 
 
-def add_metrics(commands: Any, reader: Callable[[], Engine]) -> None:
+def add_metrics(commands: Any) -> None:
     """The parser of `metrics`."""
     metrics = commands.add_parser(
         "metrics",
@@ -31,7 +29,7 @@ def add_metrics(commands: Any, reader: Callable[[], Engine]) -> None:
         metavar="HOST:PORT",
         help="serve them at /metrics instead, until SIGTERM or Ctrl-C",
     )
-    metrics.set_defaults(run=lambda given: _metrics(given, reader))
+    metrics.set_defaults(run=_metrics)
 
 
 def _address(given: str) -> tuple[str, int]:
@@ -41,14 +39,14 @@ def _address(given: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _metrics(given: argparse.Namespace, reader: Callable[[], Engine]) -> int:
+def _metrics(given: argparse.Namespace) -> int:
     import signal
 
-    from im_attr_audit.metrics import exposition, served
+    from im_attr_audit.commands.exposition import exposition, served
     from im_attr_audit.record.gauges import PREFIX, read_gauges
     from im_attr_audit.settings import stale_after
 
-    engine = reader()
+    engine = shared.reader_engine()
     try:
 
         def read() -> list[Gauge]:
@@ -72,9 +70,9 @@ def _metrics(given: argparse.Namespace, reader: Callable[[], Engine]) -> int:
 def write_result(file: Path, holds: bool, at: datetime) -> None:
     """Whether the record holds, and when that was checked, as metrics in a file.
 
-    Whoever reads it never sees half of it.
+    A reader never sees half of it.
     """
-    from im_attr_audit.metrics import verify_result
+    from im_attr_audit.commands.exposition import verify_result
 
     making = file.with_name(f"{file.name}.making")
     making.write_text(verify_result(holds, at), encoding="utf-8")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from im_attr_audit.commands import shared
+from im_attr_audit.commands.shared import SHOWN, CannotDo
 from im_attr_audit.declared.first import first_declaration
 from im_attr_audit.declared.judge import Judged, difference, judge
 from im_attr_audit.declared.nodes import shown
@@ -20,23 +22,13 @@ from im_attr_audit.declared.parse import (
     look_over,
     parse,
 )
-from im_attr_audit.errors import AttrAuditError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from im_attr_audit.declared.model import Declaration
     from im_attr_audit.record.declarations import Present
 
-#: At most so many lines of a category are printed; the others are counted.
-SHOWN = 20
 
-
-class CannotDeclare(AttrAuditError):
-    """The command cannot be carried out as it was called; the text says what to do."""
-
-
-def add_declare(commands: Any, reader: Callable[[], Engine]) -> None:
+def add_declare(commands: Any) -> None:
     """The parser of `declare`."""
     declare = commands.add_parser(
         "declare",
@@ -60,16 +52,16 @@ def add_declare(commands: Any, reader: Callable[[], Engine]) -> None:
     declare.add_argument(
         "--no-database", action="store_true", help="check FILE alone; needs no connection"
     )
-    declare.set_defaults(run=lambda given: _declare(given, reader))
+    declare.set_defaults(run=_declare)
 
 
-def _declare(given: argparse.Namespace, reader: Callable[[], Engine]) -> int:
+def _declare(given: argparse.Namespace) -> int:
     if given.from_current:
         if given.no_database or given.strict:
-            raise CannotDeclare("--from-current reads the record: give it alone, with a new FILE.")
-        return _write_first(given.file, _present(reader))
+            raise CannotDo("--from-current reads the record: give it alone, with a new FILE.")
+        return _write_first(given.file, _present())
     if given.file is None:
-        raise CannotDeclare("FILE is missing: the declaration to check, or give --from-current.")
+        raise CannotDo("FILE is missing: the declaration to check, or give --from-current.")
     with given.file.open("rb") as opened:
         content = opened.read(MOST_BYTES + 1)
     try:
@@ -83,7 +75,7 @@ def _declare(given: argparse.Namespace, reader: Callable[[], Engine]) -> int:
         _print_problems(given.file, "warning", parsed.warnings)
         _print_summary(given.file, declaration, len(parsed.warnings))
         return int(given.strict and bool(parsed.warnings))
-    present = _present(reader)
+    present = _present()
     apps = [(each.app_group, each.app) for each in present.apps]
     warnings = [*parsed.warnings, *look_over(declaration, apps, present.at)]
     _print_problems(given.file, "warning", sorted(warnings, key=lambda each: each.line))
@@ -92,11 +84,11 @@ def _declare(given: argparse.Namespace, reader: Callable[[], Engine]) -> int:
     return int(given.strict and bool(warnings or begins))
 
 
-def _present(reader: Callable[[], Engine]) -> Present:
+def _present() -> Present:
     from im_attr_audit.record.declarations import read_present
     from im_attr_audit.settings import stale_after
 
-    engine = reader()
+    engine = shared.reader_engine()
     try:
         return read_present(engine, stale_after())
     finally:
@@ -113,7 +105,7 @@ def _write_first(file: Path | None, present: Present) -> int:
             with file.open("x", encoding="utf-8") as opened:
                 opened.write(text)
         except FileExistsError:
-            raise CannotDeclare(f"{file} exists: name a new file, or delete it first.") from None
+            raise CannotDo(f"{file} exists: name a new file, or delete it first.") from None
         exceptions = sum(len(group.exceptions) for group in declaration.groups.values())
         print(
             f"{file}: {_number(len(declaration.groups), 'group')}, "

@@ -22,11 +22,11 @@ from airflow.sdk.configuration import conf
 from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import SecretsUnavailable
 from im_attr_audit.frames import without_frames
-from im_attr_audit.inert import endangered, inert_word, listed, page_address, plain_word
 from im_attr_audit.lookup import find_connection
+from im_attr_audit.messages.inert import endangered, inert_word, listed, page_address, plain_word
+from im_attr_audit.messages.report import change_text, time_text
 from im_attr_audit.outcomes import OUTCOMES
 from im_attr_audit.record.notifications import Alert, Delivery, deliver, read_waiting
-from im_attr_audit.report import change_text, time_text
 from im_attr_audit.settings import DAG_ID, REVIEW_DAG_ID, REVIEW_WITHIN, BadSetting
 from im_attr_audit.settings import NOTIFY as CONN_ID
 from im_attr_audit.tencent.codes import explain

@@ -25,8 +25,8 @@ from im_attr_audit.settings import DAG_ID, BadSetting
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from im_attr_audit.messages.report import Failure
     from im_attr_audit.record.store import Recorded
-    from im_attr_audit.report import Failure
     from im_attr_audit.tencent.target import Target, Unresolved
 
 log = logging.getLogger(__name__)
@@ -77,9 +77,9 @@ def plan(
     on record before the first poll. Raises AirflowFailException where the Variable or the param is
     not a list of connection ids.
     """
-    from im_attr_audit.declarations import declare
     from im_attr_audit.record.runs import prepare_run, record_planned
-    from im_attr_audit.targets import doubly_listed, resolve, with_known_apps
+    from im_attr_audit.tasks.declarations import declare
+    from im_attr_audit.tasks.targets import doubly_listed, resolve, with_known_apps
 
     listed = _listed_conn_ids()
     wanted = _wanted(conn_ids, listed)
@@ -131,7 +131,7 @@ def sync(
     from im_attr_audit.outcomes import FAILED
     from im_attr_audit.record.runs import FinishedPoll, read_finished
     from im_attr_audit.sync import sync_apps
-    from im_attr_audit.targets import targets_to_poll
+    from im_attr_audit.tasks.targets import targets_to_poll
 
     confirm_seconds = settings.CONFIRM_SECONDS.read()
     # Clearing sets max_tries to the tries there were plus the retries that are granted again.
@@ -186,8 +186,8 @@ def count_polls(recorded: Sequence[Recorded]) -> None:
 
 def _raise_for(failed: Sequence[Failure]) -> None:
     """Log what failed, if anything did, and raise the error that Airflow retries, or not."""
+    from im_attr_audit.messages.report import few
     from im_attr_audit.outcomes import FINAL
-    from im_attr_audit.report import few
 
     if failed:
         _log_failures(failed)
@@ -208,7 +208,7 @@ def _late_without_good(engine: Engine, dag_run_id: str, polls: Sequence[Failure]
 
 def _log_failures(failed: Sequence[Failure]) -> None:
     """One line per connection, but for many with the same cause a few and their number."""
-    from im_attr_audit.report import MOST_CAUSES, MOST_OF_A_CAUSE, by_cause, one_line
+    from im_attr_audit.messages.report import MOST_CAUSES, MOST_OF_A_CAUSE, by_cause, one_line
 
     causes = list(by_cause(failed))
     for cause, group in causes[:MOST_CAUSES]:
@@ -236,8 +236,8 @@ def _wanted(conn_ids: Sequence[str] | None, listed: Sequence[str]) -> set[str]:
 
 def _retire_unlisted(engine: Engine, targets: Mapping[str, Target | Unresolved]) -> None:
     """Retire the apps that no connection lists any more, and log which."""
+    from im_attr_audit.messages.report import few
     from im_attr_audit.record.runs import retire_apps
-    from im_attr_audit.report import few
 
     addressed = {conn_id: target.app for conn_id, target in targets.items()}
     apps = retire_apps(
@@ -289,9 +289,9 @@ def report(
     is a failure too, and so is an app of which this run has no poll. Declared names are read again,
     so that clearing this task is enough once a refused document is fixed.
     """
-    from im_attr_audit.declarations import declare
+    from im_attr_audit.messages.report import few, render
     from im_attr_audit.record.runs import read_run
-    from im_attr_audit.report import few, render
+    from im_attr_audit.tasks.declarations import declare
 
     engine = audit_engine()
     try:
@@ -322,7 +322,7 @@ def _send_alerts(engine: Engine, dag_run_id: str) -> list[str]:
 
     A messenger that is down does not fail the run: its alerts wait.
     """
-    from im_attr_audit.notify import send_waiting
+    from im_attr_audit.messages.notify import send_waiting
     from im_attr_audit.record.notifications import record_gaps, record_violations
     from im_attr_audit.record.reviews import queue_unreviewed
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from urllib.parse import quote
 
 from im_attr_audit.apps import AppKey
-from im_attr_audit.report import quoted
+from im_attr_audit.messages.report import quoted
 from im_attr_audit.tencent.redact import clip
 
 #: Characters of a name, a group or a region in a message. The record has them whole.

@@ -12,7 +12,8 @@ from typing import Any
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param
 
-from im_attr_audit import review, review_tasks
+from im_attr_audit.messages import questions
+from im_attr_audit.tasks import review
 
 #: The key in Airflow's task state store of an answer that is not recorded yet.
 _KEPT = "answer"
@@ -20,7 +21,7 @@ _KEPT = "answer"
 
 def form() -> dict[str, Param]:
     """What a person may fill in."""
-    fields = {"ticket": review.MOST_OF_A_TICKET, "comment": review.MOST_OF_A_COMMENT}
+    fields = {"ticket": questions.MOST_OF_A_TICKET, "comment": questions.MOST_OF_A_COMMENT}
     return {
         name: Param("", type=["null", "string"], maxLength=most, title=name.title())
         for name, most in fields.items()
@@ -51,13 +52,13 @@ class ReviewOperator(HITLOperator):
         """Record the answer, once it is kept."""
         response = dict(super().execute_complete(context, event))
         response["responded_at"] = response["responded_at"].isoformat()
-        review_tasks.check(response, dag_run_id=context["dag_run"].run_id)
+        review.check(response, dag_run_id=context["dag_run"].run_id)
         context["task_state_store"].set(_KEPT, response)
         return self._record(context, response)
 
     def _record(self, context: Any, response: Mapping[str, Any]) -> int:
         """Give how many reviews are new. A task that is cleared later asks again."""
-        recorded = review_tasks.record(
+        recorded = review.record(
             self.region, self.changes, response, dag_run_id=context["dag_run"].run_id
         )
         context["task_state_store"].delete(_KEPT)

@@ -1,0 +1,42 @@
+"""No module of the product has over 400 lines, no function over 60."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("plugins", "dags", "launch", "compose", "simulator")
+MOST_LINES = 400
+MOST_LINES_OF_A_FUNCTION = 60
+#: Functions that are longer, and how long they may be.
+LONGER = {"plugins/im_attr_audit/record/sealing.py make_checkpoint": 64}
+
+
+def files(*suffixes: str) -> Iterator[Path]:
+    for folder in FOLDERS:
+        yield from (path for path in (ROOT / folder).rglob("*") if path.suffix in suffixes)
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            yield f"{name_of(path)} {node.name}", node.end_lineno - node.lineno + 1
+
+
+def test_no_module_is_longer_than_is_read_at_once() -> None:
+    lines = {name_of(path): len(path.read_bytes().splitlines()) for path in files(".py", ".js")}
+    assert len(lines) > 200
+    assert {name: n for name, n in lines.items() if n > MOST_LINES} == {}
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    lines = dict(each for path in files(".py") for each in functions(path))
+    assert len(lines) > 1000
+    assert {name: n for name, n in lines.items() if n > MOST_LINES_OF_A_FUNCTION} == LONGER

@@ -161,7 +161,7 @@ class Page:
             "**Some tools cannot read `interval`, `jsonb`, `bytea` and arrays.** These have a "
             f"column of such a type: {named}. The other relations have seconds and hexadecimal "
             "text instead. Cast such a column, for example `extract(epoch from age)::float8` or "
-            "`encode(row_hash, 'hex')`. polars stops with a panic at an `interval`.",
+            "`encode(row_hash, 'hex')`. polars panics on an `interval`.",
             108,
             break_long_words=False,
             break_on_hyphens=False,

@@ -1,4 +1,4 @@
--- Which regions have drifted apart?
+-- Which apps of a group have different names?
 --
 -- One row per app, for every slot whose apps should have the same name but do not. No name: the app
 -- was polled and has no name in this slot.

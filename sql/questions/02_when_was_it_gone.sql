@@ -1,4 +1,4 @@
--- When was that name gone, at least and at most?
+-- For how long was that name missing, at least and at most?
 select gone.region, gone.slot, gone.not_before, gone.seen_at, back.not_before as back_not_before,
        back.seen_at as back_seen_at, back.not_before - gone.seen_at as at_least,
        back.seen_at - gone.not_before as at_most

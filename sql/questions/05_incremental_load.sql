@@ -1,4 +1,4 @@
--- Which changes has my copy not loaded yet, given the last seq it has of each app?
+-- Which changes are not in my copy yet, given the last seq that it has for each app?
 select c.region, c.sdk_app_id, c.seq, c.seen_at, c.slot, c.kind, c.old_name, c.new_name
   from attr_audit.changes c
   left join (values ('frankfurt', 1400000001, 5), ('singapore', 1400000002, 4),

@@ -1,4 +1,4 @@
--- How many changes did each group have in each month, with the groups as they were then?
+-- How many changes were there per month and group, by the groups that the apps had then?
 select date_trunc('month', seen_at at time zone 'UTC')::date as month, app_group, count(*) as changes,
        count(distinct (region, sdk_app_id)) as apps
   from attr_audit.changes

@@ -1,4 +1,4 @@
--- Why did polls fail in the quarter, how often, and what helps?
+-- Why did polls fail in the quarter, how often, and what can be done?
 select outcome, error_code, count(*) as polls, count(distinct (region, sdk_app_id)) as apps,
        min(requested_at) as first_at, max(requested_at) as last_at, meaning, advice
   from attr_audit.polls

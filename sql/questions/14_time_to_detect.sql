@@ -1,4 +1,4 @@
--- How long can a change have been there before it was seen?
+-- How long could a change exist before it was seen?
 select app_group, count(*) as changes, max(detect_seconds) as longest,
        percentile_cont(0.5) within group (order by detect_seconds) as median
   from attr_audit.changes

@@ -1,4 +1,4 @@
--- Which poll of which run saw a change, and what did it find in how many reads?
+-- Which poll of which run saw a change, and how many reads did it take?
 select c.seen_at, c.region, c.slot, c.old_name, c.new_name, c.dag_run_id, p.requested_at, p.outcome,
        p.reads, p.seconds
   from attr_audit.changes c

@@ -275,7 +275,7 @@ def test_the_overview_claims_nothing_of_names_that_are_not_declared_or_not_seen(
     answered(page, "overview", **well, unknown_apps=1)
     page.reload()
     expect(ready(page).locator("[data-state=needs]")).to_contain_text(
-        "1 app with declared names was not seen lately."
+        "1 app with declared names has no recent good poll."
     )
     expect(page.locator("[data-state=well]")).to_have_count(0)
 
@@ -290,7 +290,11 @@ def test_names_of_apps_that_are_not_seen_lately_are_not_called_as_declared(
     for slot in push["slots"]:
         slot["declared"] = [{"name": slot["usual"]["name"], "apps": 2}]
     first = page.get_by_role("row", name=re.compile("Slot 0 of push"))
-    for stale, said in ((0, "✓ as declared"), (1, "? as declared where seen"), (2, "? not seen")):
+    for stale, said in (
+        (0, "✓ as declared"),
+        (1, "? as declared where known"),
+        (2, "? no recent good poll"),
+    ):
         push["stale"] = stale
         answered(page, "names", groups=[push])
         page.goto(f"{PAGE}names")
@@ -362,7 +366,9 @@ def test_a_search_finds_who_has_a_name_since_when_and_until_when(
     spans = table.locator("tbody tr")
     gone = spans.filter(has_text="jakarta/20900006").filter(has_text="between")
     expect(gone).to_have_count(1)
-    expect(spans.filter(has_text="silicon_valley")).to_contain_text("still so, last seen 5 h ago")
+    expect(spans.filter(has_text="silicon_valley")).to_contain_text(
+        "still in use, last seen 5 h ago"
+    )
 
 
 def test_a_search_answers_whether_a_name_was_there_all_through_a_period(
@@ -638,7 +644,7 @@ def test_health_explains_what_is_wrong_and_what_to_do(story: Stage, open_page: O
     expect(first.get_by_role("img")).to_have_attribute(
         "aria-label", re.compile(r"\d+ good and 7 failed polls"))  # fmt: skip
     expect(page.get_by_text('section "Alert: stale"')).to_be_visible()
-    expect(page.get_by_text("Every chain holds.")).to_be_visible()
+    expect(page.get_by_text("Every chain is intact.")).to_be_visible()
     expect(page.get_by_text(re.compile(r"36 changes in 8 chains, checked "))).to_be_visible()
 
 
@@ -647,7 +653,7 @@ def test_health_shows_the_newest_seal_and_offers_the_heads(
 ) -> None:
     page = ready(open_page(f"{PAGE}health"))
     expect(page.get_by_role("region", name="The newest seal")).to_contain_text(
-        "Nobody seals the record."
+        "The record is not sealed."
     )
     with page.expect_download() as waiting:
         page.get_by_role("link", name="Download the heads of all chains").click()

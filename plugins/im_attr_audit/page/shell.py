@@ -28,14 +28,14 @@ VIEWS: Mapping[str, str] = {
 #: What a view is for, in a line below its title; the overview says it itself.
 _PURPOSES: Mapping[str, str] = {
     "names": "A slot is one of an app's numbered user attributes. Its name is shown as last seen. "
-    "Find a name to see who has it, since when, and whether it was in use all through a campaign.",
-    "timeline": "What each app called a slot (a numbered user attribute) over time, and when "
-    "nobody could look.",
+    "Search for a name to see who has it, since when, and whether it was in use during a campaign.",
+    "timeline": "What each app called a slot (a numbered user attribute) over time, and when it "
+    "had no good poll.",
     "changes": "Every change, newest first. Open one for its bounds, its review and its proof.",
     "as-of": "The names at one instant, or at two side by side.",
     "attest": "Whether anything changed in a period, app by app: for an auditor, or before a "
     "campaign.",
-    "health": "Whether every app is polled, and whether the record still holds.",
+    "health": "Whether every app is polled, and whether the record is intact.",
 }
 
 

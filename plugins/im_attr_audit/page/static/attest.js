@@ -88,7 +88,7 @@ function method(attested) {
   const quoted = (text) => `'${text.replaceAll("'", "''")}'`;
   const { group } = attested;
   return h("section", { "aria-labelledby": "method" }, h("h2", { id: "method" }, "How to check it"),
-    h("p", {}, "Unchanged needs a good poll at or before the begin and one at or after the end, never more than an hour apart in between. A change that was reverted between two polls cannot be seen. The head is the newest change in an app's chain of hashes at the end. Compare the hashes with im-attr-audit verify and with chain heads that are stored separately."),
+    h("p", {}, "Unchanged requires good polls at or before the beginning and at or after the end, and at most an hour from each good poll to the next. A change that was reverted between two polls cannot be seen. The head is the newest change in an app's chain of hashes at the end. Compare the hashes with im-attr-audit verify and with chain heads that are stored separately."),
     h("pre", { tabindex: "0", "aria-label": "The query" }, `select * from attr_audit.attest(${quoted(attested.since)}, ${quoted(attested.until)}${group ? `, ${quoted(group)}` : ""});`),
     h("p", { class: "since" }, `Read at ${longTime(attested.at)}.`));
 }

@@ -136,5 +136,5 @@ function pollRow(poll) {
     h("th", { scope: "row" }, poll.region === null ? h("code", {}, poll.conn_id) : appOf(poll)),
     h("td", {}, poll.outcome), h("td", {}, when(poll.requested_at, { seconds: true })),
     h("td", {}, poll.is_sealed ? proofLink(poll, { at: poll.requested_at }, "Download the proof")
-      : none(poll.region === null ? "none: it names no app" : "once it is sealed")));
+      : none(poll.region === null ? "none: it names no app" : "available once it is sealed")));
 }

@@ -27,7 +27,7 @@ runAndRefresh(async () => {
       form(chosen, health.apps),
       apps.length ? table(health, apps) : notice("info", "No app matches this filter.", h("a", { href: "health" }, "Show all apps"), { "data-empty": "no-app" })),
     h("section", { "aria-labelledby": "chain" }, h("h2", { id: "chain" }, "The record's chain"), chain,
-      h("p", { class: "downloads" }, h("a", { href: "api/heads/download", download: "" }, "Download the heads of all chains"), " and keep them elsewhere: ", h("code", {}, "im-attr-audit verify --heads FILE"), " compares them with the record later.")),
+      h("p", { class: "downloads" }, h("a", { href: "api/heads/download", download: "" }, "Download the heads of all chains"), " and store them elsewhere: ", h("code", {}, "im-attr-audit verify --heads FILE"), " compares them with the record later.")),
     seal(health));
   await verify(chain, false);
 });
@@ -36,7 +36,7 @@ runAndRefresh(async () => {
 function seal({ seal: newest, at }) {
   const title = h("h2", { id: "seal" }, "The newest seal");
   if (!newest) {
-    return h("section", { "aria-labelledby": "seal" }, title, notice("info", "Nobody seals the record.", "im-attr-audit checkpoint does: then an outsider can check that nothing was rewritten."));
+    return h("section", { "aria-labelledby": "seal" }, title, notice("info", "The record is not sealed.", "Run im-attr-audit checkpoint, so that an outsider can check that nothing was rewritten."));
   }
   const overdue = new Date(at) - new Date(newest.sealed_at) >= 24 * 3600e3;
   return h("section", { "aria-labelledby": "seal" }, title,
@@ -47,7 +47,7 @@ function seal({ seal: newest, at }) {
       h("dt", {}, "Witnesses"), h("dd", {}, witnesses(newest, at)),
       h("dt", {}, "Time stamp"), h("dd", {}, newest.is_stamped ? "by an RFC 3161 authority" : "none"),
       h("dt", {}, "Checkpoint"), h("dd", {}, h("pre", { tabindex: "0", "aria-label": "The signed checkpoint" }, newest.note),
-        h("p", { class: "since" }, "This is the record's copy. Compare it with the files at the witnesses: im-attr-audit verify --checkpoints DIR."))));
+        h("p", { class: "since" }, "This is the database's copy. Compare it with the files at the witnesses: im-attr-audit verify --checkpoints DIR."))));
 }
 
 /** Where checkpoint wrote, as it reported: the page does not ask the witnesses. */
@@ -140,12 +140,12 @@ async function verify(place, again) {
     const how = h("span", {}, `${result.rows_checked} changes in ${result.chains} chains, checked `, when(result.at, { seconds: true }), ` in ${result.took_seconds.toFixed(1)} s. `);
     place.replaceChildren(
       result.ok
-        ? notice("good", "Every chain holds.", how, { "data-chain": "ok" })
+        ? notice("good", "Every chain is intact.", how, { "data-chain": "ok" })
         : notice("error", `${result.broken.length} chains are broken: the record was altered.`,
           h("span", {}, how, "First bad rows: ", result.broken.slice(0, BROKEN_SHOWN).map((each) => `${each.region}/${each.sdk_app_id} at ${each.first_bad_seq}`).join(", "),
-            result.broken.length > BROKEN_SHOWN ? ` and ${count(result.broken.length - BROKEN_SHOWN, "more chain")}` : "", ". Keep the database as it is; docs/runbooks.md of im-attr-audit, section \"verify: chain\", has the steps."), { "data-chain": "broken" }),
+            result.broken.length > BROKEN_SHOWN ? ` and ${count(result.broken.length - BROKEN_SHOWN, "more chain")}` : "", ". Leave the database unchanged; docs/runbooks.md of im-attr-audit, section \"verify: chain\", has the steps."), { "data-chain": "broken" }),
       checkAgain,
-      h("p", { class: "since" }, "A consistent rewrite, a cut tail or a dropped app is found by im-attr-audit verify against chain heads that are stored separately."));
+      h("p", { class: "since" }, "This check cannot see that a chain was rewritten as a whole, truncated or deleted. im-attr-audit verify can, with chain heads that are stored separately."));
   } catch (error) {
     place.replaceChildren(notice("error", error.message, error.next), checkAgain);
   }

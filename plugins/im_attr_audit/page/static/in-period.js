@@ -6,7 +6,7 @@ import { bigTable } from "./big-table.js";
 const NAMES = 3;
 const VERDICTS = {
   yes: ["good", "✓", "all the time"],
-  "yes, with gaps": ["unsure", "?", "all the time, as far as seen"],
+  "yes, with gaps": ["unsure", "?", "all the time, but with gaps"],
   partly: ["odd", "≠", "only part of the time"],
   no: ["odd", "✕", "at no time"],
   unknown: ["unsure", "?", "not known"],
@@ -31,7 +31,7 @@ function section(answer, at, more) {
     bigTable({
       className: "list cards",
       label: `Whether each app had ${answer.name} in the period`,
-      head: ["App", "App group", "Had the name", "Slot", "Share of the period", "Not watched"].map((title) => h("th", { scope: "col" }, title)),
+      head: ["App", "App group", "Had the name", "Slot", "Share of the period", "Without good polls"].map((title) => h("th", { scope: "col" }, title)),
       widths: ["16rem", "11rem", "15rem", "6rem", "14rem", "9rem"],
       count: apps.length,
       row: (which) => row(apps[which]),

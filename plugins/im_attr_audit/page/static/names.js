@@ -40,7 +40,7 @@ function table(groups) {
     if (slots.length || !chosen.only) rows.push({ group });
     rows.push(...slots.map((slot) => ({ group, slot })));
   }
-  if (!rows.length) return notice("good", "No names drift, and none is other than declared.", h("a", { href: here({ only: null }) }, "Show all names"), { "data-empty": "no-drift" });
+  if (!rows.length) return notice("good", "There is no drift, and every declared name is in place.", h("a", { href: here({ only: null }) }, "Show all names"), { "data-empty": "no-drift" });
   return bigTable({
     label: "Names by app group and slot",
     className: "list cards",
@@ -73,7 +73,7 @@ function declaredMark(slot, group) {
   if (wrong) return h("span", { class: "badge odd" }, h("span", { "aria-hidden": "true" }, "≠ "), wrong === slot.apps ? "not as declared" : `${wrong} not as declared`);
   // An app that is not seen lately may have any name by now.
   const unseen = Math.max(group.stale, group.apps - group.known);
-  if (slot.declared.length && unseen) return h("span", { class: "badge unsure" }, h("span", { "aria-hidden": "true" }, "? "), unseen < group.apps ? "as declared where seen" : "not seen lately");
+  if (slot.declared.length && unseen) return h("span", { class: "badge unsure" }, h("span", { "aria-hidden": "true" }, "? "), unseen < group.apps ? "as declared where known" : "no recent good poll");
   if (slot.declared.length && slot.apps) return h("span", { class: "badge good" }, h("span", { "aria-hidden": "true" }, "✓ "), "as declared");
   return !group.is_declared && slot.others.length ? drift() : null;
 }
@@ -84,7 +84,7 @@ function groupAddress(group, more = {}) {
 
 function groupRow(group) {
   const odd = group.slots.filter((slot) => isOdd(slot, group)).length;
-  const parts = [count(group.apps, "app"), count(group.slots.length, "slot"), group.is_declared ? (odd ? `${odd} not as declared` : group.stale >= group.apps ? "none seen lately" : "as declared where seen") : odd ? `${odd} with drift` : "no drift",
+  const parts = [count(group.apps, "app"), count(group.slots.length, "slot"), group.is_declared ? (odd ? `${odd} not as declared` : group.stale >= group.apps ? "no recent good poll" : "as declared where known") : odd ? `${odd} with drift` : "no drift",
     group.stale ? `${group.stale} stale` : null, group.known < group.apps ? `${group.apps - group.known} never seen` : null];
   return h("tr", { class: "head" }, h("th", { colspan: 5, scope: "rowgroup" }, h("bdi", {}, group.app_group), h("small", {}, ` ${parts.filter(Boolean).join(", ")} `),
     group.slots.length ? h("a", { href: groupAddress(group, { matrix: "yes" }), "aria-label": `All apps of ${group.app_group}` }, "All apps")
@@ -223,7 +223,7 @@ async function uses(names) {
   }
   const known = new Map(names.groups.map((group) => [group.app_group, group]));
   return [
-    chosen.since || chosen.until ? await inPeriod(chosen.q, found.uses, chosen.group) : h("p", { class: "since" }, "Was the name there all through a campaign? Choose its first and last day above."),
+    chosen.since || chosen.until ? await inPeriod(chosen.q, found.uses, chosen.group) : h("p", { class: "since" }, "Was the name in use during a whole campaign? Choose its first and last day above."),
     h("div", {}, h("h2", {}, "Where the name is used"),
       bigTable({
         label: "Where the name is used",
@@ -266,6 +266,6 @@ function spanRow(each, now) {
     h("td", {}, nameOf(each.name, each.attr_type)),
     h("td", {}, h("a", { href: `changes?${new URLSearchParams({ app: appName(each), slot: each.slot })}` }, each.possible_from ? bounds(each.possible_from, each.valid_from) : ["seen since ", when(each.valid_from)])),
     h("td", {}, each.valid_to === null
-      ? ["still so, last seen ", ago(each.certain_to, now)]
+      ? ["still in use, last seen ", ago(each.certain_to, now)]
       : each.certain_to ? ["between ", when(each.certain_to), " and ", when(each.valid_to)] : ["by ", when(each.valid_to)]));
 }

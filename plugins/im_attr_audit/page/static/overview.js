@@ -33,12 +33,13 @@ runAndRefresh(async () => {
 
 function sentence(overview) {
   const stale = total(overview.stale), failing = total(overview.failing), wrong = overview.violating_slots;
-  const seen = overview.seen_at ? `seen ${ago(overview.seen_at, overview.at)}` : "not seen yet";
+  const lastGood = overview.seen_at ? ago(overview.seen_at, overview.at) : null;
+  const seen = lastGood ? `a good poll ${lastGood} or later` : "no good poll yet";
   const parts = [];
   const part = (number, word, one, many) => { if (number) parts.push(`${count(number, word)} ${number === 1 ? one : many}`); };
   part(wrong, "slot", "is not as declared", "are not as declared");
-  if (overview.unknown_apps > stale) parts.push(`${count(overview.unknown_apps, "app")} with declared names ${overview.unknown_apps === 1 ? "was" : "were"} not seen lately`);
-  // Where nobody reviews, a change is only news.
+  if (overview.unknown_apps > stale) parts.push(`${count(overview.unknown_apps, "app")} with declared names ${overview.unknown_apps === 1 ? "has" : "have"} no recent good poll`);
+  // Where nobody reviews, an unreviewed change needs no attention.
   if (overview.is_reviewed && overview.unreviewed_changes) {
     parts.push(`${overview.more_unreviewed ? "more than " : ""}${count(overview.unreviewed_changes, "change")} ${overview.unreviewed_changes === 1 ? "is" : "are"} unreviewed`);
   }
@@ -53,13 +54,13 @@ function sentence(overview) {
   if (!parts.length) {
     const declared = overview.declared_groups.length;
     const names = !declared ? "No names drift" : declared === overview.groups ? "All names are as declared" : "All declared names are as declared, and no others drift";
-    return notice("good", `${names}, ${seen}${seal ? `, sealed ${ago(seal.sealed_at, overview.at)}` : ""}.`,
-      `${overview.apps === 1 ? "The app was" : `All ${count(overview.apps, "app")} were`} seen then or later. ${limit}`, { "data-state": "well" });
+    return notice("good", `${names}${lastGood ? `, seen ${lastGood}` : ""}${seal ? `, sealed ${ago(seal.sealed_at, overview.at)}` : ""}.`,
+      `${overview.apps === 1 ? "The app" : `Each of ${count(overview.apps, "app")}`} had ${seen}. ${limit}`, { "data-state": "well" });
   }
   const text = parts.join(", ");
   const bad = stale || wrong || overview.unreadable.length || unsealed(overview).length;
   return notice(bad ? "error" : "warning", `${text[0].toUpperCase()}${text.slice(1)}.`,
-    stale < overview.apps ? `${stale ? "Every other app" : overview.apps === 1 ? "The app" : "Every app"} was ${seen} or later. ${limit}` : limit, { "data-state": "needs" });
+    stale < overview.apps ? `${stale ? "Every other app" : overview.apps === 1 ? "The app" : "Every app"} had ${seen}. ${limit}` : limit, { "data-state": "needs" });
 }
 
 const VIOLATIONS = {
@@ -78,7 +79,7 @@ function violations(overview) {
   if (more > 0) shown.push(moreOf("names?only=yes", `${more} more differences from the declared names`));
   // Stale apps are listed by their cause; only apps that are not among them are missing here.
   if (overview.unknown_apps > total(overview.stale)) {
-    shown.push(need("", "?", `The names of ${count(overview.unknown_apps, "app")} are declared and unknown: not seen lately`, null, "Find the cause in Health.", h("a", { href: "health" }, "Health")));
+    shown.push(need("", "?", `${count(overview.unknown_apps, "app")} with declared names ${overview.unknown_apps === 1 ? "has" : "have"} no recent good poll`, null, "Find the cause in Health.", h("a", { href: "health" }, "Health")));
   }
   return shown;
 }
@@ -97,11 +98,11 @@ function unreviewed(overview) {
 function hints(overview) {
   const missing = [
     overview.declared_groups.length ? null
-      : ["No names are declared, so only drift can be shown. Write which names are right into the Variable im_attr_audit_declared_names, or into declared_names.yaml in the DAG's folder; ", h("code", {}, "im-attr-audit declare FILE"), " checks it first."],
+      : ["No names are declared, so only drift can be shown. Write the right names into the Variable im_attr_audit_declared_names, or into declared_names.yaml in the DAG's folder; ", h("code", {}, "im-attr-audit declare FILE"), " checks it first."],
     overview.is_reviewed ? null
-      : ["No change has been reviewed yet. While ", airflowLink("dags/im_attr_name_review", "the DAG im_attr_name_review"), " is not paused, Airflow asks about each change whether it was expected."],
+      : ["No change has been reviewed yet. Unpause ", airflowLink("dags/im_attr_name_review", "the DAG im_attr_name_review"), ": it asks whether each change was expected."],
     overview.newest_seal ? null
-      : ["Nobody seals the record. Run ", h("code", {}, "im-attr-audit checkpoint"), " once a day, on a machine that Airflow cannot write to: then an outsider can check that nothing was rewritten."],
+      : ["The record is not sealed. Run ", h("code", {}, "im-attr-audit checkpoint"), " once a day, on a machine that Airflow cannot write to, so that an outsider can check that nothing was rewritten."],
   ].filter(Boolean);
   return missing.length ? h("section", { "aria-labelledby": "hints" }, h("h2", { id: "hints" }, "Not used yet"), h("ul", { class: "hints" }, missing.map((hint) => h("li", {}, hint)))) : null;
 }
@@ -139,7 +140,7 @@ function causeApps(cause) {
 
 function since(cause) {
   const never = cause.never_seen === cause.apps;
-  return [never ? "never seen, polled since " : cause.apps === 1 ? "last seen " : "the first of them last seen ", when(cause.since)];
+  return [never ? "never seen, polled since " : cause.apps === 1 ? "last seen " : "longest: last seen ", when(cause.since)];
 }
 
 function misconfigured(unreadable) {
@@ -152,13 +153,13 @@ function misconfigured(unreadable) {
 function unsealed({ newest_seal: seal, at }) {
   if (!seal || new Date(at) - new Date(seal.sealed_at) < SEALED_FOR) return [];
   return [need("bad", "◷", `The record was last sealed ${ago(seal.sealed_at, at)}`, ["seal ", seal.n, ", ", when(seal.sealed_at)],
-    "Check the job that runs im-attr-audit checkpoint: what was recorded since can still be rewritten unnoticed by the database's owner.", null)];
+    "Check the job that runs im-attr-audit checkpoint. The database's owner can still rewrite what was recorded since then without being noticed.", null)];
 }
 
 function driftNeed(slot) {
   const address = `names?${new URLSearchParams({ group: slot.app_group, slot: slot.slot })}`;
   return need("", "≠", h("a", { href: address }, "Slot ", slot.slot, " of ", h("bdi", {}, slot.app_group), " drifts"),
-    slot.newest_change_at ? ["newest change seen ", when(slot.newest_change_at)] : "so since the baseline",
+    slot.newest_change_at ? ["newest change seen ", when(slot.newest_change_at)] : "since the baseline",
     "Find out which name is right, then have the others changed in Tencent's console.",
     [nameOf(slot.usual.name), ` in ${slot.usual.apps} of ${slot.apps}`, slot.others.slice(0, 4).map((other) => ["; ", nameOf(other.name), " in ", other.apps === 1 ? appLink(other.some[0]) : count(other.apps, "app")]),
       slot.others.length > 4 ? `; ${slot.others.length - 4} more names` : ""]);

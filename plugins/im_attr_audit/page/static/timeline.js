@@ -36,7 +36,7 @@ function nothing(all, chosen) {
   return all
     ? notice("info", "No app matches this filter.", h("a", { href: "timeline" }, "Show all apps"), { "data-empty": "no-app" })
     : notice("info", filtered ? "No app that matches this filter changed in this period." : "No app changed in this period.",
-      h("a", { href: here({ lanes: "all" }) }, "Show the lanes without a change, too"), { "data-empty": "no-change" });
+      h("a", { href: here({ lanes: "all" }) }, "Show lanes without a change, too"), { "data-empty": "no-change" });
 }
 
 function form(chosen, apps, all) {

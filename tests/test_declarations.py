@@ -19,7 +19,6 @@ from im_attr_audit.declared.model import (
     Deviation,
     Group,
     Violation,
-    declared_then,
 )
 from im_attr_audit.declared.parse import parse
 from im_attr_audit.errors import Rejected
@@ -41,6 +40,7 @@ from im_attr_audit.record.runs import retire_apps
 from im_attr_audit.record.store import record_polls, record_unchanged
 
 from launch.postgres import EmbeddedPostgres
+from tests import declared_oracle as oracle
 from tests.conftest import AuditDb, fresh_audit_db
 from tests.history import NamesLike, polled
 from tests.test_schema import refused
@@ -83,11 +83,11 @@ class Story:
         return next((name for since, name in reversed(stays) if since <= at), stays[0][1])
 
     def violations(self, app: AppKey, at: datetime) -> dict[int, Violation]:
-        declaration = declared_then(self.declared, at)
+        declaration = oracle.declared_then(self.declared, at)
         seen = next((n for since, n in reversed(self.names[app]) if since <= at), None)
         if declaration is None or seen is None:
             return {}
-        return declaration.violations(self.group(app, at), app, seen, at)
+        return oracle.violations(declaration, self.group(app, at), app, seen, at)
 
     def present(self, now: datetime) -> dict[tuple[AppKey, int], Violation]:
         """What is not as declared now, of the apps that are listed."""
@@ -103,12 +103,12 @@ class Story:
         for app, seen in self.names.items():
             for (_, old), (at, new) in pairwise(seen):
                 declaration, group = (
-                    declared_then(self.declared, at) or NOTHING,
+                    oracle.declared_then(self.declared, at) or NOTHING,
                     self.group(app, at),
                 )
                 for slot in old.keys() | new.keys():
                     if old.get(slot) != new.get(slot):
-                        term = declaration.term(group, app, slot, at)
+                        term = oracle.term(declaration, group, app, slot, at)
                         declared = None if term is None else term.name == new.get(slot)
                         found[app, slot, at] = (old.get(slot), new.get(slot), group, declared)
         return found
@@ -308,11 +308,11 @@ def check_changes(db: AuditDb, story: Story) -> None:
 
 def check_names(db: AuditDb, story: Story) -> None:
     [[now]] = run(db.owner, "select now()")
-    declaration = declared_then(story.declared, now) or NOTHING
+    declaration = oracle.declared_then(story.declared, now) or NOTHING
     right = {
         (app, slot): (term.name, term.reason, term.until, story.group(app, now))
         for app in story.names.keys() - story.retired
-        for slot, term in declaration.terms(story.group(app, now), app, now).items()
+        for slot, term in oracle.terms(declaration, story.group(app, now), app, now).items()
     }
     assert right == {
         (AppKey(row.region, row.sdk_app_id), row.slot): (

@@ -13,7 +13,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from im_attr_audit.apps import AppKey
-from im_attr_audit.declared.model import NOTHING, Term
+from im_attr_audit.declared.judge import AppNow, judge
+from im_attr_audit.declared.model import NOTHING, Declaration
 from im_attr_audit.declared.parse import InvalidDeclaration, look_over, parse
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
@@ -41,31 +42,33 @@ def group(**fields: Any) -> str:
     return json.dumps({"groups": {"shop": {"names": {"0": "sex"}, **fields}}})
 
 
+def declared(
+    declaration: Declaration, app: AppKey, at: datetime = THEN, app_group: str = "shop"
+) -> dict[int, str | None]:
+    """What is declared of each slot from 0 to 7 of an app; None: it must be unused."""
+    now = AppNow(app, app_group, dict.fromkeys(range(8), "of no document"), at, is_stale=False)
+    return {each.slot: each.declared_name for each in judge(declaration, [now], at)}
+
+
+UNUSED = dict.fromkeys(range(8))
+
+
 def test_the_example_of_the_form_is_what_it_says() -> None:
     declaration = parse(SHOP, "x").declaration
-    assert declaration.terms("shop", SEOUL, THEN) == {
-        0: Term("sex"),
-        1: Term("city"),
-        2: Term("Membership level"),
-    }
-    until = date(2027, 1, 1)
-    assert declaration.terms("shop", CHINA, THEN) == {
-        0: Term("sex"),
-        1: Term("city"),
-        2: Term("会员等级", "local wording", until),
-        3: Term(None, "local wording", until),
-    }
-    assert declaration.term("shop", SEOUL, 7, THEN) == Term(None, is_named=False)
-    assert declaration.term("other", SEOUL, 0, THEN) is None
+    names = {**UNUSED, 0: "sex", 1: "city", 2: "Membership level"}
+    assert declared(declaration, SEOUL) == names
+    assert declared(declaration, CHINA) == {**names, 2: "会员等级"}
+    assert declared(declaration, SEOUL, app_group="other") == {}
+    [exception] = declaration.groups["shop"].exceptions
+    assert exception.names == {2: "会员等级", 3: None}
+    assert (exception.reason, exception.until) == ("local wording", date(2027, 1, 1))
 
 
 def test_an_exception_ends_when_its_day_begins() -> None:
     declaration = parse(SHOP, "x").declaration
     end = datetime(2027, 1, 1, tzinfo=UTC)
-    before = declaration.term("shop", CHINA, 2, end - timedelta(microseconds=1))
-    assert before is not None
-    assert before.name == "会员等级"
-    assert declaration.term("shop", CHINA, 2, end) == Term("Membership level")
+    assert declared(declaration, CHINA, end - timedelta(microseconds=1))[2] == "会员等级"
+    assert declared(declaration, CHINA, end)[2] == "Membership level"
     [warning] = look_over(declaration, [("shop", CHINA)], end)
     assert "line 6" in str(warning)
     assert "ended on 2027-01-01" in str(warning)
@@ -79,21 +82,19 @@ def test_the_most_specific_exception_counts_whatever_the_order() -> None:
     ]
     for ordered in (exceptions, exceptions[::-1]):
         declaration = parse(group(exceptions=ordered), "x").declaration
-        terms = declaration.terms("shop", CHINA, THEN)
-        assert [terms[slot].name for slot in (0, 1, 2)] == ["both", "app 1", "region 2"]
+        assert declared(declaration, CHINA) == {**UNUSED, 0: "both", 1: "app 1", 2: "region 2"}
         assert declaration.digest == parse(group(exceptions=exceptions), "x").declaration.digest
 
 
 def test_other_slots_that_are_allowed_are_not_declared() -> None:
     declaration = parse(group(other_slots="allowed"), "x").declaration
-    assert declaration.term("shop", SEOUL, 7, THEN) is None
-    assert declaration.violations("shop", SEOUL, {0: "sex", 7: "x"}, THEN) == {}
+    assert declared(declaration, SEOUL) == {0: "sex"}
 
 
 def test_each_violation_has_its_word() -> None:
     declaration = parse(SHOP, "x").declaration
-    found = declaration.violations("shop", SEOUL, {0: "Sex", 1: "city", 5: "x"}, THEN)
-    assert {slot: each.violation for slot, each in found.items()} == {
+    now = AppNow(SEOUL, "shop", {0: "Sex", 1: "city", 5: "x"}, THEN, is_stale=False)
+    assert {each.slot: each.violation for each in judge(declaration, [now], THEN)} == {
         0: "different",
         2: "missing",
         5: "undeclared",

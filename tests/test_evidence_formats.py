@@ -27,12 +27,10 @@ from im_attr_audit.evidence.merkle import (
     EMPTY_ROOT,
     BadPath,
     Tree,
-    consistency_proof,
     inclusion_proof,
     leaf_hash,
     root_from_path,
     root_of,
-    verify_consistency,
     verify_inclusion,
 )
 from im_attr_audit.evidence.note import (
@@ -145,21 +143,6 @@ def test_inclusion_proofs_are_those_of_the_reference_tree(
     assert in_hex(inclusion_proof(HASHES[:size], index)) == path
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "path"),
-    [
-        (1, 1, []),
-        (1, 8, [LEAF_1, NODE_2_3, NODE_4_7]),
-        (6, 8, [NODE_4_5, NODE_6_7, ROOTS[4]]),
-        (2, 5, [NODE_2_3, LEAF_4]),
-    ],
-)
-def test_consistency_proofs_are_those_of_the_reference_tree(
-    old: int, new: int, path: list[str]
-) -> None:
-    assert in_hex(consistency_proof(HASHES, old, new)) == path
-
-
 MANY = [leaf_hash(str(number).encode()) for number in range(34)]
 
 
@@ -192,31 +175,12 @@ def test_every_leaf_of_every_size_is_proven_and_no_other_leaf_is() -> None:
             assert not any(verify_inclusion(*other, root) for other in others if size > 1)
 
 
-def test_every_prefix_is_proven_consistent_and_no_other_tree_is() -> None:
-    roots = [by_definition(MANY[:size]) for size in range(len(MANY) + 1)]
-    for new in range(1, len(roots)):
-        assert verify_consistency(0, new, EMPTY_ROOT, roots[new], [])
-        for old in range(1, new + 1):
-            path = consistency_proof(MANY, old, new)
-            assert verify_consistency(old, new, roots[old], roots[new], path)
-            assert not verify_consistency(old, new, roots[old - 1], roots[new], path)
-            assert not verify_consistency(old, new, roots[old], roots[new - 1], path)
-            assert not verify_consistency(old, new, roots[old], roots[new], [*path, roots[1]])
-            if path:
-                assert not verify_consistency(old, new, roots[old], roots[new], path[:-1])
-                assert not verify_consistency(old, new, roots[old], roots[new], [])
-
-
 def test_what_is_not_in_a_tree_has_no_proof() -> None:
     for index in (-1, 8):
         with pytest.raises(BadPath):
             inclusion_proof(HASHES, index)
         with pytest.raises(BadPath):
             root_from_path(HASHES[0], index, 8, [])
-    for old, new in ((-1, 2), (3, 2), (1, 9)):
-        with pytest.raises(BadPath):
-            consistency_proof(HASHES, old, new)
-        assert not verify_consistency(old, new, EMPTY_ROOT, EMPTY_ROOT, [])
 
 
 # ---- signed notes

@@ -34,6 +34,7 @@ from simulator.records import NewApp
 from simulator.signature import refusal_of
 from simulator.story import APPS, DECLARED_NAMES, REGIONS, STEPS
 from simulator.world import SimulatorError, World
+from tests.declared_oracle import violations
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = 20000001
@@ -769,7 +770,7 @@ def test_the_story_continues_step_by_step_across_a_restart(tmp_path: Path) -> No
         return {
             region: set(found)
             for region, app in APPS.items()
-            if (found := declaration.violations("shop", AppKey(region, app), names[region], now))
+            if (found := violations(declaration, "shop", AppKey(region, app), names[region], now))
         }
 
     with Simulator.start(tmp_path, regions=(), story=True) as simulator:

@@ -1,22 +1,20 @@
-"""What a declaration declares, of which app, at which time. Pure: the time is an argument.
+"""What a document declares, in the form that is recorded. Pure.
 
-In one group the most specific term counts: an exception for an app in a region, else one for the
-app, else one for the region, else the group's own names. Nothing is declared of a slot that none of
-them names, unless the group forbids other slots: then it must be unused.
+In one group the most specific names count: an exception for an app in a region, else one for the
+app, else one for the region, else the group's own. Nothing is declared of a slot that none of them
+names, unless the group forbids other slots: then it must be unused. `judge` applies this to apps.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from functools import cached_property
 from hashlib import sha256
 from json.encoder import encode_basestring
 from typing import Any, TypeAlias
-
-from im_attr_audit.apps import AppKey
 
 DeclaredNames: TypeAlias = Mapping[int, str | None]
 """Slot → name; None: the slot must be unused."""
@@ -37,18 +35,9 @@ class Deviation:
     line: int = field(default=0, compare=False)
 
     @property
-    def rank(self) -> int:
-        """The more specific, the higher; 0 would be the group's own names."""
-        return 2 * (self.sdk_app_id is not None) + (self.region is not None)
-
-    @property
     def ends_at(self) -> datetime | None:
         """When it ends; None: never."""
         return datetime.combine(self.until, time(), UTC) if self.until else None
-
-    def is_of(self, app: AppKey) -> bool:
-        """Whether it names the app."""
-        return self.region in (None, app.region) and self.sdk_app_id in (None, app.sdk_app_id)
 
     def holds(self, at: datetime) -> bool:
         """Whether it has not ended by then."""
@@ -65,55 +54,11 @@ class Group:
     line: int = field(default=0, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
-    """What is declared of one slot of one app; reason and date are those of an exception.
-
-    ``is_named``: False where the slot must be unused because the group forbids other slots.
-    """
-
-    name: str | None
-    reason: str | None = None
-    until: date | None = None
-    is_named: bool = True
-
-
 @dataclass(frozen=True)
 class Declaration:
     """A whole document. The canonical form of equal declarations is the same text."""
 
     groups: Mapping[str, Group]
-
-    def terms(self, app_group: str, app: AppKey, at: datetime) -> dict[int, Term]:
-        """What is declared of the slots that are named, for an app that is in the group then."""
-        group = self.groups.get(app_group)
-        if group is None:
-            return {}
-        found = {slot: Term(name) for slot, name in group.names.items()}
-        for exception in sorted(group.exceptions, key=lambda each: each.rank):
-            if exception.is_of(app) and exception.holds(at):
-                for slot, name in exception.names.items():
-                    found[slot] = Term(name, exception.reason, exception.until)
-        return found
-
-    def term(self, app_group: str, app: AppKey, slot: int, at: datetime) -> Term | None:
-        """What is declared of one slot; None: nothing is."""
-        found = self.terms(app_group, app, at).get(slot)
-        if found is None and app_group in self.groups:
-            other = self.groups[app_group].other_slots_allowed
-            return None if other else Term(None, is_named=False)
-        return found
-
-    def violations(
-        self, app_group: str, app: AppKey, names: Mapping[int, str], at: datetime
-    ) -> dict[int, Violation]:
-        """Each slot that is not as declared; ``names`` are those that the app has then."""
-        found = {}
-        for slot in sorted({*self.terms(app_group, app, at), *names}):
-            term = self.term(app_group, app, slot, at)
-            if term is not None and term.name != names.get(slot):
-                found[slot] = Violation(slot, term.name, names.get(slot))
-        return found
 
     @cached_property
     def document(self) -> dict[str, Any]:
@@ -143,13 +88,6 @@ class Violation:
 
 
 NOTHING = Declaration({})
-
-
-def declared_then(
-    recorded: Sequence[tuple[datetime, Declaration]], at: datetime
-) -> Declaration | None:
-    """The declaration in force at a time: the last one recorded by then; None: none was."""
-    return next((each for since, each in reversed(recorded) if since <= at), None)
 
 
 def _group_document(group: Group) -> dict[str, Any]:

@@ -106,32 +106,6 @@ def inclusion_proof(hashes: Sequence[bytes], index: int) -> list[bytes]:
     return path
 
 
-def consistency_proof(hashes: Sequence[bytes], old: int, new: int) -> list[bytes]:
-    """What shows that the tree of the first ``old`` leaves is a prefix of that of ``new``.
-
-    Empty where ``old`` is 0 or equals ``new``. Raises BadPath unless 0 <= old <= new <= the leaves
-    given.
-    """
-    if not 0 <= old <= new <= len(hashes):
-        raise BadPath(f"trees of {old} and {new} of {len(hashes)} leaves have no consistency proof")
-    if old in (0, new):
-        return []
-    path = []
-    first, count, whole = 0, new, True
-    while old != count:
-        # The left subtree holds the largest power of two of leaves that is less than the count.
-        split = 1 << ((count - 1).bit_length() - 1)
-        if old <= split:
-            path.append(root_of(hashes[first + split : first + count]))
-            count = split
-        else:
-            path.append(root_of(hashes[first : first + split]))
-            first, count, old, whole = first + split, count - split, old - split, False
-    if not whole:
-        path.append(root_of(hashes[first : first + count]))
-    return path[::-1]
-
-
 def root_from_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
     """The root that a leaf hash and its path lead to (RFC 9162, 2.1.3.2).
 
@@ -163,35 +137,3 @@ def verify_inclusion(
         return root_from_path(leaf, index, size, path) == root
     except BadPath:
         return False
-
-
-def verify_consistency(
-    old: int, new: int, old_root: bytes, new_root: bytes, path: Sequence[bytes]
-) -> bool:
-    """Whether ``path`` shows the older tree as a prefix of the newer one (RFC 9162, 2.1.4.2)."""
-    if not 0 <= old <= new:
-        return False
-    if old == new:
-        return not path and old_root == new_root
-    if old == 0:
-        return not path and old_root == EMPTY_ROOT
-    nodes = list(path)
-    if old & (old - 1) == 0:
-        nodes.insert(0, old_root)
-    if not nodes:
-        return False
-    at, last = old - 1, new - 1
-    while at & 1:
-        at, last = at >> 1, last >> 1
-    old_seen = new_seen = nodes[0]
-    for node in nodes[1:]:
-        if last == 0:
-            return False
-        if at & 1 or at == last:
-            old_seen, new_seen = node_hash(node, old_seen), node_hash(node, new_seen)
-            while at and not at & 1:
-                at, last = at >> 1, last >> 1
-        else:
-            new_seen = node_hash(new_seen, node)
-        at, last = at >> 1, last >> 1
-    return last == 0 and old_seen == old_root and new_seen == new_root

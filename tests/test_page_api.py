@@ -125,7 +125,7 @@ def test_a_connection_that_never_named_its_app_counts_too(
     misconfigured(4000)
     misconfigured(10)
     assert client.get("/healthz").text == "stale"
-    listed = client.get("/api/setup").json()["unreadable"]
+    listed = client.get("/api/setup").json()["misconfigured"]
     assert [(each["conn_id"], each["what"]) for each in listed] == [("im_nowhere", "no region")]
     poll(audit_db, {0: "sex"}, 1, sdk_app_id=9, conn_id="im_nowhere")
     assert client.get("/healthz").text == "ok"
@@ -348,7 +348,7 @@ def test_the_overview_puts_apps_with_one_cause_together(
     assert (cause["apps"], cause["app_groups"], cause["error_code"]) == (2, ["g2", "g3"], 70009)
     assert [app["sdk_app_id"] for app in cause["some"]] == [3, 2], "the longest not seen first"
     assert "Check the connection's password" in cause["advice"]
-    assert (said["failing"], said["drift"], said["unreadable"]) == ([], [], [])
+    assert (said["failing"], said["drift"], said["misconfigured"]) == ([], [], [])
 
 
 def test_a_change_says_what_it_looks_like_and_where_the_chain_ends(

@@ -130,6 +130,6 @@ class HealthCheck:
             # Such as a connection that cannot be used: the monitor gets its word all the same.
             log.error("healthz cannot be computed: %s", type(error).__name__)
             return "down"
-        if row is None or row["stale"] or row["unreadable"]:
+        if row is None or row["stale"] or row["misconfigured"]:
             return "stale"
         return "ok" if row["apps"] else "empty"

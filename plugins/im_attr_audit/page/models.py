@@ -48,7 +48,7 @@ class Seal(BaseModel):
     sealed_at: datetime
 
 
-class Unreadable(BaseModel):
+class Misconfigured(BaseModel):
     """A misconfigured connection that does not name its app; nothing was sent."""
 
     conn_id: str
@@ -62,4 +62,4 @@ class Setup(BaseModel):
     at: datetime
     targets_listed: bool | None
     apps: list[AppRef]
-    unreadable: list[Unreadable]
+    misconfigured: list[Misconfigured]

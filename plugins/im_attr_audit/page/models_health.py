@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel
 
-from im_attr_audit.page.models import AppRef, Seal, Unreadable
+from im_attr_audit.page.models import AppRef, Misconfigured, Seal
 
 
 class SealWitness(BaseModel):
@@ -49,7 +49,7 @@ class Health(BaseModel):
     strip_from: datetime
     strip_bucket_seconds: int
     apps: list[AppHealth]
-    unreadable: list[Unreadable]
+    misconfigured: list[Misconfigured]
     seal: SealDetail | None
 
 

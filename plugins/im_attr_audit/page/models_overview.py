@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel
 
-from im_attr_audit.page.models import AppAddress, Kind, Seal, Unreadable
+from im_attr_audit.page.models import AppAddress, Kind, Misconfigured, Seal
 from im_attr_audit.page.models_names import SlotNames
 
 
@@ -80,7 +80,7 @@ class Overview(BaseModel):
     newest_seal: Seal | None
     stale: list[Cause]
     failing: list[Cause]
-    unreadable: list[Unreadable]
+    misconfigured: list[Misconfigured]
     violations: list[Violation]
     violation_causes: int
     violating_slots: int

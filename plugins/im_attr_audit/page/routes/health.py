@@ -11,7 +11,7 @@ from im_attr_audit.outcomes import FAILED, GOOD
 from im_attr_audit.page import models_health as models
 from im_attr_audit.page import queries
 from im_attr_audit.page.advice import advice
-from im_attr_audit.page.models import Unreadable
+from im_attr_audit.page.models import Misconfigured
 from im_attr_audit.page.queries import Row
 from im_attr_audit.page.services import (
     ReaderOf,
@@ -39,7 +39,7 @@ def health(reader: ReaderOf, limit: StaleAfter) -> Response:
         strip_from = datetime.fromtimestamp(begin, at.tzinfo)
         apps = queries.read(connection, "health", stale_after=limit)
         buckets = queries.read(connection, "strips", strip_from=strip_from, seconds=seconds)
-        unreadable = queries.read(connection, "unreadable")
+        misconfigured = queries.read(connection, "misconfigured")
         seal = queries.read_one(connection, "seal_in_full")
         if seal:
             of = {"origin": seal["origin"], "n": seal["n"]}
@@ -54,7 +54,7 @@ def health(reader: ReaderOf, limit: StaleAfter) -> Response:
             apps=[
                 _app_health(app, strips.get(key_of(app))) for app in sorted(apps, key=region_order)
             ],
-            unreadable=[Unreadable(**row) for row in unreadable],
+            misconfigured=[Misconfigured(**row) for row in misconfigured],
             seal=models.SealDetail(**seal) if seal else None,
         )
     )

@@ -80,12 +80,12 @@ def setup(services: ServicesOf, limit: StaleAfter) -> Response:
     with services.reader.transaction() as connection:
         at = queries.read_now(connection)
         apps = queries.read_apps(connection, limit, retired=True)
-        unreadable = queries.read(connection, "unreadable")
+        misconfigured = queries.read(connection, "misconfigured")
     return as_json(
         models.Setup(
             at=at,
             targets_listed=services.targets_listed(),
             apps=app_refs(sorted(apps, key=region_order)),
-            unreadable=[models.Unreadable(**row) for row in unreadable],
+            misconfigured=[models.Misconfigured(**row) for row in misconfigured],
         )
     )

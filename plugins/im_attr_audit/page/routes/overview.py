@@ -41,7 +41,7 @@ def overview(reader: ReaderOf, limit: StaleAfter) -> Response:
         at = queries.read_now(connection)
         apps = queries.read(connection, "health", stale_after=limit)
         groups = summary.read_groups(connection, apps)
-        unreadable = queries.read(connection, "unreadable")
+        misconfigured = queries.read(connection, "misconfigured")
         seal = queries.read_one(connection, "newest_seal")
         changes = queries.read(
             connection, "recent_changes", period=_PERIOD, at_most=_CHANGES_SHOWN + 1
@@ -66,7 +66,7 @@ def overview(reader: ReaderOf, limit: StaleAfter) -> Response:
             "failing": _causes(
                 app for app in apps if not app["stale"] and app["last_outcome"] not in GOOD
             ),
-            "unreadable": [models.Unreadable(**row) for row in unreadable],
+            "misconfigured": [models.Misconfigured(**row) for row in misconfigured],
             **violations,
             "declared_groups": [
                 group["app_group"] for group in groups if group["app_group"] in declared["groups"]

@@ -14,4 +14,4 @@ select (select count(*) from attr_audit.app where retired_at is null) as apps,
               and max(p.requested_at) > now() - :stale_after
               and not exists (select from attr_audit.app a
                                where a.conn_id = p.conn_id
-                                 and a.last_polled_at > max(p.requested_at))) c) as unreadable
+                                 and a.last_polled_at > max(p.requested_at))) c) as misconfigured

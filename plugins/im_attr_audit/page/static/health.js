@@ -1,5 +1,5 @@
 // Health: each app's last good poll, the newest poll's outcome and what to do; the chain check.
-import { ago, appLink, appName, ask, count, h, nothingYet, notice, query, show, span, unreadableList, when } from "./page.js";
+import { ago, appLink, appName, ask, count, h, nothingYet, notice, query, show, span, misconfiguredList, when } from "./page.js";
 import { choice, field, filterForm } from "./forms.js";
 import { bigTable, tips } from "./big-table.js";
 import { runAndRefresh } from "./refresh.js";
@@ -22,8 +22,8 @@ runAndRefresh(async () => {
       bad.length
         ? notice("warning", `${bad.length} of ${count(health.apps.length, "app")} ${bad.length === 1 ? "needs" : "need"} attention.`, limit)
         : notice("good", `All ${count(health.apps.length, "app")} are healthy.`, limit),
-      health.unreadable.length ? [notice("warning", "Misconfigured connections that do not name their app; nothing was sent.", "Fix them in Airflow under Admin, Connections."), unreadableList(health.unreadable)] : null,
-      bad.length || health.unreadable.length ? h("p", { class: "since" }, "What to do, and whom to wake: docs/runbooks.md of im-attr-audit, section \"Alert: stale\".") : null,
+      health.misconfigured.length ? [notice("warning", "Misconfigured connections that do not name their app; nothing was sent.", "Fix them in Airflow under Admin, Connections."), misconfiguredList(health.misconfigured)] : null,
+      bad.length || health.misconfigured.length ? h("p", { class: "since" }, "What to do, and whom to wake: docs/runbooks.md of im-attr-audit, section \"Alert: stale\".") : null,
       form(chosen, health.apps),
       apps.length ? table(health, apps) : notice("info", "No app matches this filter.", h("a", { href: "health" }, "Show all apps"), { "data-empty": "no-app" })),
     h("section", { "aria-labelledby": "chain" }, h("h2", { id: "chain" }, "The record's chain"), chain,

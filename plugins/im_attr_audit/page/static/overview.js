@@ -1,5 +1,5 @@
 // Overview: what needs somebody, the most urgent first: who, where, since when, and the one thing to do.
-import { ago, airflowLink, appLink, appOf, ask, count, follows, h, kindOf, lookalikeOf, nameOf, nothingYet, notice, show, someApps, span, unreadableList, when } from "./page.js";
+import { ago, airflowLink, appLink, appOf, ask, count, follows, h, kindOf, lookalikeOf, nameOf, nothingYet, notice, show, someApps, span, misconfiguredList, when } from "./page.js";
 import { bigTable } from "./big-table.js";
 import { changeAddress } from "./change.js";
 import { runAndRefresh } from "./refresh.js";
@@ -16,7 +16,7 @@ runAndRefresh(async () => {
     ...violations(overview),
     ...unreviewed(overview),
     ...limited(overview.stale, (cause) => need("bad", "⚠", h("a", { href: "health?outcome=stale" }, staleTitle(cause)), since(cause), cause.advice ?? "No poll has been recorded since. Check that the DAG is not paused and that Airflow's scheduler runs.", causeApps(cause)), "health", "stale apps"),
-    ...misconfigured(overview.unreadable),
+    ...misconfigured(overview.misconfigured),
     ...limited(overview.failing, (cause) => need("", "✕", h("a", { href: `health?outcome=${cause.outcome}` }, `The newest poll of ${count(cause.apps, "app")} failed: ${cause.outcome}${cause.error_code ? ` ${cause.error_code}` : ""}`), since(cause), cause.advice, causeApps(cause)), "health", "failures"),
     ...unsealed(overview),
     ...limited(overview.drift, driftNeed, "names?only=yes", "slots with drift"),
@@ -44,7 +44,7 @@ function sentence(overview) {
     parts.push(`${overview.more_unreviewed ? "more than " : ""}${count(overview.unreviewed_changes, "change")} ${overview.unreviewed_changes === 1 ? "is" : "are"} unreviewed`);
   }
   if (stale) parts.push(`${stale} of ${count(overview.apps, "app")} ${stale === 1 ? "is" : "are"} stale`);
-  part(overview.unreadable.length, "connection", "is misconfigured", "are misconfigured");
+  part(overview.misconfigured.length, "connection", "is misconfigured", "are misconfigured");
   if (failing) parts.push(`the newest poll of ${count(failing, "app")} failed`);
   if (unsealed(overview).length) parts.push("the record's seal is overdue");
   part(overview.drift.length, "slot", "drifts", "drift");
@@ -58,7 +58,7 @@ function sentence(overview) {
       `${overview.apps === 1 ? "The app" : `Each of ${count(overview.apps, "app")}`} had ${seen}. ${limit}`, { "data-state": "well" });
   }
   const text = parts.join(", ");
-  const bad = stale || wrong || overview.unreadable.length || unsealed(overview).length;
+  const bad = stale || wrong || overview.misconfigured.length || unsealed(overview).length;
   return notice(bad ? "error" : "warning", `${text[0].toUpperCase()}${text.slice(1)}.`,
     stale < overview.apps ? `${stale ? "Every other app" : overview.apps === 1 ? "The app" : "Every app"} had ${seen}. ${limit}` : limit, { "data-state": "needs" });
 }
@@ -143,10 +143,10 @@ function since(cause) {
   return [never ? "never seen, polled since " : cause.apps === 1 ? "last seen " : "longest: last seen ", when(cause.since)];
 }
 
-function misconfigured(unreadable) {
-  if (!unreadable.length) return [];
-  return [need("bad", "✕", `${count(unreadable.length, "connection")} ${unreadable.length === 1 ? "does" : "do"} not name an app; nothing was sent`, null,
-    "Fix them in Airflow under Admin, Connections.", unreadableList(unreadable.slice(0, SHOWN)))];
+function misconfigured(connections) {
+  if (!connections.length) return [];
+  return [need("bad", "✕", `${count(connections.length, "connection")} ${connections.length === 1 ? "does" : "do"} not name an app; nothing was sent`, null,
+    "Fix them in Airflow under Admin, Connections.", misconfiguredList(connections.slice(0, SHOWN)))];
 }
 
 /** Where seals are made at all, one a day is expected. */

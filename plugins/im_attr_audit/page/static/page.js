@@ -103,10 +103,10 @@ export function notice(kind, what, next, attributes = {}) {
 export async function nothingYet(apps) {
   if (apps.length) return null;
   const setup = await ask("setup");
-  if (setup.unreadable.length) {
+  if (setup.misconfigured.length) {
     return [notice("warning", "No app has been polled: every connection is misconfigured.",
-      "Fix them in Airflow under Admin, Connections, then trigger the DAG.", { "data-empty": "unreadable" }),
-    unreadableList(setup.unreadable)];
+      "Fix them in Airflow under Admin, Connections, then trigger the DAG.", { "data-empty": "misconfigured" }),
+    misconfiguredList(setup.misconfigured)];
   }
   if (setup.apps.length) {
     return notice("info", "All apps are retired: none is listed now.",
@@ -120,8 +120,8 @@ export async function nothingYet(apps) {
     h("span", {}, "Create one connection of type tencent_im for each app (Admin, Connections), list their ids in the Variable im_attr_audit_conn_ids as JSON, such as [\"im_frankfurt\"], then unpause ", dagLink("the DAG"), "."), { "data-empty": "no-targets" });
 }
 
-export function unreadableList(unreadable) {
-  return h("ul", { class: "unreadable" }, unreadable.map((each) =>
+export function misconfiguredList(connections) {
+  return h("ul", { class: "misconfigured" }, connections.map((each) =>
     h("li", {}, h("code", {}, each.conn_id), ": ", each.what ?? "misconfigured", " (", when(each.at), ")")));
 }
 

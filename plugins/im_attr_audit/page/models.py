@@ -57,7 +57,10 @@ class Misconfigured(BaseModel):
 
 
 class Setup(BaseModel):
-    """What can be chosen in the filters; and where there is nothing yet, how far it is set up."""
+    """What can be chosen in the filters; and where there is nothing yet, how far it is set up.
+
+    ``targets_listed``: null where it is unknown, or where there are apps.
+    """
 
     at: datetime
     targets_listed: bool | None

@@ -69,6 +69,12 @@ def read_now(connection: Connection) -> datetime:
     return at
 
 
+def join_by_hash(connection: Connection) -> None:
+    """Until the transaction ends, no nested loops: where the planner expects one row of a view and
+    there are thousands, each would be compared with each."""
+    connection.exec_driver_sql("set local enable_nestloop = off")
+
+
 def read_apps(connection: Connection, stale_after: timedelta, *, retired: bool) -> Rows:
     """All apps, without the retired ones unless asked for."""
     return read(connection, "apps", stale_after=stale_after, retired=retired)

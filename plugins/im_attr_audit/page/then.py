@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -28,12 +28,18 @@ class Then:
 
     at: datetime
     groups: Mapping[AppKey, str]
-    cells: Mapping[AppKey, Mapping[int, Cell]]
+    cells: Mapping[tuple[str, int], Mapping[int, Cell]]
     nameless: Mapping[AppKey, Cell]
     declaration: Declaration
 
     def cell(self, app: AppKey, slot: int) -> Cell:
         return self.cells.get(app, {}).get(slot, self.nameless[app])
+
+    def columns(self, apps: Iterable[AppKey], slots: Iterable[int]) -> Iterator[list[Cell]]:
+        """For each slot the cells of the apps: the same as ``cell``, for thousands of them."""
+        rows = [(self.cells.get(app, {}), self.nameless[app]) for app in apps]
+        for slot in slots:
+            yield [cells.get(slot, nameless) for cells, nameless in rows]
 
     def marks(self, apps: Iterable[Mapping[str, Any]], slots: Collection[int]) -> dict[str, Any]:
         """As model MarksThen has it."""
@@ -59,6 +65,7 @@ class Then:
                 is_stale=False,
             )
             for app in apps
+            if self.groups[key_of(app)] in self.declaration.groups
         )
         return [
             {
@@ -81,22 +88,23 @@ class Then:
         return [
             {"region": app.region, "sdk_app_id": app.sdk_app_id, "slot": slot}
             for each in members.values()
-            for slot in slots
-            for app in self._apart(each, slot)
+            for slot, cells in zip(slots, self.columns(each, slots), strict=True)
+            for app in _apart(each, cells)
         ]
 
-    def _apart(self, apps: Sequence[AppKey], slot: int) -> list[AppKey]:
-        names = {}
-        for app in apps:
-            cell = self.cell(app, slot)
-            if cell["known"]:
-                names[app] = cell["name"]
-        counts = Counter(names.values())
-        if len(counts) < 2:
-            return []
-        # Of two with as many apps a name is usual, and of two names the first: as in Names.
-        usual = min(counts, key=lambda name: (-counts[name], name is None, name or ""))
-        return [app for app, name in names.items() if name != usual]
+
+def _apart(apps: Sequence[AppKey], cells: Sequence[Cell]) -> list[AppKey]:
+    """The apps whose name is not the usual one."""
+    counts = Counter([cell["name"] for cell in cells if cell["known"]])
+    if len(counts) < 2:
+        return []
+    # Of two with as many apps a name is usual, and of two names the first: as in Names.
+    usual = min(counts, key=lambda name: (-counts[name], name is None, name or ""))
+    return [
+        app
+        for app, cell in zip(apps, cells, strict=True)
+        if cell["known"] and cell["name"] != usual
+    ]
 
 
 def read_then(
@@ -106,15 +114,15 @@ def read_then(
     future: Collection[AppKey],
 ) -> Then:
     """The record at an instant; ``future``: apps of which nothing is certain."""
-    cells: dict[AppKey, dict[int, Cell]] = defaultdict(dict)
+    queries.join_by_hash(connection)
+    cells: dict[tuple[str, int], dict[int, Cell]] = defaultdict(dict)
     for region, number, slot, name, attr_type, certain in queries.read_plain(
         connection, "names_as_of", at=at
     ):
-        app = AppKey(region, number)
-        cells[app][slot] = {
+        cells[region, number][slot] = {
             "name": name,
             "attr_type": attr_type,
-            "certain": certain and app not in future,
+            "certain": certain and (region, number) not in future,
             "known": True,
         }
     groups = {

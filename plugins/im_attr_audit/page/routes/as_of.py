@@ -158,8 +158,9 @@ def _slots(
     keys = [key_of(app) for app in apps]
     numbers = {slot for key in keys for slot in declared.get(key, ())}
     numbers |= {slot for then in instants for key in keys for slot in then.cells.get(key, ())}
-    slots = []
-    for slot in sorted(numbers):
-        sides = [[then.cell(key, slot) for key in keys] for then in instants]
-        slots.append({"slot": slot, "cells": sides[0], "compared": sides[1] if sides[1:] else None})
-    return slots
+    slots = sorted(numbers)
+    sides = [then.columns(keys, slots) for then in instants]
+    return [
+        {"slot": slot, "cells": cells[0], "compared": cells[1] if cells[1:] else None}
+        for slot, *cells in zip(slots, *sides, strict=True)
+    ]

@@ -84,7 +84,8 @@ def setup(services: ServicesOf, limit: StaleAfter) -> Response:
     return as_json(
         models.Setup(
             at=at,
-            targets_listed=services.targets_listed(),
+            # Where there are apps nobody waits for Airflow's own database to say it.
+            targets_listed=None if apps else services.targets_listed(),
             apps=app_refs(sorted(apps, key=region_order)),
             misconfigured=[models.Misconfigured(**row) for row in misconfigured],
         )

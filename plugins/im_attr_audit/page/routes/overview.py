@@ -26,8 +26,8 @@ _PERIOD = timedelta(days=7)
 _CHANGES_SHOWN = 5
 #: Older changes are not waited for; the review DAG asks about no older ones either.
 _REVIEWED_WITHIN = timedelta(days=30)
-#: More unreviewed changes are not counted.
-_UNREVIEWED_COUNTED = 100
+#: More unreviewed changes are not counted; where nobody reviews, fewer: each costs a look.
+_UNREVIEWED_COUNTED, _COUNTED_WITHOUT_REVIEWS = 100, 10
 #: More causes of violations are not listed.
 _VIOLATIONS_LISTED = 7
 #: Of the apps with one cause, how many are named.
@@ -47,10 +47,11 @@ def overview(reader: ReaderOf, limit: StaleAfter) -> Response:
             connection, "recent_changes", period=_PERIOD, at_most=_CHANGES_SHOWN + 1
         )
         [declared] = queries.read(connection, "declared_groups")
+        counted = _UNREVIEWED_COUNTED if declared["is_reviewed"] else _COUNTED_WITHOUT_REVIEWS
         violations = _read_violations(connection)
         unreviewed = queries.read(
             connection, "unreviewed", period=_REVIEWED_WITHIN, at_most=_CHANGES_SHOWN,
-            counted=_UNREVIEWED_COUNTED + 1,
+            counted=counted + 1,
         )  # fmt: skip
     waiting = unreviewed[0]["in_all"] if unreviewed else 0
     fresh = [app["last_ok_at"] for app in apps if not app["stale"] and app["last_ok_at"]]
@@ -73,8 +74,8 @@ def overview(reader: ReaderOf, limit: StaleAfter) -> Response:
             ],
             "is_reviewed": declared["is_reviewed"],
             "unreviewed": [answers.RecentChange(**row) for row in unreviewed],
-            "unreviewed_changes": min(waiting, _UNREVIEWED_COUNTED),
-            "more_unreviewed": waiting > _UNREVIEWED_COUNTED,
+            "unreviewed_changes": min(waiting, counted),
+            "more_unreviewed": waiting > counted,
             # Where names are declared, what counts is the declaration: names may differ on purpose.
             "drift": [
                 {"app_group": group["app_group"], **slot}

@@ -1,9 +1,11 @@
 -- Good and failed polls of each app by bucket of time.
-select region, sdk_app_id, array_agg(bucket) as buckets, array_agg(ok) as ok,
-       array_agg(failed) as failed
+select region, sdk_app_id,
+       array_agg((extract(epoch from bucket - cast(:strip_from as timestamptz)) / :seconds)::int)
+           as buckets,
+       array_agg(ok) as ok, array_agg(failed) as failed
   from (select p.region, p.sdk_app_id,
-               floor(extract(epoch from p.requested_at - cast(:strip_from as timestamptz))
-                     / :seconds)::int as bucket,
+               date_bin(make_interval(secs => :seconds), p.requested_at,
+                        cast(:strip_from as timestamptz)) as bucket,
                count(*) filter (where p.outcome = any(cast(:good as text[]))) as ok,
                count(*) filter (where p.outcome = any(cast(:failed as text[]))) as failed
           from attr_audit.poll p

@@ -461,7 +461,7 @@ def test_a_period_is_attested_app_by_app(story: Stage, open_page: OpenPage) -> N
 
 def test_changes_are_filtered_paged_and_addressed(story: Stage, open_page: OpenPage) -> None:
     page = ready(open_page(f"{PAGE}changes"))
-    assert page.locator("tbody tr").count() == 36
+    assert page.locator("tbody tr").count() == 25
     first = page.locator("tbody tr").first
     expect(first).to_contain_text("renamed")
     expect(first).to_contain_text("Loyalty tier 2")
@@ -473,7 +473,9 @@ def test_changes_are_filtered_paged_and_addressed(story: Stage, open_page: OpenP
     page.reload()
     expect(ready(page).locator("tbody tr")).to_have_count(2)
     page.go_back()
-    expect(ready(page).locator("tbody tr")).to_have_count(36)
+    expect(ready(page).locator("tbody tr")).to_have_count(25)
+    page.get_by_role("link", name="Older changes").first.click()
+    expect(ready(page).locator("tbody tr")).to_have_count(11)
     page.goto(f"{PAGE}changes?app=frankfurt/20900004&seq=6")
     expect(ready(page).locator(".change")).to_contain_text("Loyalty tier␣2")
 
@@ -934,6 +936,34 @@ def test_of_many_apps_a_first_view_is_small_and_axe_finds_nothing(
         look_in(page, theme, width)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, view
         assert axe(page) == [], (view, theme, width)
+
+
+def test_a_view_asks_for_each_answer_once_and_together_with_its_script(
+    story: Stage, open_page: OpenPage
+) -> None:
+    page = open_page(f"{PAGE}health")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.partition(PAGE)[2]))
+    odd = quote("a~b*c d'é(+)")
+    for view, answers in {
+        "": 1,
+        "names": 1,
+        f"timeline?group={odd}&lanes=all": 2,
+        f"changes?name={odd}&kind=renamed": 2,
+        "changes?app=frankfurt/20900004&seq=6": 1,
+        "as-of?compare=2026-01-01T00:00:00Z": 1,
+        "attest": 2,
+        "health": 1,
+    }.items():
+        asked.clear()
+        page.goto(f"{PAGE}{view}")
+        drawn(page)
+        found = [each for each in asked if each.startswith("api/")
+                 and not each.startswith(("api/changes/count", "api/verification"))]  # fmt: skip
+        assert len(found) == len(set(found)) == answers, view
+        if view != "attest":
+            script = next(at for at, each in enumerate(asked) if "/views/" in each)
+            assert asked.index(found[0]) <= script + len(found), view
 
 
 @pytest.mark.parametrize("width", [360, 1920])

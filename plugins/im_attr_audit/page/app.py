@@ -122,9 +122,9 @@ async def _static(version: str, path: str) -> Response:
     return Response(content, media_type=media_type, headers={"Cache-Control": keep})
 
 
-def _page(view: str) -> Callable[[], Coroutine[Any, Any, HTMLResponse]]:
-    async def show() -> HTMLResponse:
-        return HTMLResponse(shell(view))
+def _page(view: str) -> Callable[[Request], Coroutine[Any, Any, HTMLResponse]]:
+    async def show(request: Request) -> HTMLResponse:
+        return HTMLResponse(shell(view, request.query_params))
 
     return show
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import html
 import mimetypes
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from urllib.parse import quote_plus
+
+from im_attr_audit.page.bundle import bundle
 
 STATIC = Path(__file__).parent / "static"
 
@@ -38,12 +40,46 @@ _PURPOSES: Mapping[str, str] = {
     "health": "Whether every app is polled, and whether the record is intact.",
 }
 
+#: What a view's script asks the API for first: path -> which parameters of the view's address it
+#: passes on, in its own order.
+_FIRST_QUESTIONS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "overview": {"overview": ()},
+    "names": {"names": ()},
+    "timeline": {
+        "setup": (),
+        "timeline": ("region", "group", "app", "slot", "since", "until", "after", "lanes"),
+    },
+    "changes": {
+        "setup": (),
+        "changes": ("region", "group", "app", "slot", "kind", "name", "since", "until", "run",
+                    "review", "before", "limit"),
+    },
+    "as-of": {"as-of": ("at", "compare")},
+    "attest": {"setup": ()},
+    "health": {"health": ()},
+}  # fmt: skip
+#: As changes.js has it.
+_CHANGES_ON_A_PAGE = "25"
+
 
 @cache
 def static_files() -> Mapping[str, tuple[bytes, str]]:
-    """Every file below static, by its path: nothing else can be asked for."""
-    kinds = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css",
-             ".svg": "image/svg+xml"}  # fmt: skip
+    """Every file below static, by its path, and each view's bundle. Nothing else is served."""
+    files = _own_files()
+    scripts = {
+        name: content.decode() for name, (content, kind) in files.items() if kind == _JAVASCRIPT
+    }
+    bundles = {
+        f"views/{view}.js": (bundle(scripts, f"{view}.js").encode(), _JAVASCRIPT) for view in VIEWS
+    }
+    return {**files, **bundles}
+
+
+_JAVASCRIPT = "text/javascript"
+
+
+def _own_files() -> Mapping[str, tuple[bytes, str]]:
+    kinds = {".js": _JAVASCRIPT, ".css": "text/css", ".svg": "image/svg+xml"}  # fmt: skip
     return {
         path.relative_to(STATIC).as_posix(): (
             path.read_bytes(),
@@ -63,17 +99,44 @@ def static_version() -> str:
     return digest.hexdigest()[:12]
 
 
-@cache
-def _imported(script: str) -> frozenset[str]:
-    """What a script imports, directly or not: fetched with it, not one after the other."""
-    text = static_files()[script][0].decode()
-    direct = frozenset(re.findall(r'^import .* from "\./([\w-]+\.js)";$', text, re.MULTILINE))
-    return direct.union(*(_imported(each) for each in direct))
+def questions(view: str, query: Mapping[str, str]) -> Iterator[str]:
+    """The addresses that the view's script asks the API for first, as it writes them."""
+    asked = {name: value for name, value in query.items() if value}
+    region, _, number = asked.get("app", "").rpartition("/")
+    if view == "changes" and region and "seq" in asked:
+        yield _address("change", {"region": region, "sdk_app_id": number, "seq": asked["seq"]})
+        return
+    asked["limit"] = _CHANGES_ON_A_PAGE
+    for path, names in _FIRST_QUESTIONS[view].items():
+        yield _address(path, {name: asked[name] for name in names if name in asked})
+
+
+def _address(path: str, parameters: Mapping[str, str]) -> str:
+    # As URLSearchParams writes it: the browser takes the answer for the same address only.
+    written = "&".join(
+        f"{name}={quote_plus(value, safe='*').replace('~', '%7E')}"
+        for name, value in parameters.items()
+    )
+    return f"api/{path}{'?' if written else ''}{written}"
+
+
+def shell(view: str, query: Mapping[str, str]) -> str:
+    """The page of a view: its frame, which the view's script fills. All addresses are relative.
+
+    What the script will ask for is fetched with it, not after it.
+    """
+    preloaded = "\n".join(
+        f'<link rel="preload" as="fetch" crossorigin href="{html.escape(each)}">'
+        for each in questions(view, query)
+    )
+    return _frame(view).replace(_PRELOADED, preloaded)
+
+
+_PRELOADED = "<!-- preloaded -->"
 
 
 @cache
-def shell(view: str) -> str:
-    """The page of a view: its frame, which the view's script fills. All addresses are relative."""
+def _frame(view: str) -> str:
     base = f"static/{static_version()}"
     current = ' aria-current="page"'
     links = "".join(
@@ -83,10 +146,6 @@ def shell(view: str) -> str:
     )
     title = VIEWS[view]
     purpose = f'<p class="purpose">{_PURPOSES[view]}</p>' if view in _PURPOSES else ""
-    preloaded = "\n".join(
-        f'<link rel="modulepreload" href="{base}/{each}">'
-        for each in sorted(_imported(f"{view}.js"))
-    )
     return f"""<!doctype html>
 <html lang="en" data-theme="light">
 <head>
@@ -96,8 +155,8 @@ def shell(view: str) -> str:
 <link rel="icon" href="{base}/icon.svg" type="image/svg+xml">
 <script src="{base}/theme.js"></script>
 <link rel="stylesheet" href="{base}/page.css">
-{preloaded}
-<script type="module" src="{base}/{view}.js"></script>
+<script type="module" src="{base}/views/{view}.js"></script>
+{_PRELOADED}
 </head>
 <body>
 <a class="skip" href="#main">Skip to the content</a>

@@ -6,7 +6,7 @@ import { bigTable } from "./big-table.js";
 import { changeAddress, changeView, declaredOf, proofLink, verdictOf } from "./change.js";
 
 const FILTERS = ["region", "group", "app", "slot", "kind", "name", "since", "until", "run", "review"];
-const ON_A_PAGE = 50;
+const ON_A_PAGE = 25;
 const REVIEWS = [["", "any"], ["unreviewed", "unreviewed"], ["reviewed", "reviewed"], ["expected", "✓ expected"], ["not_expected", "✕ not expected"]];
 
 runAndRefresh(async () => {

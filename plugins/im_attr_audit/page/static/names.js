@@ -9,17 +9,22 @@ const CHIPS = 4;
 const chosen = Object.fromEntries(["q", "group", "slot", "only", "matrix", "since", "until"].map((name) => [name, query.get(name)]));
 
 runAndRefresh(async () => {
-  const names = await ask("names");
+  const ofGroup = !chosen.q && chosen.group && (chosen.matrix || /^\d{1,3}$/.test(chosen.slot ?? ""));
+  const [names, found, now] = await Promise.all([
+    ask("names"),
+    chosen.q ? ask("search", { name: chosen.q, group: chosen.group }) : null,
+    ofGroup ? ask("now", { group: chosen.group, slot: chosen.matrix ? null : chosen.slot }) : null,
+  ]);
   const empty = await nothingYet(names.groups);
   if (empty) return show(empty);
-  if (chosen.q) return show(search(names), await uses(names));
+  if (chosen.q) return show(search(names), await uses(names, found));
   const group = names.groups.find((each) => each.app_group === chosen.group);
   if (chosen.group && !group) {
     return show(search(names), notice("info", "No app group has this name.", h("a", { href: "names" }, "Show all groups"), { "data-empty": "no-group" }));
   }
-  if (group && chosen.matrix) return show(search(names), await matrix(group));
+  if (group && chosen.matrix) return show(search(names), matrix(group, now));
   const slot = group?.slots.find((each) => String(each.slot) === chosen.slot);
-  if (slot) return show(search(names), await opened(group, slot));
+  if (slot) return show(search(names), opened(group, slot, now));
   show(search(names), table(group ? [group] : names.groups));
 });
 
@@ -120,8 +125,7 @@ function chips(group, slot) {
 
 // One slot ------------------------------------------------------------------------------------
 
-async function opened(group, slot) {
-  const now = await ask("now", { group: group.app_group, slot: slot.slot });
+function opened(group, slot, now) {
   const [{ apps, slots }] = now.groups;
   const cells = slots[0]?.cells ?? apps.map(() => null);
   const wrong = cellMarks(now);
@@ -176,8 +180,7 @@ function stale() {
 
 // All apps ------------------------------------------------------------------------------------
 
-async function matrix(group) {
-  const now = await ask("now", { group: group.app_group });
+function matrix(group, now) {
   const [{ apps, slots }] = now.groups;
   const usual = new Map(group.slots.map((slot) => [slot.slot, slot.usual.name]));
   const wrong = group.is_declared ? cellMarks(now) : null;
@@ -216,8 +219,7 @@ function matrixCell(app, slot, cell, usual, now, wrong) {
 
 // Who has a name ------------------------------------------------------------------------------
 
-async function uses(names) {
-  const found = await ask("search", { name: chosen.q, group: chosen.group });
+async function uses(names, found) {
   if (!found.spans.length) {
     return notice("info", "No app has or had a name that contains this text.", h("a", { href: "names" }, "Show all names"), { "data-empty": "no-name" });
   }

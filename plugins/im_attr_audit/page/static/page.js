@@ -46,7 +46,8 @@ export async function ask(path, parameters = {}) {
   const address = `api/${path}${given.size ? `?${given}` : ""}`;
   let answer;
   try {
-    answer = await fetch(address, { headers: { Accept: "application/json" } });
+    // Without headers of its own: only then it is the request that the page's frame has begun.
+    answer = await fetch(address);
   } catch {
     throw new PageError("Airflow's API server does not answer.", "Check that it is running, then reload this page.", "offline");
   }

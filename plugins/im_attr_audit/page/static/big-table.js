@@ -116,23 +116,24 @@ export function tipped(element, say) {
   return element;
 }
 
-/** What an element's tip says, beside it while it is pointed at or has the focus. */
-export function tips(place) {
+/** What an element's tip says, beside it while it is pointed at or has the focus; ``follow``: beside the pointer. */
+export function tips(place, { follow = false } = {}) {
   const tip = h("div", { class: "tip", role: "tooltip", hidden: true });
   document.body.append(tip);
   const showFor = (event) => {
     const of = event.target.closest?.("[data-tip]");
-    tip.hidden = !of;
-    if (!of) return;
-    tip.textContent = sayings.get(of)?.() ?? of.dataset.tip;
+    const text = of ? sayings.get(of)?.(event) ?? of.dataset.tip : "";
+    tip.hidden = !text;
+    if (!text) return;
+    if (tip.textContent !== text) tip.textContent = text;
     const box = of.getBoundingClientRect();
     const mine = tip.getBoundingClientRect();
     const above = box.bottom + mine.height + 8 > innerHeight;
-    tip.style.left = `${Math.max(4, Math.min(box.left, innerWidth - mine.width - 8))}px`;
+    tip.style.left = `${Math.max(4, Math.min(follow && event.clientX ? event.clientX : box.left, innerWidth - mine.width - 8))}px`;
     tip.style.top = `${Math.max(4, above ? box.top - mine.height - 4 : box.bottom + 4)}px`;
   };
   const hide = () => { tip.hidden = true; };
-  place.addEventListener("mouseover", showFor);
+  place.addEventListener(follow ? "mousemove" : "mouseover", showFor);
   place.addEventListener("focusin", showFor);
   place.addEventListener("mouseleave", hide);
   place.addEventListener("focusout", hide);

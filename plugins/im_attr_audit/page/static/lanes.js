@@ -46,12 +46,31 @@ export function drawAxis(scale) {
 export function drawLane(lane, scale, limits, colours) {
   const svg = make("svg", { width: scale.width, height: HEIGHT });
   svg.append(make("path", { class: "grid", d: ticks(scale).times.map((at) => `M${x(scale, at).toFixed(1)} 0v${HEIGHT}`).join("") || "M0 0" }));
-  const within = (time) => Math.min(Math.max(+new Date(time), limits[0]), limits[1]);
-  const gaps = lane.gaps.map((gap) => [within(gap.gap_from), within(gap.gap_to)]).sort((a, b) => a[0] - b[0]);
-  if (lane.slot === null) svg.append(...gapMarks(merged(gaps, scale), scale, limits));
-  for (const each of lane.spans) svg.append(...spanOf(each, lane, scale, [within(each.seen_from), within(each.seen_to)], gaps, colours));
-  svg.append(...failures(lane, scale), ...changeMarks(lane, scale, within));
+  const within = withinOf(limits);
+  const gaps = gapsOf(lane, within);
+  if (lane.slot === null) svg.append(...gapMarks(merged(gaps, scale), scale));
+  svg.append(...spans(lane, scale, within, gaps, colours), ...failures(lane, scale), ...changeMarks(lane, scale, within));
   return svg;
+}
+
+function withinOf(limits) {
+  return (time) => Math.min(Math.max(+new Date(time), limits[0]), limits[1]);
+}
+
+function gapsOf(lane, within) {
+  return lane.gaps.map((gap) => [within(gap.gap_from), within(gap.gap_to)]).sort((a, b) => a[0] - b[0]);
+}
+
+/** What is in a lane at a place, in words. */
+export function saidOf(lane, scale, limits, place) {
+  const cross = crosses(lane, scale).find(({ at }) => Math.abs(at - place) < 5);
+  if (cross) return failureText(cross.polls);
+  const within = withinOf(limits);
+  const has = (from, to) => x(scale, from) - 1 <= place && place <= x(scale, to) + 1;
+  const gap = lane.slot === null ? merged(gapsOf(lane, within), scale).find(([from, to]) => has(from, to)) : null;
+  if (gap) return gapText(gap, limits);
+  const span = lane.spans.find((each) => has(within(each.seen_from), within(each.seen_to)));
+  return span ? `${nameText(span.name)}: seen from ${longTime(span.seen_from)} to ${longTime(span.seen_to)}` : "";
 }
 
 /** Gaps that a few pixels part are one. */
@@ -66,39 +85,53 @@ function merged(gaps, scale) {
   return found;
 }
 
-function gapMarks(gaps, scale, limits) {
+function gapText([from, to, many], limits) {
+  const begin = from > limits[0] ? `from ${time(from)}` : `from ${time(from)} or before`;
+  return many === 1 ? `No good poll ${begin} to ${time(to)}` : `${many} gaps without a good poll ${begin} to ${time(to)}`;
+}
+
+function gapMarks(gaps, scale) {
   return gaps.map(([from, to, many]) => {
     const [left, right] = [x(scale, from), x(scale, to)];
-    const begin = from > limits[0] ? `from ${time(from)}` : `from ${time(from)} or before`;
-    const title = many === 1 ? `No good poll ${begin} to ${time(to)}` : `${many} gaps without a good poll ${begin} to ${time(to)}`;
-    const text = many === 1 ? "no good poll" : `${many} gaps`;
-    return boxed("gap", left, Math.max(2, right - left), 4, HEIGHT - 8, shortened(text, right - left - 8), title);
+    const gap = make("g", { class: "gap" }, make("rect", { x: left, y: 4, width: Math.max(2, right - left), height: HEIGHT - 8, rx: 3 }));
+    const text = shortened(many === 1 ? "no good poll" : `${many} gaps`, right - left - 8);
+    if (text) gap.append(make("text", { x: left + 4, y: HEIGHT / 2 + 4.5 }, text));
+    return gap;
   });
 }
 
-/** Faint as a whole: last known. On top of it what polls no further apart than the limit have seen. */
-function spanOf(each, lane, scale, [from, to], gaps, colours) {
-  const [left, right] = [x(scale, from), x(scale, to)];
-  if (right < 0 || left > scale.width) return [];
-  const colour = colours.of(lane, each.name);
-  const look = colour === null ? "usual" : `c${colour}`;
-  let d = "", begin = from;
-  const piece = (a, b) => {
+/**
+ * Faint as a whole: last known. On top of it what polls no further apart than the limit have seen.
+ * One path for all names that look the same: an element for each of them would be thousands.
+ */
+function spans(lane, scale, within, gaps, colours) {
+  const [faint, solid, texts] = [new Map(), new Map(), []];
+  const piece = (paths, look, a, b) => {
     const [p, q] = [Math.max(-1, x(scale, a)), Math.min(scale.width + 1, x(scale, b))];
-    if (q > p) d += `M${p.toFixed(1)} 3h${Math.max(0.5, q - p).toFixed(1)}v${HEIGHT - 6}h${-Math.max(0.5, q - p).toFixed(1)}z`;
+    if (q <= p) return;
+    const width = Math.max(0.5, q - p).toFixed(1);
+    paths.set(look, `${paths.get(look) ?? ""}M${p.toFixed(1)} 3h${width}v${HEIGHT - 6}h-${width}z`);
   };
-  for (const [a, b] of gaps) {
-    if (b <= begin || a >= to) continue;
-    if (a > begin) piece(begin, a);
-    begin = Math.max(begin, b);
+  for (const each of lane.spans) {
+    const [from, to] = [within(each.seen_from), within(each.seen_to)];
+    const [left, right] = [Math.max(0, x(scale, from)), Math.min(scale.width, x(scale, to))];
+    if (right < 0 || left > scale.width) continue;
+    const colour = colours.of(lane, each.name);
+    const look = colour === null ? "usual" : `c${colour}`;
+    piece(faint, look, from, Math.max(to, from + 1));
+    let begin = from;
+    for (const [a, b] of gaps) {
+      if (b <= begin || a >= to) continue;
+      if (a > begin) piece(solid, look, begin, a);
+      begin = Math.max(begin, b);
+    }
+    if (begin <= to) piece(solid, look, begin, Math.max(to, begin + 1));
+    // Beside the mark of the change that the span begins with.
+    const text = shortened(nameText(each.name), right - left - 23);
+    if (text) texts.push(make("text", { class: "words", x: left + 19, y: HEIGHT / 2 + 4.5 }, text));
   }
-  if (begin <= to) piece(begin, Math.max(to, begin + 1));
-  const title = `${nameText(each.name)}: seen from ${longTime(each.seen_from)} to ${longTime(each.seen_to)}`;
-  const start = Math.max(0, left);
-  const box = boxed(`span ${look} faint`, start, Math.max(1.5, Math.min(scale.width, right) - start), 3, HEIGHT - 6, "", title);
-  const room = Math.min(scale.width, right) - start - 17;
-  const text = boxed("words", start + 15, Math.max(0, room), 3, HEIGHT - 6, shortened(nameText(each.name), room - 6), title);
-  return [box, make("path", { class: `solid ${look}`, d: d || "M0 0" }), text];
+  const drawn = (paths, kind) => [...paths].map(([look, d]) => make("path", { class: `${kind} ${look}`, d }));
+  return [...drawn(faint, "faint"), ...drawn(solid, "solid"), ...texts];
 }
 
 const ruler = document.createElement("canvas").getContext("2d");
@@ -122,16 +155,8 @@ function shortened(text, room) {
   return "";
 }
 
-/** A box with a text that has room in it. */
-function boxed(look, left, width, top, height, text, title) {
-  const box = make("svg", { class: look, x: left, y: top, width, height });
-  box.append(make("title", {}, title), make("rect", { width: "100%", height: "100%", rx: 3 }));
-  if (text) box.append(make("text", { x: 4, y: height / 2 + 4.5 }, text));
-  return box;
-}
-
-/** One cross for failures that are too near each other to be distinguished. */
-function failures(lane, scale) {
+/** Failed polls that are too near each other to be distinguished are one. */
+function crosses(lane, scale) {
   const places = [...lane.failed].sort((a, b) => (a.at < b.at ? -1 : 1));
   const groups = [];
   for (const poll of places) {
@@ -141,16 +166,24 @@ function failures(lane, scale) {
     if (last && at - last.at < 9) last.polls.push(poll);
     else groups.push({ at, polls: [poll] });
   }
-  return groups.map(({ at, polls }) => {
-    const [first] = polls;
-    const outcome = `${first.outcome}${first.error_code ? ` ${first.error_code}` : ""}`;
-    const label = polls.length === 1
-      ? `${outcome} at ${longTime(first.at)}${first.error_info ? `: ${first.error_info}` : ""}`
-      : `${polls.length} failed polls from ${longTime(first.at)} to ${longTime(polls.at(-1).at)}, the first ${outcome}`;
-    const cross = make("g", { class: "failed", role: "img", "aria-label": label }, make("title", {}, label), make("path", { d: `M${at - 4} ${HEIGHT / 2 - 4}l8 8m0 -8l-8 8` }));
-    cross.dataset.polls = polls.length;
-    return cross;
-  });
+  return groups;
+}
+
+function failureText(polls) {
+  const [first] = polls;
+  const outcome = `${first.outcome}${first.error_code ? ` ${first.error_code}` : ""}`;
+  return polls.length === 1
+    ? `${outcome} at ${longTime(first.at)}${first.error_info ? `: ${first.error_info}` : ""}`
+    : `${polls.length} failed polls from ${longTime(first.at)} to ${longTime(polls.at(-1).at)}, the first ${outcome}`;
+}
+
+function failures(lane, scale) {
+  const found = crosses(lane, scale);
+  if (!found.length) return [];
+  const polls = found.flatMap((each) => each.polls);
+  const drawn = make("path", { class: "failed", role: "img", "aria-label": failureText(polls), d: found.map(({ at }) => `M${(at - 4).toFixed(1)} ${HEIGHT / 2 - 4}l8 8m0 -8l-8 8`).join("") });
+  drawn.dataset.polls = polls.length;
+  return [drawn];
 }
 
 /** Each change with the time in which it happened; a baseline lies below, and smaller. */
@@ -180,7 +213,7 @@ function mark({ change, at, more }, lane, scale, within) {
   const begin = change.not_before ? Math.max(-2, x(scale, within(change.not_before))) : at;
   const place = Math.min(Math.max(at, 9), scale.width - 9);
   const small = change.kind === "baseline";
-  const link = make("a", { href: more ? many : changeAddress(change), class: `mark ${change.kind}`, "aria-label": label }, make("title", {}, label));
+  const link = make("a", { href: more ? many : changeAddress(change), class: `mark ${change.kind}`, "aria-label": label, "data-tip": label });
   if (at - begin > 2) link.append(make("rect", { class: "between", x: begin, y: 3, width: at - begin, height: HEIGHT - 6 }));
   link.append(small
     ? make("path", { d: `M${place} ${HEIGHT / 2 - 5}l5 5l-5 5l-5 -5z` })

@@ -3,7 +3,8 @@
 import { announce, appName, appOf, ask, bounds, h, here, KINDS, kindOf, longTime, nameOf, nameText, nothingYet, notice, query, run, show, span, tableFrame, when } from "./page.js";
 import { appField, choice, field, filterForm, tick, timeField } from "./forms.js";
 import { changeAddress } from "./change.js";
-import { drawAxis, drawLane } from "./lanes.js";
+import { drawAxis, drawLane, saidOf } from "./lanes.js";
+import { tipped, tips } from "./big-table.js";
 
 const HOUR = 3600e3;
 const WINDOWS = [["24 hours", 24], ["7 days", 168], ["30 days", 720], ["90 days", 2160], ["1 year", 8760]];
@@ -130,7 +131,7 @@ class View {
     // Where not all is drawn, begin with what is.
     this.window = [data.drawn_from ? +new Date(data.drawn_from) : this.limits[0], this.limits[1]];
     this.axis = h("div", { class: "axis" });
-    this.rows = lanes.map((lane) => h("div", { class: `lane ${lane.slot === null ? "polls" : ""} ${isOfApp(lane) ? "app-lane" : ""}` }, label(lane), h("div", { class: "track" })));
+    this.rows = lanes.map((lane) => h("div", { class: `lane ${lane.slot === null ? "polls" : ""} ${isOfApp(lane) ? "app-lane" : ""}` }, label(lane), this.track(lane)));
     frame.append(h("div", { class: "lane head" }, h("span", { class: "label" }), this.axis), ...this.rows);
     frame.addEventListener("keydown", (event) => this.key(event));
     frame.addEventListener("wheel", (event) => {
@@ -139,6 +140,7 @@ class View {
       this.zoom(event.deltaY > 0 ? 1.25 : 0.8, event);
     }, { passive: false });
     this.drag();
+    tips(frame, { follow: true });
     let waiting = false;
     frame.addEventListener("scroll", () => {
       if (waiting) return;
@@ -148,6 +150,12 @@ class View {
     addEventListener("resize", () => this.draw());
     addEventListener("beforeprint", () => this.look(Infinity));
     this.draw();
+  }
+
+  /** Where a lane is drawn; pointed at, it says what is there. */
+  track(lane) {
+    const track = h("div", { class: "track" });
+    return tipped(track, (event) => saidOf(lane, this.scale, this.limits, event.clientX - track.getBoundingClientRect().left));
   }
 
   draw() {

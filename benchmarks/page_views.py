@@ -36,6 +36,16 @@ class View:
 
 
 @dataclass
+class Framed:
+    """Seconds inside Airflow: until Airflow begins to load the view, and from then on."""
+
+    airflow_first: float
+    view_first: float
+    airflow_again: float
+    view_again: float
+
+
+@dataclass
 class Scrolling:
     """Frames of a scrolling matrix; ``late``: those that came after more than 1.5 of their time."""
 
@@ -56,6 +66,11 @@ _COMPLETE = """() => new Promise((resolve) => {
   };
   look();
 })"""
+
+#: The same for a document without anything to wait for.
+_SHOWN = """() => new Promise((resolve) =>
+  requestAnimationFrame(() => setTimeout(() => resolve(performance.now() / 1000))))"""
+_EMPTY = "static/x/icon.svg"
 
 #: Scrolls at a steady speed for some seconds, and gives the time of each frame.
 _SCROLL = """([seconds, speed]) => new Promise((resolve) => {
@@ -85,8 +100,10 @@ def opened_browser() -> Iterator[Browser]:
 def measure_views(
     browser: Browser, airflow: Airflow, token: str, texts: Mapping[str, str], rounds: int
 ) -> dict[str, View]:
+    addresses = {"*empty document*": _EMPTY, **VIEWS}
     views = {}
-    for name, address in VIEWS.items():
+    for name, address in addresses.items():
+        complete = _SHOWN if address == _EMPTY else _COMPLETE
         first: list[float] = []
         again: list[float] = []
         nodes = 0
@@ -94,11 +111,32 @@ def measure_views(
             page = _page(browser, airflow, token)
             for times in (first, again):
                 page.goto(f"/im-attr-audit/{address.format(**texts)}", wait_until="commit")
-                times.append(float(page.evaluate(_COMPLETE)))
+                times.append(float(page.evaluate(complete)))
                 nodes = max(nodes, int(page.evaluate(_NODES)))
             page.context.close()
         views[name] = View(statistics.median(first), statistics.median(again), nodes)
     return views
+
+
+def measure_framed(browser: Browser, airflow: Airflow, token: str, rounds: int) -> Framed:
+    """The Overview inside Airflow's own page."""
+    times: list[list[float]] = []
+    for _ in range(rounds):
+        page = _page(browser, airflow, token)
+        taken = []
+        for _ in ("first", "again"):
+            page.goto("/plugin/attribute-names", wait_until="commit")
+            frame = page.wait_for_selector("iframe", timeout=60_000)
+            view = frame.content_frame() if frame else None
+            if view is None:
+                raise SystemExit("Airflow shows no frame")
+            view.wait_for_selector("main")
+            complete = float(view.evaluate(_COMPLETE))
+            begun = "(performance.timeOrigin - parent.performance.timeOrigin) / 1000"
+            taken += [float(view.evaluate(begun)), complete]
+        times.append(taken)
+        page.context.close()
+    return Framed(*(statistics.median(each) for each in zip(*times, strict=True)))
 
 
 def measure_scrolling(browser: Browser, airflow: Airflow, token: str, group: str) -> Scrolling:

@@ -17,18 +17,16 @@ from functools import partial
 from sqlalchemy import Connection, Engine, text
 
 from im_attr_audit.errors import AttrAuditError, LockTimeout
-from im_attr_audit.evidence.bundle import MARK, Seal
+from im_attr_audit.evidence.bundle import Seal
 from im_attr_audit.evidence.canonical import run_leaf
 from im_attr_audit.evidence.checkpoint import Checkpoint
 from im_attr_audit.evidence.merkle import leaf_hash
 from im_attr_audit.evidence.note import Signer
 from im_attr_audit.evidence.witnesses import Witness, WitnessFailed
-from im_attr_audit.record.canonical import NULL
-from im_attr_audit.record.listed import check_listed
+from im_attr_audit.record.listed import Listing, check_listed
 from im_attr_audit.record.parts import reading
-from im_attr_audit.record.rows_root import Root
 from im_attr_audit.record.seal_checks import SealCheck, at, check_sealed_rows
-from im_attr_audit.record.seal_hashes import CLOCKS_US, newest_time
+from im_attr_audit.record.seal_hashes import CLOCKS_US
 from im_attr_audit.record.seal_log import (
     BadWitness,
     Log,
@@ -40,19 +38,13 @@ from im_attr_audit.record.seal_log import (
     stored_seal,
     stored_seals,
 )
-from im_attr_audit.record.sealed_rows import (
-    Batch,
-    Kind,
-    microseconds_of,
-    prepare_sealed,
-)
+from im_attr_audit.record.sealed_rows import prepare_sealed
+from im_attr_audit.record.unsealed_rows import MOST_MARKS, NewRows
 
 #: How long one wait for running transactions takes, in seconds; what begins then waits as long.
 _WAIT = 2.0
 #: How long it is tried again.
 _PATIENCE = 60.0
-#: A seal with more rows keeps no marks.
-_MOST_MARKS = 200_000
 #: The rows of each seal are read again at every so many checkpoints: a day of those of 15 minutes.
 SHARE = 96
 #: A record of no more rows is read as a whole each time.
@@ -118,29 +110,10 @@ def make_checkpoint(
         last, closed_us = _close(engine, now)
         at_site("closed")
         with reading(engine) as connection:
-            prepare_sealed(connection)
             before = log.seals[-1].last if log.seals else (0, 0, 0)
-            new = [_NewRows(*ids) for ids in zip(before, last, strict=True)]
+            new = [NewRows(*ids) for ids in zip(before, last, strict=True)]
             chosen = None if full else rows_due(log.seals, witnessed)
-            check = check_sealed_rows(
-                connection,
-                log,
-                lambda kind, batch: new[kind.number].add(kind, batch),
-                engine=engine,
-                chosen=chosen,
-            )
-            listing = check_listed(
-                connection,
-                log.dated(),
-                lambda fold: chosen is None or fold % SHARE == len(log.seals) % SHARE,
-            )
-            check.rows += listing.rows
-            check.findings += listing.findings
-            if check.findings:
-                raise SealingRefused(
-                    "Nothing was sealed: what was sealed before is not what is stored.",
-                    check.findings,
-                )
+            check, listing = _check_and_gather(connection, engine, log, new, chosen)
             _refuse_times_to_come(max(listing.newest, *(each.newest for each in new)), closed_us)
             lines = listing.lines if log.seals else listing.lines + line_of_log_before(lock)
             seal = _next_seal(log, new, lines, closed_us, signer, stamp)
@@ -157,6 +130,39 @@ def make_checkpoint(
     at_site("published")
     _note_witnesses(engine, signer.name, sealed)
     return sealed
+
+
+def _check_and_gather(
+    connection: Connection,
+    engine: Engine,
+    log: Log,
+    new: Sequence[NewRows],
+    chosen: Sequence[int] | None,
+) -> tuple[SealCheck, Listing]:
+    """Check the sealed rows that are ``chosen`` (None: all); the unsealed ones go into ``new``.
+
+    Raises SealingRefused where a sealed row is not what is stored.
+    """
+    prepare_sealed(connection)
+    check = check_sealed_rows(
+        connection,
+        log,
+        lambda kind, batch: new[kind.number].add(kind, batch),
+        engine=engine,
+        chosen=chosen,
+    )
+    listing = check_listed(
+        connection,
+        log.dated(),
+        lambda fold: chosen is None or fold % SHARE == len(log.seals) % SHARE,
+    )
+    check.rows += listing.rows
+    check.findings += listing.findings
+    if check.findings:
+        raise SealingRefused(
+            "Nothing was sealed: what was sealed before is not what is stored.", check.findings
+        )
+    return check, listing
 
 
 def _refuse_times_to_come(newest: int, closed_us: int) -> None:
@@ -289,7 +295,7 @@ def _close(engine: Engine, now: Callable[[], datetime]) -> tuple[tuple[int, int,
 
 def _next_seal(
     log: Log,
-    rows: Sequence[_NewRows],
+    rows: Sequence[NewRows],
     lines: tuple[str, ...],
     closed_us: int,
     signer: Signer,
@@ -314,38 +320,8 @@ def _next_seal(
         # No further than the rows that were seen, whatever the database's function says.
         last=(polls.last, changes.last, planned.last),
         polls_from=polls.requested_from,
-        marks=marks if total <= _MOST_MARKS else b"",
+        marks=marks if total <= MOST_MARKS else b"",
     )
-
-
-@dataclass(slots=True)
-class _NewRows:
-    """The rows of a seal that is being made. ``last``: the last id; ``until``: none lies beyond."""
-
-    last: int
-    until: int
-    root: Root = field(default_factory=Root)
-    runs: set[bytes] = field(default_factory=set)
-    newest: int = 0
-    marks: bytearray = field(default_factory=bytearray)
-    requested_from: int | None = None
-
-    def add(self, kind: Kind, batch: Batch) -> None:
-        """Add those of these rows that belong to the seal."""
-        end = batch.until(self.until)
-        if not end:
-            return
-        self.root.extend(batch.hashes[:end])
-        self.runs.update(set(batch.columns[kind.run][:end]) - {NULL})
-        if self.root.size <= _MOST_MARKS:
-            self.marks += b"".join(hash_[:MARK] for hash_ in batch.hashes[:end])
-        self.last = int(batch.columns[0][end - 1])
-        self.newest = max(self.newest, newest_time(kind, batch, end))
-        if kind.requested_at is not None:
-            requested = set(batch.columns[kind.requested_at][:end])
-            times = [microseconds_of(each) for each in requested]
-            known = [each for each in (*times, self.requested_from) if each is not None]
-            self.requested_from = min(known, default=None)
 
 
 def _insert(connection: Connection, origin: str, seal: Seal) -> None:

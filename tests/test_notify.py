@@ -92,9 +92,9 @@ def test_the_alert_of_a_rename_has_everything_that_matters(db: AuditDb, sent: We
     assert body.split("\n\n") == [
         'Group shop, app frankfurt/1400000001, slot 0: renamed "sex" → "gender", '
         "between 2026-11-01 00:00:02Z and 2026-11-01 00:15:00Z",
-        "In danger: push conditions (AttrsAnd, AttrsOr) and everything that sets or reads users' "
-        'attributes by the old name ("sex"). Fix them; do not drop a condition: a push without '
-        "conditions goes to everybody.\n"
+        "Affected: push conditions (AttrsAnd, AttrsOr) and everything that sets or reads users' "
+        'attributes by the old name ("sex"). Fix them, but do not delete a condition: a push '
+        "without conditions goes to everybody.\n"
         'Runbook: "Alert: change" in the runbooks of im-attr-audit',
     ]
     send_waiting(db.writer)
@@ -129,7 +129,7 @@ def test_what_endangers_nothing_does_not_say_that_it_does(db: AuditDb, sent: Web
     send_waiting(db.writer)
     [(_, body)] = sent.take()
     assert 'slot 2: added "level"' in body
-    assert "In danger" not in body
+    assert "Affected" not in body
 
 
 def test_a_stale_app_is_one_alert_and_its_return_another(db: AuditDb, sent: Webhook) -> None:
@@ -340,7 +340,7 @@ def test_a_report_sends_no_more_than_a_messenger_takes_in_a_minute(
         ({"config": [{"path": "nonsense://a-secret-token"}]}, "no address that Apprise knows"),
         ({"config": "not json a-secret-token"}, "no config that Apprise can read"),
         ({}, "no config that Apprise can read"),
-        ({"config": {"path": "json://127.0.0.1:1/a-secret-token"}}, "did not take a message"),
+        ({"config": {"path": "json://127.0.0.1:1/a-secret-token"}}, "did not accept a message"),
     ],
 )
 def test_a_bad_connection_is_a_warning_without_its_secrets(
@@ -619,7 +619,7 @@ def test_runs_of_the_dag_alert_changes_once_after_the_messenger_was_down(
         audit.vendor.set_name("frankfurt", APPS["frankfurt"], 0, f"level {number}")
         run = audit.run()
         assert run.state == "success"  # the messenger is not part of the record
-        assert "did not take a message" in run.log
+        assert "did not accept a message" in run.log
     hook.status = 200
     audit.run()
     bodies = [body for _, body in hook.take()]

@@ -79,12 +79,12 @@ def test_a_run_is_shown_app_by_app_and_change_by_change() -> None:
 
 def test_a_target_that_failed_is_not_said_to_be_unchanged() -> None:
     text = render(Run("manual__1", (poll("china"), poll("seoul", "unavailable")), ()))
-    assert "Changes: none in the 1 recorded; what failed was not seen." in text
+    assert "Changes: none in the 1 recorded; names of the failed are not known." in text
 
 
 def test_a_run_that_polled_nothing_does_not_say_that_nothing_changed() -> None:
     text = render(Run("manual__1", (), ()))
-    assert "nothing was polled; the logs of its tasks in Airflow say why" in text
+    assert "nothing was polled; the logs of its tasks in Airflow show why" in text
     assert "Changes" not in text
 
 

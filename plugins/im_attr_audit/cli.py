@@ -88,7 +88,7 @@ def _add_retention(commands: Any) -> None:
         type=_months,
         default=25,
         metavar="N",
-        help="whole months to keep beside the running one (default: %(default)s)",
+        help="whole months to keep besides the current one (default: %(default)s)",
     )
     retention.add_argument(
         "--fold", action="store_true", help="fold months instead of dropping any"

@@ -70,7 +70,7 @@ STALE_AFTER: Final = Seconds(
     "IM_ATTR_AUDIT_STALE_AFTER",
     _ENVIRONMENT,
     "Seconds without a good poll before an app is stale: an alert is sent, and the page and "
-    "`healthz` show it. Set it alike for workers and API server.",
+    "`healthz` show it. Use the same value for workers and API server.",
     "3600",
     least=1,
     most=366 * 86400,
@@ -94,8 +94,8 @@ RETRY_SECONDS: Final = Seconds(
 REVIEW_WITHIN: Final = Seconds(
     "IM_ATTR_AUDIT_REVIEW_WITHIN",
     _ENVIRONMENT,
-    "Seconds that a change may wait for its review, from when `im_attr_name_review` asks, before "
-    "an alert is sent (259200: three days).",
+    "Seconds that a change may wait for its review before an alert is sent, counted from the "
+    "question of `im_attr_name_review` (259200: three days).",
     "259200",
     least=1,
     most=366 * 86400,

@@ -34,9 +34,9 @@ def add_checkpoint(commands: Any) -> None:
         description="Check that the log of seals continues the last witnessed checkpoint and that "
         "the rows of the newest seal and of a share of the older ones are as they were sealed, "
         "close a seal over what was recorded since, sign the log's new head and write it to every "
-        f"target. Logs in with {SEALER_URL.name} (attr_audit_sealer). Nothing is sealed where the "
-        "last witnessed checkpoint is not a prefix of what is stored. Exit code 1: that is so; 2: "
-        "a target was not written, or nothing could be sealed.",
+        f"target. Logs in with {SEALER_URL.name} (attr_audit_sealer). Nothing is sealed if sealed "
+        "rows differ, or if the last witnessed checkpoint is not a prefix of what is stored. Exit "
+        "code 1: there are findings; 2: a target was not written, or nothing could be sealed.",
     )
     checkpoint.add_argument(
         "--key", type=Path, required=True, metavar="FILE", help="the signing key"
@@ -62,8 +62,8 @@ def add_checkpoint(commands: Any) -> None:
         "--poll",
         type=Path,
         metavar="FILE",
-        help="ask the vendor too, with the connections in this file, and compare the answers with "
-        "the record (exit code 1: one disagrees). Answers that wait for the next poll are kept in "
+        help="also ask the vendor, with the connections in this file, and compare the answers with "
+        "the record (exit code 1: one differs). Answers that wait for the next poll are kept in "
         "FILE.waiting",
     )
     checkpoint.add_argument(

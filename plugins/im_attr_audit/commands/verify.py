@@ -34,12 +34,12 @@ def add_verify(commands: Any) -> None:
     """The parser of `verify`."""
     verify = commands.add_parser(
         "verify",
-        help="check that the record is what was recorded",
+        help="check that nothing on record was edited",
         description="Check every chain, that the snapshot follows from it and that every change "
         "comes from a poll, and compare with the heads that Airflow's asset events witnessed (as "
         "far back as `airflow db clean` has left them). Rows are read and checked here; no "
         "function or view of the database is used. Connects through the Airflow connection "
-        f"{AUDIT_DB_READER}, or {AUDIT_DB}. At most {SHOWN} findings of each sort are printed.",
+        f"{AUDIT_DB_READER}, or {AUDIT_DB}. At most {SHOWN} findings of each kind are printed.",
     )
     verify.add_argument(
         "--export", type=Path, metavar="CSV", help="check this export instead of the database"
@@ -52,21 +52,20 @@ def add_verify(commands: Any) -> None:
         type=Path,
         metavar="FILE",
         help="save the heads as they are now; keep the file outside the database. An existing FILE "
-        "is compared first; nothing is saved where anything is not as it was recorded",
+        "is compared first; if there are findings, nothing is saved",
     )
     verify.add_argument(
         "--no-asset-events",
         action="store_true",
-        help="do not compare with Airflow's asset events. For a database other than the one this "
-        "Airflow records into, such as a restore on trial or one of several audit databases: "
-        "the events are of the other one",
+        help="do not compare with Airflow's asset events. Use it for a database that this Airflow "
+        "does not record into, such as a trial restore: the events belong to another database",
     )
     verify.add_argument(
         "--result",
         type=Path,
         metavar="FILE",
-        help="write whether the record holds, and when it was checked, to FILE for Prometheus "
-        "(node_exporter's textfile collector reads *.prom). Not written where nothing was checked",
+        help="write whether the record is intact, and when it was checked, to FILE for Prometheus "
+        "(node_exporter's textfile collector reads *.prom). Not written if it cannot be checked",
     )
     add_checkpoints_to_verify(verify)
     verify.set_defaults(run=_verify)

@@ -14,11 +14,11 @@ from im_attr_audit.tencent.redact import clip
 MOST_OF_A_WORD = 56
 
 _DANGER = (
-    "In danger: push conditions (AttrsAnd, AttrsOr) and everything that sets or reads users' "
-    "attributes by the old name{names}. Fix them; do not drop a condition: a push without "
+    "Affected: push conditions (AttrsAnd, AttrsOr) and everything that sets or reads users' "
+    "attributes by the old name{names}. Fix them, but do not delete a condition: a push without "
     "conditions goes to everybody."
 )
-_SAFE = "No name was taken away: conditions that use the other names still hold."
+_SAFE = "No name was removed: conditions that use the other names still work."
 
 
 def inert_word(word: str) -> str:
@@ -46,7 +46,7 @@ def plain_word(word: str) -> str:
 
 
 def endangered(names: Iterable[str]) -> str:
-    """What depends on names that were taken away; in plain text, the names inert."""
+    """What depends on names that were removed; in plain text, the names inert."""
     old = list(names)
     return _DANGER.format(names=f" ({listed(map(inert_word, old), 240)})") if old else _SAFE
 

@@ -53,16 +53,16 @@ _GOOD = ("back", "violation_over")
 
 _MUTED = ("apprise", "urllib3", "urllib3.connectionpool", "requests")
 
-_STALE = "Changes of names there are not seen until a poll succeeds."
+_STALE = "Changes of names there are not detected until a poll succeeds."
 _UNREVIEWED = (
-    f"They wait for a review longer than {REVIEW_WITHIN.name} allows. Answer in Airflow under "
-    f"Required Actions of the DAG {REVIEW_DAG_ID}."
+    f"They have waited for a review longer than {REVIEW_WITHIN.name} allows. Answer in Airflow "
+    f"under Required Actions of the DAG {REVIEW_DAG_ID}."
 )
 _VIOLATION = (
     "Restore the declared name at the vendor, or change the declaration: im-attr-audit declare "
-    "shows beforehand what that would end."
+    "shows in advance which violations that would end."
 )
-_OVER = "Nothing is left to do."
+_OVER = "No action is needed."
 _BACK = "Changes made in the meantime are reported separately, with these bounds."
 
 
@@ -132,7 +132,7 @@ class Messenger:
             else:
                 self._failed.add(key)
                 log.warning(
-                    "Destination %d of %d of the connection %s (%s) did not take a message: %s. "
+                    "Destination %d of %d of the connection %s (%s) did not accept a message: %s. "
                     "It waits for the next run.",
                     place,
                     len(self._destinations),
@@ -286,7 +286,7 @@ def _over_line(alert: Alert) -> str:
 
 def _over_end(alerts: Sequence[Alert]) -> str:
     again = any(alert.violation is None for alert in alerts)
-    return "What is not as declared again has an alert of its own." if again else _OVER
+    return "A slot that is not as declared again has an alert of its own." if again else _OVER
 
 
 _Form = tuple[

@@ -63,7 +63,7 @@ def render(run: Run) -> str:
     recorded = sum(poll.recorded for poll in run.polls)
     count = f"{recorded} of {len(run.polls)} targets recorded"
     if not run.polls:
-        count = "nothing was polled; the logs of its tasks in Airflow say why"
+        count = "nothing was polled; the logs of its tasks in Airflow show why"
     lines = [f"Run {run.dag_run_id}: {count}", ""]
     many = len(run.polls) > MOST_APPS
     if run.polls:
@@ -81,7 +81,7 @@ def render(run: Run) -> str:
         if len(changes) > MOST_CHANGES:
             lines += [f"  … and {len(changes) - MOST_CHANGES} more: see this run on the page."]
     elif failed:
-        lines += [f"Changes: none in the {recorded} recorded; what failed was not seen."]
+        lines += [f"Changes: none in the {recorded} recorded; names of the failed are not known."]
     elif recorded < len(run.polls):
         lines += [
             f"Changes: none in the {recorded} recorded; late polls are superseded by newer ones."

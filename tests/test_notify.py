@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.secrets.environment_variables import EnvironmentVariablesBackend
+from im_attr_audit import cli
 from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import Rejected, Unavailable
 from im_attr_audit.messages import notify
@@ -370,6 +372,42 @@ def test_a_messenger_whose_answer_never_ends_is_given_up(hook: Webhook) -> None:
     assert messenger.send([FACT], frozenset()) == Delivery(frozenset(), complete=False)
     assert messenger.is_down
     assert kept_mute.is_set()  # it may still log its address
+
+
+def test_the_command_sends_every_destination_a_test_alert(
+    sent: Webhook, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com")
+    assert cli.main(["notify", "--test"]) == 0
+    assert "destination 1 (JSON): sent" in capsys.readouterr().out
+    [(title, body)] = sent.take()
+    assert title == "Attribute names: test alert"
+    assert body.split("\n") == [
+        "This is a test of the connection im_attr_audit_notify. No action is needed.",
+        "Page: https://airflow.example.com/im-attr-audit/",
+    ]
+
+
+def test_the_command_reports_each_destination_that_did_not_take_the_test_alert(
+    hook: Webhook, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(NOTIFY, hook.connection("json://127.0.0.1:1/another-secret"))
+    assert cli.main(["notify", "--test"]) == 2
+    printed = capsys.readouterr()
+    assert "destination 1 (JSON): sent" in printed.out
+    assert "destination 2 (JSON): not sent: it could not be reached, or refused" in printed.err
+    assert "secret" not in printed.out + printed.err
+    assert len(hook.take()) == 1
+
+
+def test_the_command_reports_that_no_alerts_are_sent_without_a_connection(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(NOTIFY, raising=False)
+    backends = [EnvironmentVariablesBackend()]
+    monkeypatch.setattr("airflow.configuration.ensure_secrets_loaded", lambda: backends)
+    assert cli.main(["notify", "--test"]) == 2
+    assert "does not have the connection im_attr_audit_notify" in capsys.readouterr().err
 
 
 LOADED = """

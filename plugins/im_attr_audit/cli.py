@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from im_attr_audit.commands.declare import add_declare
 from im_attr_audit.commands.metrics import add_metrics
+from im_attr_audit.commands.notify import add_notify
 from im_attr_audit.commands.seals import add_checkpoint, add_prove
 from im_attr_audit.commands.shared import CannotDo
 from im_attr_audit.commands.verify import add_verify
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add_declare(commands)
 
     add_metrics(commands)
+    add_notify(commands)
     _add_retention(commands)
     return parser
 

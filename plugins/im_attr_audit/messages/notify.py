@@ -20,9 +20,9 @@ from urllib.parse import quote
 from airflow.sdk.configuration import conf
 
 from im_attr_audit.apps import AppKey
-from im_attr_audit.errors import SecretsUnavailable
+from im_attr_audit.errors import AttrAuditError, SecretsUnavailable
 from im_attr_audit.frames import without_frames
-from im_attr_audit.lookup import find_connection
+from im_attr_audit.lookup import Backends, find_connection
 from im_attr_audit.messages.inert import endangered, inert_word, listed, page_address, plain_word
 from im_attr_audit.messages.report import change_text, time_text
 from im_attr_audit.outcomes import OUTCOMES
@@ -63,6 +63,7 @@ _VIOLATION = (
     "shows in advance which violations that would end."
 )
 _OVER = "No action is needed."
+_TEST = f"This is a test of the connection {CONN_ID}. No action is needed."
 _BACK = "Changes made in the meantime are reported separately, with these bounds."
 
 
@@ -74,7 +75,7 @@ def send_waiting(engine: Engine) -> None:
     waiting = read_waiting(engine, most=MOST_MESSAGES)
     if not waiting:
         return
-    with _muted() as keep_muted:
+    with muted() as keep_muted:
         messenger = _messenger(keep_muted)
         if messenger is None:
             return
@@ -85,6 +86,10 @@ def send_waiting(engine: Engine) -> None:
             unsent += over or not deliver(engine, message, messenger.send)
     if unsent:
         log.warning("%d message(s) wait for the next run.", unsent)
+
+
+class CannotSend(AttrAuditError):
+    """The connection exists, and nothing can be sent with it; the text says why."""
 
 
 class Messenger:
@@ -126,7 +131,10 @@ class Messenger:
         for place, (key, destination) in enumerate(self._destinations.items(), 1):
             if key in sent_to or key in self._failed:
                 continue
-            why_not = self._send_one(destination, alerts)
+            limit = min(MOST_BYTES, destination.body_maxlen or MOST_BYTES)
+            message = compose(alerts, limit=limit, base_url=self._base_url)
+            notify_type = "info" if alerts[0].kind in _GOOD else "warning"
+            why_not = self._send_one(destination, *message, notify_type)
             if why_not is None:
                 sent_to |= {key}
             else:
@@ -142,10 +150,15 @@ class Messenger:
                 )
         return Delivery(sent_to, sent_to.issuperset(self._destinations))
 
-    def _send_one(self, destination: Any, alerts: Sequence[Alert]) -> str | None:
+    def send_test(self) -> Iterator[tuple[str, str | None]]:
+        """Send every destination one test alert: its service, and None or why it was not taken."""
+        body = f"{_TEST}\nPage: {self._base_url}/im-attr-audit/" if self._base_url else _TEST
+        for destination in self._destinations.values():
+            why_not = self._send_one(destination, "Attribute names: test alert", body, "info")
+            yield destination.service_name, why_not
+
+    def _send_one(self, destination: Any, title: str, body: str, notify_type: str) -> str | None:
         """None, or why it did not take the message; in words of our own, for it knows secrets."""
-        limit = min(MOST_BYTES, destination.body_maxlen or MOST_BYTES)
-        title, body = compose(alerts, limit=limit, base_url=self._base_url)
         sender = self._apprise.Apprise(asset=destination.asset)
         sender.add(destination)
         outcome: list[str | None] = []
@@ -155,7 +168,7 @@ class Messenger:
                 taken = sender.notify(
                     body=body,
                     title=title,
-                    notify_type="info" if alerts[0].kind in _GOOD else "warning",
+                    notify_type=notify_type,
                     body_format=self._apprise.NotifyFormat.TEXT,
                     # Escapes in a message are there to stay escapes.
                     interpret_escapes=False,
@@ -321,43 +334,44 @@ def _size(text: str) -> int:
 
 
 @without_frames
-def _messenger(keep_muted: Callable[[], None]) -> Messenger | None:
-    """What the connection describes; None, with a line in the log, where nothing can be sent."""
+def open_messenger(mute: Callable[[], None], backends: Backends | None = None) -> Messenger | None:
+    """What the connection describes; None where it does not exist. Raises CannotSend."""
     try:
-        connection = find_connection(CONN_ID)
+        connection = find_connection(CONN_ID, backends)
     except (SecretsUnavailable, BadSetting) as error:
-        log.warning("Alerts not sent: %s. They wait for the next run.", error)
-        return None
+        raise CannotSend(str(error)) from None
     if connection is None:
-        # No alerts are wanted: nothing to report in every run's log.
-        log.debug("Alerts not sent: connection %s does not exist.", CONN_ID)
         return None
     try:
         import apprise
         from airflow.providers.apprise.hooks.apprise import AppriseHook
     except ImportError:
-        log.warning(
-            "The connection %s exists, but Apprise does not: install im-attr-audit[notify].",
-            CONN_ID,
-        )
-        return None
+        raise CannotSend("Apprise is missing: install im-attr-audit[notify]") from None
     # Not in threads of Apprise's own: the process would wait for them at its end.
     gathered = apprise.Apprise(asset=apprise.AppriseAsset(async_mode=False))
     try:
         AppriseHook(apprise_conn_id=CONN_ID).set_config_from_conn(connection, gathered)
         destinations = list(gathered.find())
     except Exception as error:
-        log.warning(
-            "The connection %s has no config that Apprise can read (%s).",
-            CONN_ID,
-            type(error).__name__,
-        )
-        return None
+        why = f"has no config that Apprise can read ({type(error).__name__})"
+        raise CannotSend(f"the connection {CONN_ID} {why}") from None
     if not destinations:
-        log.warning("The connection %s holds no address that Apprise knows.", CONN_ID)
-        return None
+        raise CannotSend(f"the connection {CONN_ID} holds no address that Apprise knows")
     base_url = (conf.get("api", "base_url", fallback=None) or "").rstrip("/")
-    return Messenger(destinations, apprise=apprise, keep_muted=keep_muted, base_url=base_url)
+    return Messenger(destinations, apprise=apprise, keep_muted=mute, base_url=base_url)
+
+
+@without_frames
+def _messenger(keep_muted: Callable[[], None]) -> Messenger | None:
+    """As `open_messenger`; what cannot be sent is a line in the log."""
+    try:
+        messenger = open_messenger(keep_muted)
+    except CannotSend as error:
+        log.warning("Alerts not sent: %s. They wait for the next run.", error)
+        return None
+    if messenger is None:  # No alerts are wanted: nothing to report in every run's log.
+        log.debug("Alerts not sent: connection %s does not exist.", CONN_ID)
+    return messenger
 
 
 def _key(destination: Any) -> str:
@@ -370,7 +384,7 @@ def _key(destination: Any) -> str:
 
 
 @contextlib.contextmanager
-def _muted() -> Iterator[Callable[[], None]]:
+def muted() -> Iterator[Callable[[], None]]:
     """Mute the libraries that log addresses; calling what is given leaves them so for good."""
     loggers = [logging.getLogger(name) for name in _MUTED]
     levels = [logger.level for logger in loggers]

@@ -114,7 +114,7 @@ class Worker:
                 test_hostile_over_tls.answers(of, 520, seed=self._seed())
 
         def histories() -> None:
-            test_histories.run_histories(simulator, server, template, 250, derandomize=False)
+            test_histories.run_histories(simulator, server, template, 250, of_seed=None)
 
         began = self._worked()
         for what, share in (

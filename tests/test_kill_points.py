@@ -37,8 +37,9 @@ from tests.rig import (
 _NAMED = "SIGKILL of a sync at a named site"
 _BETWEEN = "SIGKILL of a sync at a random instant, by the site it had passed last"
 _POSTGRES = "SIGKILL of Postgres, by the site of the sync"
-RANDOM_INSTANTS = 100
-EVERY_SITE = 2
+#: `make soak` kills a thousand of each.
+RANDOM_INSTANTS = 40
+EVERY_SITE = 1
 MAY_BE_FEWER = (
     "connected to the vendor",
     "request sent",
@@ -174,10 +175,10 @@ def test_a_sync_killed_at_any_instant_costs_nothing(scene: Scene) -> None:
     assert assert_chains_hold(scene.rig.engine) > 0
 
 
-def test_at_least_two_hundred_syncs_were_killed() -> None:
+def test_at_least_ninety_syncs_were_killed() -> None:
     if not (counted(_NAMED) and counted(_BETWEEN)):
         pytest.skip("only together with the tests that kill")
-    assert counted(_NAMED).total() + counted(_BETWEEN).total() >= 200
+    assert counted(_NAMED).total() + counted(_BETWEEN).total() >= 90
 
 
 @pytest.fixture

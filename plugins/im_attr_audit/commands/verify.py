@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from im_attr_audit.apps import AppKey
 from im_attr_audit.commands import shared
 from im_attr_audit.commands.metrics import write_result
 from im_attr_audit.commands.seals import add_checkpoints_to_verify, verify_checkpoints
@@ -157,16 +159,14 @@ def _asset_heads() -> tuple[Head, ...]:
 
 
 def _print_unwitnessed(checked: Checked, witnessed: Sequence[Head]) -> None:
-    newest: dict[tuple[str, int], int] = {}
+    newest: Counter[AppKey] = Counter()
     for head in witnessed:
-        app = (head.region, head.sdk_app_id)
-        newest[app] = max(newest.get(app, 0), head.seq)
-    waiting = [h for h in checked.heads if h.seq > newest.get((h.region, h.sdk_app_id), 0)]
-    for head in waiting[:SHOWN]:
-        print(
-            f"not yet witnessed: {head.region}/{head.sdk_app_id} "
-            f"seq {newest.get((head.region, head.sdk_app_id), 0) + 1} to {head.seq}"
-        )
+        app = AppKey(head.region, head.sdk_app_id)
+        newest[app] = max(newest[app], head.seq)
+    heads = [(AppKey(head.region, head.sdk_app_id), head.seq) for head in checked.heads]
+    waiting = [(app, seq) for app, seq in heads if seq > newest[app]]
+    for app, seq in waiting[:SHOWN]:
+        print(f"not yet witnessed: {app.address} seq {newest[app] + 1} to {seq}")
     if len(waiting) > SHOWN:
         print(f"not yet witnessed: the newest rows of {len(waiting) - SHOWN} more apps")
 

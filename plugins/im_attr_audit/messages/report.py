@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from im_attr_audit.apps import AppKey
 from im_attr_audit.names import AttrName
 from im_attr_audit.outcomes import OUTCOMES
 from im_attr_audit.record.runs import Run, RunChange, RunPoll
@@ -190,9 +191,9 @@ def _change(change: RunChange) -> tuple[str, str, str, str, str]:
 def _failures(failed: Iterable[RunPoll]) -> Iterator[str]:
     for poll in failed:
         reason = one_line(poll.error_info or "")
-        # A connection that cannot be read names no app.
-        app = f"{poll.region}/{poll.sdk_app_id} (connection {poll.conn_id})"
-        who = app if poll.region else f"connection {poll.conn_id}"
+        who = f"connection {poll.conn_id}"
+        if poll.region is not None and poll.sdk_app_id is not None:
+            who = f"{AppKey(poll.region, poll.sdk_app_id).address} ({who})"
         yield f"  {who}: {poll.outcome}: {reason}"
         cause = Cause(poll.outcome, poll.error_code, reason)
         yield from (f"      {line}" for line in cause.advice)

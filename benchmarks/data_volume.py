@@ -89,7 +89,7 @@ def _measure(
     opening: str = "",
     variables: dict[str, str] | None = None,
 ) -> Measured:
-    """Execution time and plan, as EXPLAIN ANALYZE tells them; processor time without helpers.
+    """Execution time and plan, as EXPLAIN ANALYZE reports them; processor time without helpers.
 
     On a machine that is busy with other things the processor time is the one to trust.
     """

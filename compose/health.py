@@ -21,7 +21,7 @@ _API_SERVER = "http://localhost:8080"
 def api_server() -> str:
     """It answers, reaches its database, and serves the tasks' interface.
 
-    The latter is loaded when it is first asked; thus it is warm before the first task is.
+    The latter is loaded when it is first asked, so it is warm before the first task.
     """
     health = api.ask(f"{_API_SERVER}/api/v2/monitor/health", timeout=25)
     database = health.get("metadatabase")

@@ -1,4 +1,4 @@
-"""What the control port tells, as values: a request in the log, what was true, an app to add."""
+"""What the control port returns, as values: a request in the log, what was true, an app to add."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class SimulatorServer:
                 self.story.save()
 
     def was_asked(self, region: str) -> None:
-        """A client asked for the names of an app; the story may go on once its regions were."""
+        """A client asked for the names of an app; the story may continue once its regions were."""
         if self.story and self.story.asked(region) and self.lasting:
             self.story.save()
 

@@ -160,7 +160,7 @@ class Children:
 
 
 class _Sites:
-    """Tells each passing of a site, and strikes at the one that was asked for."""
+    """Reports each passing of a site, and strikes at the one that was asked for."""
 
     def __init__(self, say: Callable[[str], None], strike: Strike | None) -> None:
         self._say = say

@@ -339,7 +339,7 @@ def test_live_characters_are_spelt_out() -> None:
     "piece", ["eJ", "eJ%41", "\\", "&#", "usersig=", "a1 ", "\x80", "TLS.sig:"]
 )
 def test_a_hostile_text_is_redacted_in_proportion_to_its_length(piece: str) -> None:
-    # A quarter of what is ever looked at: enough to tell, and a fault does not take minutes.
+    # A quarter of what is ever looked at: enough to see it, and a fault does not take minutes.
     def work(length: int) -> None:
         safe_text(piece * (length // len(piece)), secrets=(KEY, SIG))
 

@@ -93,7 +93,7 @@ def test_a_refused_document_fails_the_report_and_the_last_valid_one_stays_in_for
     known = [("Variable im_attr_audit_declared_names", True)]
     assert run(audit_db.reader, recorded) == known
     variable["declared"] = SHOP + "    more: 1\n"
-    plan()  # polls go on
+    plan()  # polls continue
     assert 'im_attr_audit_declared_names, line 4: group "shop": "more" is unknown' in caplog.text
     with pytest.raises(AirflowFailException, match="declared names were refused"):
         report()

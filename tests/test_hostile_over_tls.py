@@ -33,7 +33,7 @@ _CHARSETS = ["utf-8", "gbk", "utf-16", "latin-1", "nonsense", '"', "\u00e9"]
 
 
 def _wrapped(chance: random.Random, body: bytes) -> tuple[dict[str, Any], str | None]:
-    """The fault that sends it, and the outcome where parsing the body alone tells it."""
+    """The fault that sends it, and the outcome where parsing the body alone shows it."""
     fault: dict[str, Any] = {"kind": "raw", "body": body, "status": chance.choice(_STATUSES)}
     headers = {}
     if chance.random() < 0.5:

@@ -677,7 +677,7 @@ def test_runs_of_the_dag_alert_that_an_app_is_stale_and_that_it_is_back(
     )
     audit.vendor.fault("raw", region="seoul", body="<html>", times=None)
     for _ in range(2):
-        assert audit.run().state == "failed"  # and tells before it fails
+        assert audit.run().state == "failed"  # and sends its alerts before it fails
     [(title, body)] = hook.take()
     assert title == "Attribute names: 1 app stale in seoul"
     assert f"app seoul/{APPS['seoul']} (connection im_seoul): last good poll" in body

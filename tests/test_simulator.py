@@ -727,7 +727,7 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
         [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True, check=False
     )
     assert done.returncode == -signal.SIGKILL
-    # The lock is the process's own: it can be had once the process is gone.
+    # The lock is the process's own: it is free once the process is gone.
     assert int(done.stdout) != os.getpid()
     with Simulator.start(tmp_path) as again:
         assert again.pid != int(done.stdout)

@@ -428,7 +428,7 @@ def test_a_person_answers_for_a_change_in_airflow(scene: Scene) -> None:
     assert airflow.answer(first, "Expected", "admin") == 409
 
     def answered(subject: str, verdict: str, who: str, count: int) -> bool:
-        # Whoever answers within a second of being asked may be asked again: docs/operations.md.
+        # An answer within a second of the question may be asked for again: docs/operations.md.
         for asked in airflow.waiting_reviews():
             if asked["subject"] == subject:
                 assert airflow.answer(asked, verdict, who) == 200

@@ -41,7 +41,7 @@ def find_connection(conn_id: str, backends: Backends | None = None) -> Any | Non
 def find_in_backends(conn_id: str) -> Any | None:
     """The connection, asked of the backends themselves: for a caller that reads many.
 
-    Airflow's own way tells the task's supervisor of each connection's extra, which takes it a
+    Airflow's own way sends each connection's extra to the task's supervisor, which takes it a
     millisecond and more. None where no backend has it or one of them failed: ask Airflow then.
     """
     try:

@@ -26,7 +26,7 @@ _PACKAGES = ("chromium", *FONTS)
 
 
 class NoBrowserError(Exception):
-    """No Chromium can be had; the text says how to get one."""
+    """There is no Chromium; the text says how to get one."""
 
 
 def find() -> str:
@@ -50,7 +50,7 @@ def find() -> str:
             return path
     tried.append("`playwright install chromium` failed")
     raise NoBrowserError(
-        f"The page's tests need a Chromium, and none can be had: {'; '.join(tried)}. Install one "
+        f"The page's tests need a Chromium, and there is none: {'; '.join(tried)}. Install one "
         f"so that {' or '.join(NAMES[:2])} is on PATH (Debian: apt-get install chromium), or run "
         f"`.venv/bin/python -m playwright install --with-deps chromium`, then test again."
     )

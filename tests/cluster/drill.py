@@ -152,7 +152,7 @@ class Drill:
                 if found := condition():
                     return found
             if time.monotonic() > deadline:
-                raise NotDoneError(f"waited {seconds:.0f} s in vain: {what}")
+                raise NotDoneError(f"waited {seconds:.0f} s without success: {what}")
             time.sleep(1)
 
     # Runs ----------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ class MovedClock:
 
     def set_ahead(self, seconds: float) -> None:
         """From now on."""
-        # In place, so that whoever has the file mapped sees it; eight bytes are written at once.
+        # In place, for processes that have mapped the file; eight bytes are written at once.
         with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644), "wb") as file:
             file.write(struct.pack("q", round(seconds * 1e9)))
 

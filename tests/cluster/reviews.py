@@ -148,7 +148,7 @@ def test_a_person_answers_in_a_browser_and_a_viewer_cannot(scene: Scene, browser
     wait(lambda: len(airflow.waiting_reviews()) == len(REGIONS))
 
     def settled(count: int) -> bool:
-        # Whoever answers within a second of being asked may be asked again: docs/operations.md.
+        # An answer within a second of the question may be asked for again: docs/operations.md.
         for asked in airflow.waiting_reviews():
             assert airflow.answer(asked, "Expected", "admin") == 200
         return len(reviews(scene)) == count

@@ -74,34 +74,44 @@ def add_verify(commands: Any) -> None:
 
 
 def _verify(given: argparse.Namespace) -> int:
-    from im_attr_audit.record.heads import read_heads, save_heads
-
     saved: Path | None = given.save_heads
     if saved and saved.exists() and not saved.is_file():
         raise CannotDo(f"{saved} is not a regular file: choose a file for --save-heads.")
-    existing = saved if saved and saved.exists() else None
     # Before the record is read: what is recorded in the meantime is then newer than its witness.
-    witnessed = [head for file in (given.heads, existing) if file for head in read_heads(file)]
-    if not (given.export or given.no_asset_events):
-        witnessed += _asset_heads()
+    witnessed = _witnessed_heads(given)
     checked = _check_record(given, witnessed)
     _print_checked(checked, "export" if given.export else "database")
     if given.heads or witnessed:
         _print_unwitnessed(checked, witnessed)
     is_as_sealed = not given.checkpoints or verify_checkpoints(given)
-    holds = not checked.findings and is_as_sealed
+    is_intact = not checked.findings and is_as_sealed
     if given.result:
-        write_result(given.result, holds, datetime.now(UTC))
-    if not holds:
-        if saved:
-            kept = "The file was left unchanged." if existing else "No file was written."
-            print(f"Heads were not saved to {saved}: see the findings above. {kept}")
-        return 1
-    print("The record is as it was recorded.")
+        write_result(given.result, is_intact, datetime.now(UTC))
+    if is_intact:
+        print("The record is as it was recorded.")
     if saved:
-        save_heads(checked.heads, saved, datetime.now(UTC))
-        print(f"saved {len(checked.heads)} heads to {saved}")
-    return 0
+        _save_heads(checked, saved, is_intact)
+    return int(not is_intact)
+
+
+def _witnessed_heads(given: argparse.Namespace) -> list[Head]:
+    """The heads in the files that are named and exist, and in Airflow's asset events."""
+    from im_attr_audit.record.heads import read_heads
+
+    saved = given.save_heads if given.save_heads and given.save_heads.exists() else None
+    heads = [head for file in (given.heads, saved) if file for head in read_heads(file)]
+    return heads if given.export or given.no_asset_events else [*heads, *_asset_heads()]
+
+
+def _save_heads(checked: Checked, file: Path, is_intact: bool) -> None:
+    from im_attr_audit.record.heads import save_heads
+
+    if is_intact:
+        save_heads(checked.heads, file, datetime.now(UTC))
+        print(f"saved {len(checked.heads)} heads to {file}")
+    else:
+        kept = "The file was left unchanged." if file.exists() else "No file was written."
+        print(f"Heads were not saved to {file}: see the findings above. {kept}")
 
 
 def _check_record(given: argparse.Namespace, witnessed: Sequence[Head]) -> Checked:

@@ -375,7 +375,7 @@ def _messenger(keep_muted: Callable[[], None]) -> Messenger | None:
 
 
 def _key(destination: Any) -> str:
-    """What tells a destination from others in ``sent_to``: a digest of its address without tokens.
+    """What identifies a destination in ``sent_to``: a digest of its address without tokens.
 
     Apprise itself masks the tokens, so that nothing can be guessed from the digest.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -47,46 +47,59 @@ def overview(reader: ReaderOf, limit: StaleAfter) -> Response:
             connection, "recent_changes", period=_PERIOD, at_most=_CHANGES_SHOWN + 1
         )
         [declared] = queries.read(connection, "declared_groups")
-        counted = _UNREVIEWED_COUNTED if declared["is_reviewed"] else _COUNTED_WITHOUT_REVIEWS
         violations = _read_violations(connection)
-        unreviewed = queries.read(
-            connection, "unreviewed", period=_REVIEWED_WITHIN, at_most=_CHANGES_SHOWN,
-            counted=counted + 1,
-        )  # fmt: skip
-    waiting = unreviewed[0]["in_all"] if unreviewed else 0
-    fresh = [app["last_ok_at"] for app in apps if not app["stale"] and app["last_ok_at"]]
+        unreviewed = _read_unreviewed(connection, declared["is_reviewed"])
+    stale = [app for app in apps if app["stale"]]
+    current = [app for app in apps if not app["stale"]]
     return as_json(
         {
             "at": at,
             "stale_after_seconds": int(limit.total_seconds()),
             "apps": len(apps),
             "groups": len(groups),
-            "seen_at": min(fresh, default=None),
+            "seen_at": min((a["last_ok_at"] for a in current if a["last_ok_at"]), default=None),
             "newest_seal": seal,
-            "stale": _causes(app for app in apps if app["stale"]),
-            "failing": _causes(
-                app for app in apps if not app["stale"] and app["last_outcome"] not in GOOD
-            ),
+            "stale": _causes(stale),
+            "failing": _causes(app for app in current if app["last_outcome"] not in GOOD),
             "misconfigured": [models.Misconfigured(**row) for row in misconfigured],
             **violations,
-            "declared_groups": [
-                group["app_group"] for group in groups if group["app_group"] in declared["groups"]
-            ],
             "is_reviewed": declared["is_reviewed"],
-            "unreviewed": [answers.RecentChange(**row) for row in unreviewed],
-            "unreviewed_changes": min(waiting, counted),
-            "more_unreviewed": waiting > counted,
-            # Where names are declared, what counts is the declaration: names may differ on purpose.
-            "drift": [
-                {"app_group": group["app_group"], **slot}
-                for group in groups
-                for slot in group["slots"]
-                if slot["others"] and group["app_group"] not in declared["groups"]
-            ],
+            **unreviewed,
+            **_declared_and_drift(groups, declared["groups"]),
             "changes": changes[:_CHANGES_SHOWN],
             "more_changes": len(changes) > _CHANGES_SHOWN,
         }
     )
+
+
+def _read_unreviewed(connection: Connection, is_reviewed: bool) -> dict[str, Any]:
+    """The newest unreviewed changes, and how many there are, counted so far."""
+    counted = _UNREVIEWED_COUNTED if is_reviewed else _COUNTED_WITHOUT_REVIEWS
+    rows = queries.read(
+        connection, "unreviewed", period=_REVIEWED_WITHIN, at_most=_CHANGES_SHOWN,
+        counted=counted + 1,
+    )  # fmt: skip
+    waiting = rows[0]["in_all"] if rows else 0
+    return {
+        "unreviewed": [answers.RecentChange(**row) for row in rows],
+        "unreviewed_changes": min(waiting, counted),
+        "more_unreviewed": waiting > counted,
+    }
+
+
+def _declared_and_drift(groups: Rows, declared: Collection[str]) -> dict[str, Any]:
+    """The groups that are declared, and the drift of the others: names that are declared may
+    differ on purpose."""
+    return {
+        "declared_groups": [g["app_group"] for g in groups if g["app_group"] in declared],
+        "drift": [
+            {"app_group": group["app_group"], **slot}
+            for group in groups
+            if group["app_group"] not in declared
+            for slot in group["slots"]
+            if slot["others"]
+        ],
+    }
 
 
 def _read_violations(connection: Connection) -> dict[str, Any]:

@@ -227,7 +227,7 @@ def browser() -> Iterator[Browser]:
 
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(
-            executable_path=chromium.find(), args=list(chromium.ARGUMENTS)
+            executable_path=chromium.find_shell(), args=list(chromium.ARGUMENTS)
         )
         yield started
         started.close()

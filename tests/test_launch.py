@@ -44,17 +44,39 @@ def run(*command: str, given: str = "", **variables: str) -> subprocess.Complete
     )
 
 
-@pytest.fixture
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[State]:
-    """A state folder of the test's own, and no targets or databases of the tester."""
+def use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> State:
+    """The state in this folder, also for commands, and no targets or databases of the tester."""
     for name in os.environ:
         if name.startswith(("AIRFLOW_", "IM_ATTR_AUDIT_")):
             monkeypatch.delenv(name)
-    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "local"))
+    monkeypatch.setenv(STATE_VARIABLE, str(folder))
     mine = State()
     mine.make()
+    return mine
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[State]:
+    """A state folder of the test's own."""
+    mine = use(tmp_path / "local", monkeypatch)
     yield mine
     mine.postgres().destroy()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A state folder with both databases, for tests that leave them as they are."""
+    mine = State(tmp_path_factory.mktemp("made") / "local")
+    mine.make()
+    with mine.postgres().in_use() as server:
+        databases.prepare(mine, server, {})
+    yield mine.folder
+    mine.postgres().destroy()
+
+
+@pytest.fixture
+def prepared(made: Path, monkeypatch: pytest.MonkeyPatch) -> State:
+    return use(made, monkeypatch)
 
 
 # -- the lock and the set-up ---------------------------------------------------------------------
@@ -315,16 +337,16 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres
 
 
 @pytest.fixture
-def embedded(state: State) -> Iterator[EmbeddedPostgres]:
-    with state.postgres().in_use() as server:
+def embedded(prepared: State) -> Iterator[EmbeddedPostgres]:
+    with prepared.postgres().in_use() as server:
         yield server
 
 
 def test_ones_own_postgres_is_migrated_and_its_roles_let_in(
-    state: State, embedded: EmbeddedPostgres, older: EmbeddedPostgres
+    prepared: State, embedded: EmbeddedPostgres, older: EmbeddedPostgres
 ) -> None:
     user = {"IM_ATTR_AUDIT_DATABASE_URL": older.url("audit", driver="postgresql")}
-    ready = databases.prepare(state, embedded, user)
+    ready = databases.prepare(prepared, embedded, user)
     for connection, role in (
         (ready.writer, "attr_audit_writer"),
         (ready.reader, "attr_audit_reader"),
@@ -336,11 +358,11 @@ def test_ones_own_postgres_is_migrated_and_its_roles_let_in(
         opened.close()
     assert str(embedded.port) in ready.airflow_url
     # The second time nothing is set: another deployment may use the roles.
-    assert databases.prepare(state, embedded, user) == ready
+    assert databases.prepare(prepared, embedded, user) == ready
 
 
 def test_a_given_writers_connection_is_used_and_no_password_changed(
-    state: State, embedded: EmbeddedPostgres, older: EmbeddedPostgres
+    prepared: State, embedded: EmbeddedPostgres, older: EmbeddedPostgres
 ) -> None:
     given = '{"conn_type": "postgres", "login": "mine", "host": "db", "schema": "audit"}'
     older.ensure_role("attr_audit_writer")
@@ -348,29 +370,29 @@ def test_a_given_writers_connection_is_used_and_no_password_changed(
         "IM_ATTR_AUDIT_DATABASE_URL": older.url("audit"),
         "AIRFLOW_CONN_IM_ATTR_AUDIT_DB": given,
     }
-    ready = databases.prepare(state, embedded, user)
+    ready = databases.prepare(prepared, embedded, user)
     assert ready.writer == ready.reader == given
     with pytest.raises(LaunchError, match="AIRFLOW_CONN_IM_ATTR_AUDIT_DB_READER too"):
-        databases.reader(state, embedded, user)
+        databases.reader(prepared, embedded, user)
     with older.connect("audit", "attr_audit_writer"):
         pass
 
 
 def test_an_unreachable_or_unreadable_database_is_reported_without_its_password(
-    state: State, embedded: EmbeddedPostgres
+    prepared: State, embedded: EmbeddedPostgres
 ) -> None:
     for url in (
         f"postgresql://owner:hidden-secret@127.0.0.1:{free_port()}/audit",
         "postgresql//owner:hidden-secret@nowhere",
     ):
         with pytest.raises(LaunchError) as made:
-            databases.prepare(state, embedded, {"IM_ATTR_AUDIT_DATABASE_URL": url})
+            databases.prepare(prepared, embedded, {"IM_ATTR_AUDIT_DATABASE_URL": url})
         assert "IM_ATTR_AUDIT_DATABASE_URL" in str(made.value)
         assert "hidden-secret" not in str(made.value)
 
 
 def test_a_server_that_is_too_old_is_refused(
-    state: State,
+    prepared: State,
     embedded: EmbeddedPostgres,
     older: EmbeddedPostgres,
     monkeypatch: pytest.MonkeyPatch,
@@ -378,13 +400,13 @@ def test_a_server_that_is_too_old_is_refused(
     monkeypatch.setattr(databases, "OLDEST", 17)
     user = {"IM_ATTR_AUDIT_DATABASE_URL": older.url("audit")}
     with pytest.raises(LaunchError, match="PostgreSQL 16; 17 to 18"):
-        databases.prepare(state, embedded, user)
+        databases.prepare(prepared, embedded, user)
 
 
 def test_writer_and_reader_cannot_connect_to_airflows_own_database(
-    state: State, embedded: EmbeddedPostgres
+    prepared: State, embedded: EmbeddedPostgres
 ) -> None:
-    databases.prepare(state, embedded, {})
+    databases.prepare(prepared, embedded, {})
     for role in (WRITER, READER):
         with (
             pytest.raises(psycopg2.OperationalError, match="permission denied for database"),
@@ -443,19 +465,21 @@ def test_psql_prints_the_result_and_nothing_else(state: State) -> None:
     assert not list((state.folder / "secrets").glob("pgpass*"))
 
 
-def test_psql_is_the_reader_and_reports_an_error(state: State) -> None:
+@pytest.mark.usefixtures("prepared")
+def test_psql_is_the_reader_and_reports_an_error() -> None:
     for statement in ("delete from attr_audit.change;", "select nonsense;"):
         done = launch("psql", statement)
         assert done.returncode == 3
         assert "ERROR" in done.stderr
 
 
-def test_psql_leaves_a_server_that_others_use(state: State, embedded: EmbeddedPostgres) -> None:
+def test_psql_leaves_a_server_that_others_use(embedded: EmbeddedPostgres) -> None:
     assert launch("psql", "select 1;").returncode == 0
     assert embedded.running
 
 
-def test_make_adds_no_line_of_its_own_to_what_a_command_says(state: State, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("prepared")
+def test_make_adds_no_line_of_its_own_to_what_a_command_says(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path / "checkout")
     shutil.copy(ROOT / "Makefile", checkout.folder)
     bootstrap = checkout.folder / "launch" / "bootstrap.sh"
@@ -479,16 +503,12 @@ def test_make_adds_no_line_of_its_own_to_what_a_command_says(state: State, tmp_p
 
 
 @pytest.mark.parametrize("answer", ["", "n\n", "what?\n"])
-def test_clean_asks_and_keeps_the_record_unless_answered_yes(
-    state: State, embedded: EmbeddedPostgres, answer: str
-) -> None:
-    del embedded
-    state.postgres().stop()
-    with processes.file_lock(state.folder / "unrelated"):
+def test_clean_asks_and_keeps_the_record_unless_answered_yes(prepared: State, answer: str) -> None:
+    with processes.file_lock(prepared.folder / "unrelated"):
         pass
     done = launch("clean", answer)
     assert done.returncode == 1
-    assert (state.postgres().data / "PG_VERSION").exists()
+    assert (prepared.postgres().data / "PG_VERSION").exists()
 
 
 def test_clean_deletes_everything_when_answered_yes(state: State) -> None:

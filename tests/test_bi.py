@@ -12,8 +12,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pandas
-import polars
 import psycopg
 import pytest
 from sqlalchemy import create_engine
@@ -177,7 +175,12 @@ def _psycopg(statement: str, url: str) -> list[tuple[Any, ...]]:
         return list(connection.execute(statement.encode()).fetchall())
 
 
+# Imported where they are used: every process of a test run collects this file, one runs it.
+
+
 def _pandas(statement: str, url: str) -> list[tuple[Any, ...]]:
+    import pandas
+
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg2:"))
     try:
         frame = pandas.read_sql(statement, engine)
@@ -188,10 +191,14 @@ def _pandas(statement: str, url: str) -> list[tuple[Any, ...]]:
 
 
 def _connectorx(statement: str, url: str) -> list[tuple[Any, ...]]:
+    import polars
+
     return polars.read_database_uri(statement, url, engine="connectorx").rows()
 
 
 def _adbc(statement: str, url: str) -> list[tuple[Any, ...]]:
+    import polars
+
     return polars.read_database_uri(statement, url, engine="adbc").rows()
 
 

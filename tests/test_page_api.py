@@ -243,6 +243,30 @@ name-in-period?name=a&since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z
 changes/download?format=xlsx
 """
 
+#: Addresses whose answer would be about something else than what was meant.
+MISSPELT = """
+attest?from_at=2026-01-01T00:00:00Z&to_at=2026-02-01T00:00:00Z
+attest/download?app_group=shop
+as-of?on=2026-01-01T00:00:00Z
+as-of/download?app=frankfurt/1
+changes?sicne=2026-01-01T00:00:00Z
+changes/count?sdk_app_id=1
+changes/download?from=2026-01-01T00:00:00Z
+timeline?name=sex
+names?slot=2
+now?app=frankfurt/1
+search?name=sex&region=seoul
+name-in-period?name=sex&region=seoul
+run?run=manual&region=seoul
+change?region=a&sdk_app_id=1&seq=1&slot=1
+proof?region=a&sdk_app_id=1&seq=1&slot=1
+verification?region=seoul
+overview?group=shop
+health?group=shop
+setup?group=shop
+heads/download?region=seoul
+"""
+
 ODD = """
 changes?name=%25_%5C%27
 changes?region=%27%3B--
@@ -260,7 +284,7 @@ changes?slot=&name=
 
 
 def test_what_cannot_be_asked_is_refused_with_a_reason(client: TestClient) -> None:
-    for asked in IMPOSSIBLE.split():
+    for asked in (*IMPOSSIBLE.split(), *MISSPELT.split()):
         answer = client.get(f"/api/{asked}")
         assert answer.status_code == 422, (asked, answer.text)
         assert answer.json()["detail"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import HTTPException
-from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
+from fastapi import Depends, HTTPException, Request
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from im_attr_audit.apps import AppKey
 from im_attr_audit.page.models import Kind
@@ -42,7 +42,23 @@ Review = Literal["unreviewed", "reviewed", "expected", "not_expected"]
 PageKey = Annotated[str, Field(pattern=r"^-?[0-9]{1,17}\.[0-9]{1,18}$")]
 
 
-class Filters(BaseModel):
+class Asked(BaseModel):
+    """A name that is not known is refused: a misspelt filter would be answered as if it had not
+    been asked for, and `attest` would be of another period."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def _nothing_asked(request: Request) -> None:
+    if request.query_params:
+        raise HTTPException(422, "This address takes no parameters.")
+
+
+#: The dependencies of an address without parameters; it refuses them, too.
+NOTHING_ASKED = (Depends(_nothing_asked),)
+
+
+class Filters(Asked):
     """Which apps, slots and times; what is not set or empty matches everything."""
 
     region: Text | None = None
@@ -69,7 +85,7 @@ def _like(part: str) -> str:
     return f"%{escaped}%"
 
 
-class GroupFilter(BaseModel):
+class GroupFilter(Asked):
     """One app group, or all."""
 
     group: Text | None = None
@@ -156,7 +172,7 @@ class NameInPeriod(Period):
     name: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\x00]*$")]
 
 
-class Instants(BaseModel):
+class Instants(Asked):
     """An instant, and a second one to compare with."""
 
     at: Time | None = None
@@ -167,7 +183,7 @@ class InstantsOfGroup(Instants, GroupFilter):
     """The same of one app group, or of all."""
 
 
-class OneChange(BaseModel):
+class OneChange(Asked):
     """The place of one change."""
 
     region: Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")]
@@ -175,7 +191,7 @@ class OneChange(BaseModel):
     seq: Annotated[int, Field(ge=1, lt=2**63)]
 
 
-class ProofOf(BaseModel):
+class ProofOf(Asked):
     """What is to be proven: a change by ``seq``, or the newest poll at or before ``at``."""
 
     region: Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")]
@@ -188,7 +204,13 @@ class ProofOf(BaseModel):
         return AppKey(self.region, self.sdk_app_id)
 
 
-class OneRun(BaseModel):
+class Recheck(Asked):
+    """``again``: a result of the last ten minutes does not serve."""
+
+    again: bool = False
+
+
+class OneRun(Asked):
     """One DAG run."""
 
     run: Text

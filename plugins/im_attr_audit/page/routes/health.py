@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from im_attr_audit.outcomes import FAILED, GOOD
 from im_attr_audit.page import models_health as models
 from im_attr_audit.page import queries
 from im_attr_audit.page.advice import advice
+from im_attr_audit.page.filters import NOTHING_ASKED, Recheck
 from im_attr_audit.page.models import Misconfigured
 from im_attr_audit.page.queries import Row
 from im_attr_audit.page.services import (
@@ -29,7 +31,7 @@ _STRIP = timedelta(hours=24)
 _BUCKET = timedelta(minutes=30)
 
 
-@router.get("/health", response_model=models.Health)
+@router.get("/health", response_model=models.Health, dependencies=NOTHING_ASKED)
 def health(reader: ReaderOf, limit: StaleAfter) -> Response:
     """Every app that is not retired, with a strip of its polls."""
     seconds = int(_BUCKET.total_seconds())
@@ -85,7 +87,7 @@ def _strip(row: Row | None) -> dict[str, list[int]]:
     return strip
 
 
-@router.get("/heads/download", response_class=Response)
+@router.get("/heads/download", response_class=Response, dependencies=NOTHING_ASKED)
 def heads(reader: ReaderOf) -> Response:
     """The heads of all chains, as `im-attr-audit verify --heads FILE` reads them."""
     with reader.transaction() as connection:
@@ -97,6 +99,6 @@ def heads(reader: ReaderOf) -> Response:
 
 
 @router.get("/verification", response_model=models.Verification)
-async def verification(services: ServicesOf, again: bool = False) -> Response:
+async def verification(services: ServicesOf, asked: Annotated[Recheck, Query()]) -> Response:
     """Recompute the chains; the last result serves for ten minutes unless asked again."""
-    return as_json(await services.verifier.verify(again=again))
+    return as_json(await services.verifier.verify(again=asked.again))

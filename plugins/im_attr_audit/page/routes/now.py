@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from im_attr_audit.apps import AppKey
 from im_attr_audit.page import models, models_names, queries
-from im_attr_audit.page.filters import NowFilter
+from im_attr_audit.page.filters import NOTHING_ASKED, NowFilter
 from im_attr_audit.page.services import (
     ReaderOf,
     ServicesOf,
@@ -74,7 +74,7 @@ def now(reader: ReaderOf, limit: StaleAfter, asked: Annotated[NowFilter, Query()
     )
 
 
-@router.get("/setup", response_model=models.Setup)
+@router.get("/setup", response_model=models.Setup, dependencies=NOTHING_ASKED)
 def setup(services: ServicesOf, limit: StaleAfter) -> Response:
     """What can be chosen in the filters; and where there is nothing yet, how far it is set up."""
     with services.reader.transaction() as connection:

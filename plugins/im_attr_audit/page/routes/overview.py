@@ -16,6 +16,7 @@ from im_attr_audit.outcomes import GOOD
 from im_attr_audit.page import models, queries, summary
 from im_attr_audit.page import models_overview as answers
 from im_attr_audit.page.advice import advice
+from im_attr_audit.page.filters import NOTHING_ASKED
 from im_attr_audit.page.queries import Row, Rows
 from im_attr_audit.page.services import ReaderOf, StaleAfter, as_json
 from im_attr_audit.page.threads import ViewRoute
@@ -34,7 +35,7 @@ _VIOLATIONS_LISTED = 7
 _APPS_NAMED = 4
 
 
-@router.get("/overview", response_model=answers.Overview)
+@router.get("/overview", response_model=answers.Overview, dependencies=NOTHING_ASKED)
 def overview(reader: ReaderOf, limit: StaleAfter) -> Response:
     """Violations, unreviewed changes, stale apps and failures by cause, drift, newest changes."""
     with reader.transaction() as connection:

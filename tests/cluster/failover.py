@@ -71,6 +71,8 @@ def page_over(connection: AirflowConnection) -> FastAPI:
 
 def replayed(db: PairDb) -> None:
     """Wait until the replica shows all that is recorded; a commit only waits until it has it."""
+    # A reader's open connection stays with its server, which may have been promoted since.
+    db.reader.dispose()
     written = scalar(db.owner, "select pg_current_wal_lsn()::text")
     shown = f"select pg_last_wal_replay_lsn() >= '{written}'"
     eventually("the replica", lambda: scalar(db.reader, shown), seconds=60)

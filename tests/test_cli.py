@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from im_attr_audit import cli
 
 from launch.postgres import EmbeddedPostgres
 
@@ -47,6 +48,22 @@ def test_a_missing_url_is_reported_with_what_to_do(name: str) -> None:
     done = command(name)
     assert done.returncode == 2
     assert "IM_ATTR_AUDIT_DATABASE_URL is not set. Set it to the owner's URL" in done.stderr
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "all", "1.5", ""])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["retention", "--keep-months"],
+        ["checkpoint", "--key", "key", "--to", "file:/nowhere", "--poll-apps"],
+    ],
+)
+def test_a_number_that_would_do_nothing_is_refused(
+    arguments: list[str], given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*arguments, given])
+    assert f"{given!r} is not a whole number of 1 or more" in capsys.readouterr().err
 
 
 def test_an_unreachable_url_is_reported_without_its_password() -> None:

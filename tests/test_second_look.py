@@ -138,6 +138,7 @@ def test_connections_that_others_can_read_or_that_are_not_any_are_refused(
     for content, error in (
         (f'{{"{secret}"', BadConnections),
         (f'["{secret}"]', BadConnections),
+        ("{}", BadConnections),
         (f'{{"im_own": {{"password": "{secret}"}}}}', Misconfigured),
     ):
         connections.write_text(content)

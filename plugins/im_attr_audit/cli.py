@@ -16,7 +16,7 @@ from im_attr_audit.commands.declare import add_declare
 from im_attr_audit.commands.metrics import add_metrics
 from im_attr_audit.commands.notify import add_notify
 from im_attr_audit.commands.seals import add_checkpoint, add_prove
-from im_attr_audit.commands.shared import CannotDo
+from im_attr_audit.commands.shared import CannotDo, positive
 from im_attr_audit.commands.verify import add_verify
 from im_attr_audit.errors import AttrAuditError
 from im_attr_audit.settings import DATABASE_URL
@@ -87,7 +87,7 @@ def _add_retention(commands: Any) -> None:
     )
     retention.add_argument(
         "--keep-months",
-        type=_months,
+        type=positive,
         default=25,
         metavar="N",
         help="whole months to keep besides the current one (default: %(default)s)",
@@ -99,13 +99,6 @@ def _add_retention(commands: Any) -> None:
         "--unsealed", action="store_true", help="with --fold: also polls that no seal covers"
     )
     retention.set_defaults(run=_retention)
-
-
-def _months(given: str) -> int:
-    months = int(given)
-    if months < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return months
 
 
 def _owner_url() -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from im_attr_audit.commands import shared
-from im_attr_audit.commands.shared import CannotDo, print_list
+from im_attr_audit.commands.shared import CannotDo, positive, print_list
 from im_attr_audit.settings import SEALER_URL
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def add_checkpoint(commands: Any) -> None:
     )
     checkpoint.add_argument(
         "--poll-apps",
-        type=int,
+        type=positive,
         default=10,
         metavar="N",
         help="with --poll: ask for at most so many apps in each run, one a second (default: 10)",

@@ -41,6 +41,8 @@ def read_targets(path: Path) -> list[Target]:
     except (ValueError, AttributeError, TypeError):
         # Not the reason: it would quote the file, which has keys in it.
         raise BadConnections(f"{path} is not a JSON object of connections") from None
+    if not connections:
+        raise BadConnections(f"{path} has no connection: nothing would be compared")
     fields = ("login", "password", "host", "port", "extra")
     return [
         target_from_connection(conn_id, **{name: given.get(name) for name in fields})

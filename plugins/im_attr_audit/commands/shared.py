@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -54,6 +55,13 @@ def sealer_engine() -> Engine:
 def auditing_engine() -> Engine:
     """The sealer's engine if its URL is set, because an auditor may have no Airflow."""
     return sealer_engine() if os.environ.get(SEALER_URL.name) else reader_engine()
+
+
+def positive(given: str) -> int:
+    """A whole number from 1, as an argument. Zero of anything would report that all is well."""
+    if not (given.isascii() and given.isdecimal() and int(given)):
+        raise argparse.ArgumentTypeError(f"{given[:20]!r} is not a whole number of 1 or more")
+    return int(given)
 
 
 def print_list(begin: str, sentences: Sequence[str]) -> None:

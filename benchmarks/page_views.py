@@ -47,12 +47,14 @@ class Framed:
 
 @dataclass
 class Scrolling:
-    """Frames of a scrolling matrix; ``late``: those that came after more than 1.5 of their time."""
+    """Frames of a scrolling matrix; ``late``: those that came after more than 1.5 of their time.
+    ``speed``: pixels a second."""
 
     frames: int
     seconds: float
     late: int
     nodes: int
+    speed: float
 
 
 #: The page's own clock: from the start of the navigation until the frame after the last change.
@@ -84,6 +86,16 @@ _SCROLL = """([seconds, speed]) => new Promise((resolve) => {
   };
   requestAnimationFrame(step);
 })"""
+_SECONDS = 5
+#: As fast as a hand makes a page go, in pixels a second.
+_FLICK = 3_600
+#: Rows, columns and frame as large as the matrix's, and nothing in them.
+_EMPTY_TABLE = (
+    "<!doctype html><style>.frame { overflow: auto; height: 756px; font-size: 14px }"
+    "table { border-spacing: 0; table-layout: fixed; width: 127rem }"
+    "td { height: 37px; padding: 0; border-bottom: 1px solid #ddd }</style>"
+    f"<div class='frame tall'><table>{('<tr>' + '<td></td>' * 11 + '</tr>') * 2_000}</table></div>"
+)
 _NODES = "document.querySelectorAll('*').length"
 
 
@@ -139,21 +151,32 @@ def measure_framed(browser: Browser, airflow: Airflow, token: str, rounds: int) 
     return Framed(*(statistics.median(each) for each in zip(*times, strict=True)))
 
 
-def measure_scrolling(browser: Browser, airflow: Airflow, token: str, group: str) -> Scrolling:
-    """The matrix of a group, scrolled through in five seconds."""
+def measure_scrolling(
+    browser: Browser, airflow: Airflow, token: str, group: str
+) -> dict[str, Scrolling]:
+    """The matrix of a group in two speeds, and an empty table of the same size."""
     page = _page(browser, airflow, token)
     page.goto(f"/im-attr-audit/names?group={group}&matrix=yes", wait_until="commit")
     page.evaluate(_COMPLETE)
     height = page.evaluate("document.querySelector('.frame.tall').scrollHeight")
-    seconds = 5
-    times = page.evaluate(_SCROLL, [seconds, height / seconds])
-    nodes = int(page.evaluate(_NODES))
+    found = {
+        "from the first row to the last": _scrolled(page, height / _SECONDS),
+        "as by a flick": _scrolled(page, _FLICK),
+    }
+    page.set_content(_EMPTY_TABLE)
+    found["an empty table, from the first row to the last"] = _scrolled(page, height / _SECONDS)
     page.context.close()
+    return found
+
+
+def _scrolled(page: Page, speed: float) -> Scrolling:
+    page.evaluate("document.querySelector('.frame.tall').scrollTop = 0")
+    times = page.evaluate(_SCROLL, [_SECONDS, speed])
+    nodes = int(page.evaluate(_NODES))
     between = [b - a for a, b in itertools.pairwise(times)]
     usual = statistics.median(between)
-    return Scrolling(
-        len(between), sum(between) / 1000, sum(each > 1.5 * usual for each in between), nodes
-    )
+    late = sum(each > 1.5 * usual for each in between)
+    return Scrolling(len(between), sum(between) / 1000, late, nodes, speed)
 
 
 def _page(browser: Browser, airflow: Airflow, token: str) -> Page:

@@ -3,7 +3,7 @@ import { h, lifetime, tableFrame } from "./page.js";
 
 /** So many rows are drawn as they are, each as high as it needs. */
 export const FEW = 40;
-const ABOVE_AND_BELOW = 12;
+const ABOVE_AND_BELOW = 8;
 
 /**
  * ``head``: the header cells. ``row(at)`` makes a row. ``widths``: of the columns where there are too

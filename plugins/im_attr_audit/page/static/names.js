@@ -1,11 +1,13 @@
 // Names: a row for each slot; opened, the apps that differ; all apps as a matrix; a search by name.
-import { ago, appLink, appName, appOf, ask, bounds, count, follows, h, here, longTime, nameOf, nameText, nothingYet, notice, query, show, someApps, when } from "./page.js";
-import { choice, field, filterForm, tick, timeField } from "./forms.js";
+import { ago, appLink, appName, appOf, ask, bounds, count, follows, h, here, longTime, nameOf, nameText, nothingYet, notice, partsOf, query, show, someApps, when } from "./page.js";
+import { choice, field, filterForm, tick, periodFields } from "./forms.js";
 import { arrowKeys, bigTable, tipped, tips } from "./big-table.js";
 import { runAndRefresh } from "./refresh.js";
 import { inPeriod } from "./in-period.js";
 
 const CHIPS = 4;
+/** Names of so many characters fit into a cell of the matrix, whatever they are; longer ones may be cut. */
+const SHORT = 9;
 const chosen = Object.fromEntries(["q", "group", "slot", "only", "matrix", "since", "until"].map((name) => [name, query.get(name)]));
 
 runAndRefresh(async () => {
@@ -32,7 +34,7 @@ function search(names) {
   return filterForm([
     field("Find a name", h("input", { type: "search", name: "q", value: chosen.q ?? "", autocomplete: "off", placeholder: "such as city" })),
     field("App group", choice("group", [["", "all"], ...names.groups.map((each) => each.app_group)], chosen.group)),
-    chosen.q ? [timeField("In use from", "since", chosen.since), timeField("In use to", "until", chosen.until, { endsDay: true })] : tick("only", "Only drift and violations", chosen.only === "yes"),
+    chosen.q ? periodFields(["In use from", "In use to"], chosen.since, chosen.until) : tick("only", "Only drift and violations", chosen.only === "yes"),
   ], "Search of names");
 }
 
@@ -137,8 +139,8 @@ function opened(group, slot, now) {
   const title = `Slot ${slot.slot} of ${group.app_group}`;
   return h("section", { "aria-labelledby": "slot" },
     h("h2", { id: "slot" }, "Slot ", slot.slot, " of ", h("bdi", {}, group.app_group), h("small", {}, " ", count(slot.apps, "app"))),
-    h("p", {}, h("span", { class: "none" }, "Usual: "), nameOf(slot.usual.name), ` in ${slot.usual.apps} of ${slot.apps}.`, mark ? [" ", mark] : ""),
-    slot.declared.length ? h("p", {}, h("span", { class: "none" }, "Declared: "), slot.declared.map((each, at) => [at ? ", " : "", each.name === null ? h("span", { class: "none" }, "unused") : nameOf(each.name), ` for ${count(each.apps, "app")}`]), ".") : null,
+    h("p", {}, h("span", { class: "said" }, "Usual: "), nameOf(slot.usual.name), ` in ${slot.usual.apps} of ${slot.apps}.`, mark ? [" ", mark] : ""),
+    slot.declared.length ? h("p", {}, h("span", { class: "said" }, "Declared: "), slot.declared.map((each, at) => [at ? ", " : "", each.name === null ? h("span", { class: "none" }, "unused") : nameOf(each.name), ` for ${count(each.apps, "app")}`]), ".") : null,
     slot.others.length ? h("ul", {}, slot.others.map((other) => h("li", {}, nameOf(other.name), ` in ${count(other.apps, "app")}: `, someApps(other.some, other.apps)))) : null,
     h("p", { class: "pager" },
       some.length ? h("a", { href: here({ all: all ? null : "yes" }) }, all ? "Only the apps that differ" : `All ${count(apps.length, "app")}`) : null,
@@ -187,7 +189,7 @@ function matrix(group, now) {
   const label = `Names of all apps of ${group.app_group}`;
   const frame = bigTable({
     label,
-    className: "matrix",
+    className: "matrix short",
     head: [h("th", { scope: "col" }, "App"), ...slots.map((slot) => h("th", { scope: "col" }, `Slot ${slot.slot}`))],
     widths: ["17rem", ...slots.map(() => "11rem")],
     count: apps.length,
@@ -212,9 +214,14 @@ function matrixCell(app, slot, cell, usual, now, wrong) {
     cell ? (cell.not_before ? `Set between ${longTime(cell.not_before)} and ${longTime(cell.seen_at)}` : `Part of the baseline, seen since ${longTime(cell.seen_at)}`) : null,
     violation ? `Not as declared: ${violation.declared_name === null ? "it must be unused" : nameText(violation.declared_name)}` : differs ? `Usual in this slot: ${nameText(usual)}` : null,
     app.stale ? `Stale: last seen ${ago(app.last_ok_at, now.at)}` : null].filter(Boolean).join("\n");
-  return h("td", { class: violation ? "odd" : differs ? "drift" : null },
-    tipped(h("a", { href: `changes?app=${encodeURIComponent(appName(app))}&slot=${slot.slot}`, tabindex: "-1" },
-      differs ? h("span", { class: "unseen" }, violation ? "not as declared: " : "drift: ") : null, nameOf(cell?.name ?? null)), tip));
+  const name = cell?.name ?? null;
+  // As few elements as can be: while somebody scrolls there are hundreds of new cells a second.
+  const link = h("a", {
+    href: `changes?app=${encodeURIComponent(appName(app))}&slot=${slot.slot}`, tabindex: "-1", dir: "auto", class: name === null ? null : "name",
+    "aria-label": differs ? `${violation ? "not as declared" : "drift"}: ${nameText(name)}` : null,
+  }, name === null ? nameOf(null) : partsOf(name));
+  const look = [violation ? "odd" : differs ? "drift" : "", link.textContent.length > SHORT ? "long" : ""].filter(Boolean).join(" ");
+  return h("td", { class: look || null }, tipped(link, tip));
 }
 
 // Who has a name ------------------------------------------------------------------------------

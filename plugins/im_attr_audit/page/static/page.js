@@ -177,8 +177,13 @@ const UNSEEN_AND_SPACES = new RegExp(UNSEEN.source.replace("|^\\s+|\\s+$", "|\\s
 /** A name exactly as it is, as text only. */
 export function nameOf(name, type = null) {
   if (name === null || name === undefined) return h("span", { class: "none" }, "no name");
-  const element = h("bdi", { class: "name" }, name === "" ? h("span", { class: "none" }, "(empty)") : signs(name, UNSEEN));
+  const element = h("bdi", { class: "name" }, partsOf(name));
   return type === null ? element : h("span", {}, element, h("span", { class: "type" }, ` type ${type}`));
+}
+
+/** What is in such an element: for one that is of the class name and isolates the direction of its text. */
+export function partsOf(name) {
+  return name === "" ? h("span", { class: "none" }, "(empty)") : signs(name, UNSEEN);
 }
 
 /** A part of a name; ``spaces``: blanks are shown, too. */

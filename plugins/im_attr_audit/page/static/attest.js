@@ -1,6 +1,6 @@
 // Attest: whether anything changed in a period, app by app; for printing.
 import { appLink, ask, count, h, here, longTime, nothingYet, notice, query, run, show, span, when } from "./page.js";
-import { choice, field, filterForm, timeField } from "./forms.js";
+import { choice, field, filterForm, periodFields } from "./forms.js";
 import { bigTable } from "./big-table.js";
 
 const LOOKS = { unchanged: ["good", "✓"], changed: ["odd", "≠"], "source changed": ["unsure", "?"], "not watched": ["bad", "✕"], "no change seen, with gaps": ["unsure", "?"] };
@@ -14,8 +14,7 @@ run(async () => {
   const isFirst = attested.group !== null && !query.get("group");
   const form = filterForm([
     field("App group", choice("group", [["", isFirst ? "the first" : "all"], ...new Set(setup.apps.map((app) => app.app_group))], query.get("group"))),
-    timeField("From", "since", attested.since),
-    timeField("To", "until", attested.until, { endsDay: true }),
+    periodFields(["From", "To"], attested.since, attested.until),
   ], "Period", { all: query.get("all") });
   const shortcuts = h("p", { class: "pager no-print" }, h("span", {}, "Whole periods:"),
     whole.map((each) => h("a", { href: here({ since: each.since, until: each.until }) }, each.name)));
@@ -66,8 +65,8 @@ function table(attested) {
   return bigTable({
     label: "What happened in the period, by app",
     className: "list cards",
-    head: ["App", "Verdict", "Changes", "Polls", "Longest gap", "Good polls", "Head", "Head's hash"].map((title) => h("th", { scope: "col" }, title)),
-    widths: ["24rem", "13rem", "6rem", "12rem", "7rem", "18rem", "5rem", "34rem"],
+    head: ["App", "Verdict", "Changes", "Polls", "Longest gap", "First and last good poll", "Chain head", "Hash of the head"].map((title) => h("th", { scope: "col" }, title)),
+    widths: ["24rem", "13rem", "6rem", "12rem", "8rem", "18rem", "7rem", "34rem"],
     count: attested.apps.length,
     row: (at) => {
       const app = attested.apps[at];

@@ -1,6 +1,6 @@
 // Changes: newest first, filtered, page by page; one of them in full; a download of the filtered changes.
 import { appOf, appName, ask, count, follows, h, here, KINDS, kindOf, lookalikeOf, nameOf, nothingYet, notice, query, runLink, show, tableFrame, when } from "./page.js";
-import { appField, choice, field, filterForm, timeField } from "./forms.js";
+import { appField, choice, field, filterForm, periodFields } from "./forms.js";
 import { runAndRefresh } from "./refresh.js";
 import { bigTable } from "./big-table.js";
 import { changeAddress, changeView, declaredOf, proofLink, verdictOf } from "./change.js";
@@ -53,8 +53,7 @@ function form(filter, apps) {
     field("Kind", choice("kind", [["", "any"], ...Object.entries(KINDS).map(([kind, [, word]]) => [kind, word])], filter.kind)),
     field("Review", choice("review", REVIEWS, filter.review)),
     field("Name contains", h("input", { type: "search", name: "name", value: filter.name ?? "", autocomplete: "off" })),
-    timeField("Seen from", "since", filter.since),
-    timeField("Seen to", "until", filter.until, { endsDay: true }),
+    periodFields(["Seen from", "Seen to"], filter.since, filter.until),
   ], "Filter of changes", { run: filter.run });
 }
 

@@ -55,6 +55,11 @@ export function timeField(label, name, text, { endsDay = false } = {}) {
   return h("div", { class: "field", role: "group", "aria-label": label }, h("label", { for: date.id }, label), h("div", { class: "instant" }, date, clock));
 }
 
+/** The begin and the end of a period, which stay beside each other. */
+export function periodFields([from, to], since, until) {
+  return h("div", { class: "together" }, timeField(from, "since", since), timeField(to, "until", until, { endsDay: true }));
+}
+
 /** The day and the time of an instant, as the two fields have them. */
 function split(text) {
   const at = new Date(text ?? NaN);

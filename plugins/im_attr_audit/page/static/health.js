@@ -25,6 +25,7 @@ runAndRefresh(async () => {
       health.misconfigured.length ? [notice("warning", "Misconfigured connections that do not name their app; nothing was sent.", "Fix them in Airflow under Admin, Connections."), misconfiguredList(health.misconfigured)] : null,
       bad.length || health.misconfigured.length ? h("p", { class: "since" }, "What to do, and whom to wake: docs/runbooks.md of im-attr-audit, section \"Alert: stale\".") : null,
       form(chosen, health.apps),
+      apps.length ? h("p", { class: "since" }, "Polls of the last 24 hours: a bar for each half hour with good polls, a cross for failed ones, a dot for none.") : null,
       apps.length ? table(health, apps) : notice("info", "No app matches this filter.", h("a", { href: "health" }, "Show all apps"), { "data-empty": "no-app" })),
     h("section", { "aria-labelledby": "chain" }, h("h2", { id: "chain" }, "The record's chain"), chain,
       h("p", { class: "downloads" }, h("a", { href: "api/heads/download", download: "" }, "Download the heads of all chains"), " and store them elsewhere: ", h("code", {}, "im-attr-audit verify --heads FILE"), " compares them with the record later.")),

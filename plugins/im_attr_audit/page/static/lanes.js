@@ -94,8 +94,8 @@ function gapMarks(gaps, scale) {
   return gaps.map(([from, to, many]) => {
     const [left, right] = [x(scale, from), x(scale, to)];
     const gap = make("g", { class: "gap" }, make("rect", { x: left, y: 4, width: Math.max(2, right - left), height: HEIGHT - 8, rx: 3 }));
-    const text = shortened(many === 1 ? "no good poll" : `${many} gaps`, right - left - 8);
-    if (text) gap.append(make("text", { x: left + 4, y: HEIGHT / 2 + 4.5 }, text));
+    const text = many === 1 ? "no good poll" : `${many} gaps`;
+    if (widthOf(text) <= right - left - 8) gap.append(make("text", { x: left + 4, y: HEIGHT / 2 + 4.5 }, text));
     return gap;
   });
 }

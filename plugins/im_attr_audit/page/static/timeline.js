@@ -1,7 +1,7 @@
 // Timeline: a lane for each app and slot that changed; unusual names in colour, failed polls and gaps.
 // The list below the lanes has the same changes for screen readers.
 import { announce, appName, appOf, ask, bounds, h, here, KINDS, kindOf, longTime, nameOf, nameText, nothingYet, notice, query, run, show, span, tableFrame, when } from "./page.js";
-import { appField, choice, field, filterForm, tick, timeField } from "./forms.js";
+import { appField, choice, field, filterForm, tick, periodFields } from "./forms.js";
 import { changeAddress } from "./change.js";
 import { drawAxis, drawLane, saidOf } from "./lanes.js";
 import { tipped, tips } from "./big-table.js";
@@ -49,8 +49,7 @@ function form(chosen, apps, all) {
     field("Region", choice("region", of("region"), chosen.region)),
     appField(apps, chosen.app),
     field("Slot", h("input", { type: "number", name: "slot", min: "0", max: "999", value: chosen.slot ?? "" })),
-    timeField("From", "since", chosen.since),
-    timeField("To", "until", chosen.until, { endsDay: true }),
+    periodFields(["From", "To"], chosen.since, chosen.until),
     ticked,
   ], "Filter of the timeline");
 }
@@ -115,10 +114,12 @@ function coloursOf(data, lanes) {
 
 function legend(colours, data) {
   const groups = new Set(data.apps.map((app) => app.app_group)).size;
-  const entries = colours.found.slice(0, 8).map((each) => h("span", {}, groups > 1 ? [h("bdi", {}, each.group), " "] : "", `slot ${each.slot}: `,
+  const entries = colours.found.slice(0, innerWidth > 720 ? 8 : 3).map((each) => h("span", {}, groups > 1 ? [h("bdi", {}, each.group), " "] : "", `slot ${each.slot}: `,
     [...each.names].slice(0, COLOURS).map(([name, colour]) => [h("span", { class: `swatch c${colour}` }, nameOf(name)), " "])));
   return h("div", { class: "legend" }, entries, h("span", {}, h("span", { class: "swatch usual" }, "name"), " usual name"),
-    h("span", {}, h("span", { class: "swatch faint" }, "name"), ` last known: no good poll for more than ${span(data.stale_after_seconds)}`),
+    h("span", {}, h("span", { class: "swatch faint" }, "name"), " last known name"),
+    h("span", {}, h("span", { class: "swatch no-poll", "aria-hidden": "true" }, "\u00a0"), ` no good poll for more than ${span(data.stale_after_seconds)}`),
+    h("span", {}, h("span", { class: "swatch between", "aria-hidden": "true" }, "\u00a0"), " changed in between"),
     h("span", {}, h("span", { class: "cross" }, "✕"), " failed poll"),
     Object.values(KINDS).map(([sign, word]) => h("span", {}, `${sign} ${word}`)));
 }

@@ -1,0 +1,148 @@
+"""Look at every view in both themes and three widths, of few apps and of many, with axe-core, too.
+
+`python -m tests.browser.looks FOLDER` writes the pictures and says what axe-core finds, what sticks
+out sideways and what has more elements than a view may have. No part of `make test`: it takes
+minutes.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from im_attr_audit.record.migrate import migrate
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from launch.postgres import THROWAWAY, EmbeddedPostgres
+from tests.browser import chromium
+from tests.browser.conftest import PAGE, axe, look_in, ready
+from tests.browser.large import APP, REGION, Size, fill_record
+from tests.browser.stage import Stage, stage
+
+THEMES = ("light", "dark")
+WIDTHS = (390, 1440, 2560)
+MAX_ELEMENTS = 3_000
+MANY = Size(200, 20_000, days=7, minutes=60)
+#: Record -> name of the picture -> address. A group, slot and change that the record has.
+VIEWS = {
+    "story": {
+        "overview": "",
+        "names": "names",
+        "slot": "names?group=shop&slot=2",
+        "matrix": "names?group=shop&matrix=yes",
+        "search": "names?q=city",
+        "timeline": "timeline",
+        "changes": "changes",
+        "change": "changes?app=frankfurt/20900004&seq=6",
+        "as-of": "as-of",
+        "compare": "as-of?compare={start}",
+        "attest": "attest?since={start}&until={later}",
+        "health": "health",
+    },
+    "many": {
+        "overview": "",
+        "names": "names",
+        "slot": "names?group=group+0&slot=3",
+        "matrix": "names?group=group+0&matrix=yes",
+        "search": "names?q=name+3",
+        "timeline": "timeline",
+        "changes": "changes",
+        "change": f"changes?app={REGION}/{APP}&seq=90",
+        "as-of": "as-of",
+        "compare": "as-of?compare={start}",
+        "attest": "attest",
+        "health": "health",
+    },
+}
+
+
+def main(folder: Path) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="im-attr-audit-looks-") as place:
+        postgres = EmbeddedPostgres(Path(place) / "postgres", settings=THROWAWAY)
+        postgres.start()
+        try:
+            with stage(postgres, Path(place)) as staged, sync_playwright() as playwright:
+                _make_many(postgres)
+                browser = playwright.chromium.launch(
+                    executable_path=chromium.find(), args=list(chromium.ARGUMENTS)
+                )
+                found = list(_look(staged, browser, folder))
+                browser.close()
+        finally:
+            postgres.stop()
+            postgres.destroy()
+    _say(f"{len(list(folder.glob('*.png')))} pictures in {folder}; {len(found)} findings")
+    return 1 if found else 0
+
+
+def _make_many(postgres: EmbeddedPostgres) -> None:
+    with postgres.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("create database many")
+    migrate(postgres.url("many"))
+    fill_record(postgres, "many", MANY)
+
+
+def _look(staged: Stage, browser: Browser, folder: Path) -> Iterator[str]:
+    run_time = {
+        name: staged.runs[event].removeprefix("manual__").replace("+00:00", "Z")
+        for name, event in (("start", "baseline"), ("later", "renamed_again"))
+    }
+    for record, views in VIEWS.items():
+        staged.shown.show(record)
+        page = _open(staged, browser)
+        for name, address in views.items():
+            page.goto(f"{PAGE}{address.format(**run_time)}")
+            for theme in THEMES:
+                for width in WIDTHS:
+                    look_in(page, theme, width)
+                    _drawn(page, name)
+                    page.screenshot(path=folder / f"{record}-{name}-{width}-{theme}.png")
+                    for finding in _findings(page, width):
+                        _say(f"{record} {name} {width} {theme}: {finding}")
+                        yield finding
+        page.context.close()
+
+
+def _open(staged: Stage, browser: Browser) -> Page:
+    address = staged.airflow.address
+    context = browser.new_context(
+        base_url=address, timezone_id="Europe/Berlin", locale="en-GB", reduced_motion="reduce"
+    )
+    context.add_cookies(
+        [{"name": "_token", "value": staged.airflow.token("viewer"), "url": address}]
+    )
+    return context.new_page()
+
+
+def _drawn(page: Page, name: str) -> None:
+    ready(page)
+    if name == "timeline":
+        page.wait_for_selector(".timeline[data-drawn]")
+    if name == "health":
+        page.wait_for_selector("[data-chain]")
+    page.wait_for_load_state("networkidle")
+
+
+def _findings(page: Page, width: int) -> Iterator[str]:
+    for rule, what, where in axe(page):
+        yield f"{rule}: {what}: {where}"
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    if wide > width:
+        yield f"{wide} px wide"
+    elements = page.evaluate("document.querySelectorAll('*').length")
+    if elements > MAX_ELEMENTS:
+        yield f"{elements} elements"
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("Usage: python -m tests.browser.looks FOLDER")
+    sys.exit(main(Path(sys.argv[1])))

@@ -52,7 +52,9 @@ def test_a_schedule_is_a_cron_expression(given: str) -> None:
     assert settings.schedule({"IM_ATTR_AUDIT_SCHEDULE": given}) == given
 
 
-@pytest.mark.parametrize("given", ["15", "every hour", "* * * *", "*/15 * * * * *"])
+@pytest.mark.parametrize(
+    "given", ["15", "every hour", "* * * *", "*/15 * * * * *", "@once", "@continuous", "@bogus"]
+)
 def test_a_schedule_that_is_not_cron_is_refused_by_name(given: str) -> None:
     with pytest.raises(BadSetting, match="IM_ATTR_AUDIT_SCHEDULE is"):
         settings.schedule({"IM_ATTR_AUDIT_SCHEDULE": given})

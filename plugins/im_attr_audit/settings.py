@@ -170,10 +170,17 @@ def review_within(environ: Mapping[str, str] = os.environ) -> timedelta:
     return timedelta(seconds=REVIEW_WITHIN.read(environ))
 
 
+# Airflow also takes @once and @continuous. With @once nothing is polled after the first run, and a
+# DAG that does not run sends no alert; with @continuous the vendor is asked without a pause.
+_CRON_NAMES: Final = frozenset(
+    {"@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly"}
+)
+
+
 def schedule(environ: Mapping[str, str] = os.environ) -> str:
     """The DAG's cron expression. Only its form is checked here; Airflow checks its fields."""
     given = _text(SCHEDULE, environ)
-    if len(given.split()) != 5 and not re.fullmatch(r"@[a-z]+", given):
+    if len(given.split()) != 5 and given not in _CRON_NAMES:
         raise BadSetting(
             f"{SCHEDULE.name} is {given[:40]!r}: set it to a cron expression of five fields, such "
             f"as {SCHEDULE.default}."

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection
@@ -134,7 +135,13 @@ def read_then(
 
 def _read_declaration(connection: Connection, at: datetime) -> Declaration:
     row = queries.read_one(connection, "declaration_as_of", at=at)
-    return parse(row["document"], "the declaration on record").declaration if row else NOTHING
+    return _parse(row["document"]) if row else NOTHING
+
+
+@lru_cache(maxsize=4)
+def _parse(document: str) -> Declaration:
+    """Two instants have the same one as a rule, and so has the next request."""
+    return parse(document, "the declaration on record").declaration
 
 
 def _nameless(app: Mapping[str, Any], at: datetime, is_future: bool) -> Cell:

@@ -226,6 +226,34 @@ def test_a_window_that_cannot_be_is_refused_with_a_sentence(
         run(history.db.reader, f"select * from attr_audit.{function.format(bounds)}", lo=lo, hi=hi)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "attest(null, now())",
+        "attest(now(), null)",
+        "attest(null::timestamptz, now(), 'group 0')",
+        "name_in_window('a', null, now())",
+        "name_in_window('a', now(), null)",
+        "gaps(null::timestamptz, now())",
+        "gaps(now() - interval '1 day', now(), null)",
+        "coverage_gaps(null::interval)",
+        "coverage_gaps(null::text)",
+    ],
+)
+def test_a_bound_that_is_null_is_refused_whatever_the_other_one_is(
+    history: History, call: str
+) -> None:
+    with pytest.raises(DBAPIError, match="must not be null"):
+        run(history.db.reader, f"select * from attr_audit.{call}")
+
+
+@pytest.mark.parametrize("call", ["attest(t.at, now())", "name_in_window('a', now(), t.at)"])
+def test_a_null_bound_of_a_row_is_refused_too(history: History, call: str) -> None:
+    rows = "(select max(change_id)::text::timestamptz as at from attr_audit.change where false) t"
+    with pytest.raises(DBAPIError, match="must not be null"):
+        run(history.db.reader, f"select * from {rows}, attr_audit.{call}")
+
+
 def at(hour: float, day: int = 1) -> datetime:
     """A time of June 2026."""
     return datetime(2026, 6, day, tzinfo=UTC) + timedelta(hours=hour)

@@ -10,7 +10,7 @@ const HOUR = 3600e3;
 const WINDOWS = [["24 hours", 24], ["7 days", 168], ["30 days", 720], ["90 days", 2160], ["1 year", 8760]];
 const COLOURS = 7;
 /** So many pixels above and below what is in sight are drawn too; the keyboard's focus goes there. */
-const BEYOND = 300;
+const BEYOND = 120;
 
 run(async () => {
   const chosen = Object.fromEntries(["region", "group", "app", "slot", "since", "until", "after", "lanes"].map((name) => [name, query.get(name)]));

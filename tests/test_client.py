@@ -35,6 +35,7 @@ from im_attr_audit.errors import Invalid, Misconfigured, PollFailed, Rejected, U
 from im_attr_audit.names import AttrName
 from im_attr_audit.tencent import transport
 from im_attr_audit.tencent.client import Pool, TencentImClient
+from im_attr_audit.tencent.fields import API_PATHS
 from im_attr_audit.tencent.http11 import Call
 from im_attr_audit.tencent.redact import REDACTED, redact
 from im_attr_audit.tencent.target import Target
@@ -255,6 +256,18 @@ def test_a_pool_keeps_connections_alive_and_many_threads_share_it(
         assert list(asked) == [{0: AttrName("sex")}] * 100
     assert len(server.requests) == 100
     assert server.connections <= 4
+
+
+def test_apps_of_both_apis_share_connections_and_each_asks_its_own(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve(reply())
+    apis = list(API_PATHS) * 5
+    with Pool() as pool:
+        for api in apis:
+            TencentImClient(target_of(server, api=api), pool).get_attr_names()
+    assert [request["path"] for request in server.requests] == [API_PATHS[api] for api in apis]
+    assert server.connections == 1
 
 
 def test_the_hook_can_mask_each_signature_before_its_use(serve: Callable[..., Server]) -> None:

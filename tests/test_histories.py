@@ -511,6 +511,8 @@ class History(RuleBasedStateMachine):
             actor = self.actors[poll.try_number]
             entries = [e for e in log if e.seq in actor.seqs and e.app_id == poll.sdk_app_id]
             assert actor.run == poll.dag_run_id
+            # What a poll says it asked is what the vendor was asked.
+            assert {e.api for e in entries} <= {poll.api}, (poll, entries)
             reads = reads_of(entries)
             hung_up = _no_tls(poll)
             # The request that was not sent was a read of its own, or a read's second request.

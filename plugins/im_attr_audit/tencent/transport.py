@@ -70,11 +70,11 @@ class Limits:
 class _Line(HTTPAdapter):
     """One connection at most, to one host, for one call at a time."""
 
-    def __init__(self, target: Target, context: ssl.SSLContext | None, proxy: str | None) -> None:
+    def __init__(self, base_url: str, context: ssl.SSLContext | None, proxy: str | None) -> None:
         self.call = Call("", 0.0)
         self.sock: Any = None
         self._tls: dict[str, Any] = {"ssl_context": context} if context else {}
-        self._url = f"{target.base_url}{target.path}"
+        self._base_url = base_url
         self._proxies = {"https": proxy} if proxy else {}
         super().__init__(1, 1, max_retries=urllib3.Retry(False))
 
@@ -105,9 +105,13 @@ class _Line(HTTPAdapter):
         }
 
     def post(self, call: Call, path: str) -> Reply:
-        """The answer to one request, read to its end or to one byte more than is allowed."""
+        """The answer to one request, read to its end or to one byte more than is allowed.
+
+        ``path``: the call's own. Apps of both API families share the connections to a host.
+        """
         self.call = call
-        request = requests.Request("POST", self._url, headers=_HEADERS, data=b"{}").prepare()
+        url = f"{self._base_url}{path}"
+        request = requests.Request("POST", url, headers=_HEADERS, data=b"{}").prepare()
         left = call.seconds_left()
         raw = self.send(request, stream=True, timeout=left, proxies=self._proxies).raw
         pieces, length = [], 0
@@ -236,8 +240,9 @@ class Pool:
             if idle and not new:
                 return idle.pop()
             if not target.base_url.startswith("https://"):
-                return _Line(target, None, None)
-            return _Line(target, self._context(target.ca_bundle), _proxy(target.base_url))
+                return _Line(target.base_url, None, None)
+            context = self._context(target.ca_bundle)
+            return _Line(target.base_url, context, _proxy(target.base_url))
 
     def _give_back(self, line: _Line, target: Target, came: Reply | BaseException) -> None:
         keep = isinstance(came, Reply) and line.reusable(came)

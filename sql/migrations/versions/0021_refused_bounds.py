@@ -1,4 +1,4 @@
-"""less time: triggers that do once for a statement what they did for each row."""
+"""refused bounds: a question without a bound is an error whatever the other one is."""
 
 from pathlib import Path
 

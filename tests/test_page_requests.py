@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
@@ -246,3 +246,33 @@ def test_a_lane_ends_at_the_last_good_poll_that_is_not_in_the_future(audit_db: A
         cursor.execute("set session_replication_role = replica")
         cursor.execute("update attr_audit.app set last_ok_at = now() + interval '2 days'")
     assert drawn_to() == before
+
+
+# Of many changes ------------------------------------------------------------------------------
+
+
+def test_an_app_changed_in_a_window_whatever_its_chain_ends_with(audit_db: AuditDb) -> None:
+    """A change that was recorded under a clock ahead is seen later than those after it."""
+    with audit_db.server.connect(audit_db.name) as connection, connection.cursor() as cursor:
+        cursor.execute("set session_replication_role = replica")
+        cursor.execute(
+            """
+            insert into attr_audit.app (region, sdk_app_id, api, first_polled_at, last_polled_at,
+                                        last_outcome, conn_id)
+            select 'china', n, 'timpush', now(), now(), 'ok', 'c' from generate_series(1, 3) n;
+            insert into attr_audit.change (region, sdk_app_id, seq, slot, new_name, is_baseline,
+                                           not_before, seen_at, recorded_at, poll_id, row_hash)
+            select 'china', n, k, 0, 'x', false, at, at, at, 1, sha256((n || ':' || k)::bytea)
+              from (select 1 as n, k, now() - k * interval '1 ms' as at
+                      from generate_series(1, 2500) k
+                     union all values (2, 1, now() - interval '1 minute'),
+                                      (2, 2, now() - interval '2 days'),
+                                      (3, 1, now() - interval '2 days')) v (n, k, at)
+            """
+        )
+    with audit_db.reader.connect() as connection:
+        at = queries.read_now(connection)
+        window = {"window_from": at - timedelta(hours=1), "window_to": at}
+        found = queries.read(connection, "changed_apps", **window, slot=None)
+        assert {row["sdk_app_id"] for row in found} == {1, 2}
+        assert queries.read(connection, "changed_apps", **window, slot=1) == []

@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from im_attr_audit.commands.declare import add_declare
 from im_attr_audit.commands.metrics import add_metrics
@@ -20,9 +20,6 @@ from im_attr_audit.commands.shared import CannotDo, positive
 from im_attr_audit.commands.verify import add_verify
 from im_attr_audit.errors import AttrAuditError
 from im_attr_audit.settings import DATABASE_URL
-
-if TYPE_CHECKING:
-    pass
 
 URL_VARIABLE = DATABASE_URL.name
 

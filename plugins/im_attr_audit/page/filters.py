@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, HTTPException, Query
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from im_attr_audit.apps import AppKey
@@ -49,12 +49,10 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def _nothing_asked(request: Request) -> None:
-    if request.query_params:
-        raise HTTPException(422, "This address takes no parameters.")
+def _nothing_asked(_: Annotated[Asked, Query()]) -> None:
+    """For an address without parameters: all of them are refused."""
 
 
-#: The dependencies of an address without parameters; it refuses them, too.
 NOTHING_ASKED = (Depends(_nothing_asked),)
 
 

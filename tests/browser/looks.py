@@ -8,18 +8,17 @@ minutes.
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from im_attr_audit.record.migrate import migrate
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-from launch.postgres import THROWAWAY, EmbeddedPostgres
-from tests.browser import chromium
-from tests.browser.conftest import PAGE, axe, look_in, ready
+from launch.postgres import EmbeddedPostgres
+from tests.browser.by_hand import drawn, open_page, studio
+from tests.browser.conftest import PAGE, axe, look_in
 from tests.browser.large import APP, REGION, Size, fill_record
-from tests.browser.stage import Stage, stage
+from tests.browser.stage import Stage
 
 THEMES = ("light", "dark")
 WIDTHS = (390, 1440, 2560)
@@ -60,20 +59,9 @@ VIEWS = {
 
 def main(folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="im-attr-audit-looks-") as place:
-        postgres = EmbeddedPostgres(Path(place) / "postgres", settings=THROWAWAY)
-        postgres.start()
-        try:
-            with stage(postgres, Path(place)) as staged, sync_playwright() as playwright:
-                _make_many(postgres)
-                browser = playwright.chromium.launch(
-                    executable_path=chromium.find(), args=list(chromium.ARGUMENTS)
-                )
-                found = list(_look(staged, browser, folder))
-                browser.close()
-        finally:
-            postgres.stop()
-            postgres.destroy()
+    with studio() as (staged, browser):
+        _make_many(staged.postgres)
+        found = list(_look(staged, browser, folder))
     _say(f"{len(list(folder.glob('*.png')))} pictures in {folder}; {len(found)} findings")
     return 1 if found else 0
 
@@ -92,38 +80,18 @@ def _look(staged: Stage, browser: Browser, folder: Path) -> Iterator[str]:
     }
     for record, views in VIEWS.items():
         staged.shown.show(record)
-        page = _open(staged, browser)
+        page = open_page(staged, browser, THEMES[0], WIDTHS[0])
         for name, address in views.items():
             page.goto(f"{PAGE}{address.format(**run_time)}")
             for theme in THEMES:
                 for width in WIDTHS:
                     look_in(page, theme, width)
-                    _drawn(page, name)
+                    drawn(page, name)
                     page.screenshot(path=folder / f"{record}-{name}-{width}-{theme}.png")
                     for finding in _findings(page, width):
                         _say(f"{record} {name} {width} {theme}: {finding}")
                         yield finding
         page.context.close()
-
-
-def _open(staged: Stage, browser: Browser) -> Page:
-    address = staged.airflow.address
-    context = browser.new_context(
-        base_url=address, timezone_id="Europe/Berlin", locale="en-GB", reduced_motion="reduce"
-    )
-    context.add_cookies(
-        [{"name": "_token", "value": staged.airflow.token("viewer"), "url": address}]
-    )
-    return context.new_page()
-
-
-def _drawn(page: Page, name: str) -> None:
-    ready(page)
-    if name == "timeline":
-        page.wait_for_selector(".timeline[data-drawn]")
-    if name == "health":
-        page.wait_for_selector("[data-chain]")
-    page.wait_for_load_state("networkidle")
 
 
 def _findings(page: Page, width: int) -> Iterator[str]:

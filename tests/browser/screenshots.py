@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-from launch.postgres import THROWAWAY, EmbeddedPostgres
 from tests.browser import chromium
-from tests.browser.stage import Stage, stage
+from tests.browser.by_hand import drawn, open_page, studio
+from tests.browser.stage import Stage
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 PAGE = "/im-attr-audit/"
@@ -31,21 +30,10 @@ _IS_BOX = """sign => {
 
 def main() -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="im-attr-audit-shots-") as folder:
-        postgres = EmbeddedPostgres(Path(folder) / "postgres", settings=THROWAWAY)
-        postgres.start()
-        try:
-            with stage(postgres, Path(folder)) as staged, sync_playwright() as playwright:
-                browser = playwright.chromium.launch(
-                    executable_path=chromium.find(), args=list(chromium.ARGUMENTS)
-                )
-                _require_fonts(browser)
-                for theme in THEMES:
-                    _views(staged, browser, theme)
-                browser.close()
-        finally:
-            postgres.stop()
-            postgres.destroy()
+    with studio() as (staged, browser):
+        _require_fonts(browser)
+        for theme in THEMES:
+            _views(staged, browser, theme)
 
 
 def _require_fonts(browser: Browser) -> None:
@@ -64,7 +52,7 @@ def _require_fonts(browser: Browser) -> None:
 def _views(staged: Stage, browser: Browser, theme: str) -> None:
     start = staged.runs["renamed"].removeprefix("manual__").replace("+00:00", "Z")
     later = staged.runs["renamed_again"].removeprefix("manual__").replace("+00:00", "Z")
-    page = _open(staged, browser, theme, 1280)
+    page = open_page(staged, browser, theme, 1280)
     for name, address in {
         "overview": "",
         "names": "names",
@@ -83,12 +71,12 @@ def _views(staged: Stage, browser: Browser, theme: str) -> None:
     _shoot(page, "change", theme)
     page.context.close()
 
-    narrow = _open(staged, browser, theme, 390)
+    narrow = open_page(staged, browser, theme, 390)
     narrow.goto(PAGE)
     _shoot(narrow, "overview-390", theme)
     narrow.context.close()
 
-    inside = _open(staged, browser, theme, 1440, "admin")
+    inside = open_page(staged, browser, theme, 1440, "admin")
     inside.goto("/plugin/attribute-names")
     inside.frame_locator("iframe").locator("main[aria-busy=false]").wait_for()
     inside.wait_for_load_state("networkidle")
@@ -96,27 +84,8 @@ def _views(staged: Stage, browser: Browser, theme: str) -> None:
     inside.context.close()
 
 
-def _open(staged: Stage, browser: Browser, theme: str, width: int, login: str = "viewer") -> Page:
-    address = staged.airflow.address
-    context = browser.new_context(
-        base_url=address,
-        timezone_id="Europe/Berlin",
-        locale="en-GB",
-        viewport={"width": width, "height": 820},
-        reduced_motion="reduce",
-    )
-    context.add_cookies([{"name": "_token", "value": staged.airflow.token(login), "url": address}])
-    context.add_init_script(f"localStorage.setItem('theme', '{theme}')")
-    return context.new_page()
-
-
 def _shoot(page: Page, name: str, theme: str) -> None:
-    page.wait_for_selector("main[aria-busy=false]")
-    if name == "timeline":
-        page.wait_for_selector(".timeline[data-drawn]")
-    if name == "health":
-        page.wait_for_selector("[data-chain]")
-    page.wait_for_load_state("networkidle")
+    drawn(page, name)
     page.evaluate("document.fonts.ready")
     whole = name in ("overview", "names", "timeline", "health", "overview-390")
     page.screenshot(path=IMAGES / f"{name}-{theme}.png", full_page=whole)

@@ -34,7 +34,7 @@ runAndRefresh(async () => {
 function sentence(overview) {
   const stale = total(overview.stale), failing = total(overview.failing), wrong = overview.violating_slots;
   const lastGood = overview.seen_at ? ago(overview.seen_at, overview.at) : null;
-  const seen = lastGood ? `a good poll ${lastGood} or later` : "no good poll yet";
+  const seen = lastGood ? `a good poll ${lastGood} or more recently` : "no good poll yet";
   const parts = [];
   const part = (number, word, one, many) => { if (number) parts.push(`${count(number, word)} ${number === 1 ? one : many}`); };
   part(wrong, "slot", "is not as declared", "are not as declared");
@@ -100,7 +100,7 @@ function hints(overview) {
     overview.declared_groups.length ? null
       : ["No names are declared, so only drift can be shown. Write the right names into the Variable im_attr_audit_declared_names, or into declared_names.yaml in the DAG's folder; ", h("code", {}, "im-attr-audit declare FILE"), " checks it first."],
     overview.is_reviewed ? null
-      : ["No change has been reviewed yet. Unpause ", airflowLink("dags/im_attr_name_review", "the DAG im_attr_name_review"), ": it asks whether each change was expected."],
+      : ["No change has been reviewed yet. While ", airflowLink("dags/im_attr_name_review", "the DAG im_attr_name_review"), " is not paused, it asks whether each change was expected."],
     overview.newest_seal ? null
       : ["The record is not sealed. Run ", h("code", {}, "im-attr-audit checkpoint"), " once a day, on a machine that Airflow cannot write to, so that an outsider can check that nothing was rewritten."],
   ].filter(Boolean);

@@ -270,9 +270,9 @@ def test_an_app_changed_in_a_window_whatever_its_chain_ends_with(audit_db: Audit
                                       (3, 1, now() - interval '2 days')) v (n, k, at)
             """
         )
-    with audit_db.reader.connect() as connection:
-        at = queries.read_now(connection)
+    with audit_db.reader.connect() as reading:
+        at = queries.read_now(reading)
         window = {"window_from": at - timedelta(hours=1), "window_to": at}
-        found = queries.read(connection, "changed_apps", **window, slot=None)
+        found = queries.read(reading, "changed_apps", **window, slot=None)
         assert {row["sdk_app_id"] for row in found} == {1, 2}
-        assert queries.read(connection, "changed_apps", **window, slot=1) == []
+        assert queries.read(reading, "changed_apps", **window, slot=1) == []

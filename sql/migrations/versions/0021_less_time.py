@@ -1,4 +1,4 @@
-"""refused bounds: a question without a bound is an error whatever the other one is."""
+"""less time: triggers that do once for a statement what they did for each row."""
 
 from pathlib import Path
 

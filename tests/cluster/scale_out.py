@@ -121,7 +121,8 @@ class Cluster:
             "AIRFLOW_VAR_IM_ATTR_AUDIT_CONN_IDS": json.dumps([f"app_{app}" for app in APPS]),
         }
         for app in APPS:
-            connection = json.dumps(vendor.connection_json(REGION, app, timeout=60))
+            # Longer than any answer here, and short enough for a task to get its 250 apps.
+            connection = json.dumps(vendor.connection_json(REGION, app, timeout=15))
             self.worker[f"AIRFLOW_CONN_APP_{app}"] = connection
         self._spawn(
             "redis",

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from im_attr_audit.record.roles import WRITER
+from im_attr_audit.record.upkeep.roles import WRITER
 
 from benchmarks.measure import ratio
 from benchmarks.record import check

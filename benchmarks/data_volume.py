@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from im_attr_audit.record.migrate import migrate, sql_directory
+from im_attr_audit.record.upkeep.migrate import migrate, sql_directory
 
 from benchmarks.volume_fill import CHANGES, PICKED, POLLS, SLOTS, Size, all_apps, fill
 from benchmarks.volume_questions import GOALS, STATEMENTS, VARIABLES

@@ -17,8 +17,8 @@ from pathlib import Path
 from im_attr_audit.evidence.note import read_verifier
 from im_attr_audit.evidence.witnesses import open_witness
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.roles import SEALER
-from im_attr_audit.record.seal_verify import check_seals
+from im_attr_audit.record.seals.verify import check_seals
+from im_attr_audit.record.upkeep.roles import SEALER
 from sqlalchemy.engine import make_url
 
 from benchmarks.measure import seconds

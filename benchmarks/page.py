@@ -22,8 +22,8 @@ from typing import Any
 from fastapi.testclient import TestClient
 from im_attr_audit.page.app import make_app
 from im_attr_audit.page.reader import Reader
-from im_attr_audit.record.migrate import migrate
-from im_attr_audit.record.roles import READER
+from im_attr_audit.record.upkeep.migrate import migrate
+from im_attr_audit.record.upkeep.roles import READER
 from sqlalchemy import Engine, event
 
 from benchmarks.page_views import (

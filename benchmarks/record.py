@@ -15,11 +15,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg2
+from im_attr_audit.record.checks.verify import check_database
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.roles import WRITER
 from im_attr_audit.record.rules import Poll, needs_confirmation
 from im_attr_audit.record.store import record_polls, record_unchanged
-from im_attr_audit.record.verify import check_database
+from im_attr_audit.record.upkeep.roles import WRITER
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 

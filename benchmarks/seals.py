@@ -15,10 +15,10 @@ from typing import Any
 from im_attr_audit.evidence.note import Signer, new_signer
 from im_attr_audit.evidence.witnesses import Witness, open_witness
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.roles import SEALER, WRITER
-from im_attr_audit.record.seal_checks import SealCheck
-from im_attr_audit.record.seal_verify import check_seals
-from im_attr_audit.record.sealing import make_checkpoint
+from im_attr_audit.record.seals.checks import SealCheck
+from im_attr_audit.record.seals.sealing import make_checkpoint
+from im_attr_audit.record.seals.verify import check_seals
+from im_attr_audit.record.upkeep.roles import SEALER, WRITER
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 

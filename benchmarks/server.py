@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from im_attr_audit.record.migrate import migrate
-from im_attr_audit.record.roles import WRITER
+from im_attr_audit.record.upkeep.migrate import migrate
+from im_attr_audit.record.upkeep.roles import WRITER
 
 from launch.postgres import EmbeddedPostgres
 

@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg2
-from im_attr_audit.record.migrate import migrate, revisions
-from im_attr_audit.record.roles import READER, WRITER
+from im_attr_audit.record.upkeep.migrate import migrate, revisions
+from im_attr_audit.record.upkeep.roles import READER, WRITER
 
 from benchmarks.server import plain_url, postgres
 from benchmarks.volume_fill import ANSWER, SLOTS

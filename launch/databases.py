@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import psycopg2.errors
-from im_attr_audit.record.roles import READER, SEALER, WRITER
+from im_attr_audit.record.upkeep.roles import READER, SEALER, WRITER
 
 from launch.files import write_private
 from launch.postgres import EmbeddedPostgres, set_password
@@ -69,7 +69,7 @@ def reader(state: State, server: EmbeddedPostgres, user: Mapping[str, str]) -> s
 
 
 def _prepare_embedded(server: EmbeddedPostgres) -> tuple[str, str]:
-    from im_attr_audit.record.migrate import migrate
+    from im_attr_audit.record.upkeep.migrate import migrate
 
     server.ensure_database(AUDIT)
     migrate(server.url(AUDIT))
@@ -89,7 +89,7 @@ def _embedded(server: EmbeddedPostgres, role: str) -> str:
 
 
 def _prepare_own(state: State, url: str, user: Mapping[str, str]) -> tuple[str, str]:
-    from im_attr_audit.record.migrate import migrate
+    from im_attr_audit.record.upkeep.migrate import migrate
 
     parsed = _parsed(url)
     query = {name: value for name, value in parsed.query.items() if isinstance(value, str)}

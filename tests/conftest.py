@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.migrate import migrate
-from im_attr_audit.record.roles import OWNER as OWNER
-from im_attr_audit.record.roles import READER as READER
-from im_attr_audit.record.roles import SEALER as SEALER
-from im_attr_audit.record.roles import WRITER as WRITER
+from im_attr_audit.record.upkeep.migrate import migrate
+from im_attr_audit.record.upkeep.roles import OWNER as OWNER
+from im_attr_audit.record.upkeep.roles import READER as READER
+from im_attr_audit.record.upkeep.roles import SEALER as SEALER
+from im_attr_audit.record.upkeep.roles import WRITER as WRITER
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 

@@ -276,7 +276,7 @@ def _shell(value: str) -> str:
 
 def main() -> None:
     """Write the pages."""
-    from im_attr_audit.record.migrate import migrate
+    from im_attr_audit.record.upkeep.migrate import migrate
 
     with tempfile.TemporaryDirectory(prefix="im-attr-audit-docs-") as directory:
         server = EmbeddedPostgres(Path(directory) / "postgres", settings=THROWAWAY)

@@ -20,7 +20,7 @@ from im_attr_audit.evidence.note import new_signer
 from im_attr_audit.evidence.witnesses import open_witness
 from im_attr_audit.record.declarations import note_stale_after, record_declaration
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.sealing import make_checkpoint
+from im_attr_audit.record.seals.sealing import make_checkpoint
 from psycopg2.extras import execute_values
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url

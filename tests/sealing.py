@@ -16,8 +16,8 @@ from im_attr_audit.record.declarations import record_declaration
 from im_attr_audit.record.engine import create_audit_engine
 from im_attr_audit.record.reviews import Answer, record_answer
 from im_attr_audit.record.runs import record_planned
-from im_attr_audit.record.seal_verify import check_seals
-from im_attr_audit.record.sealing import Sealed, make_checkpoint
+from im_attr_audit.record.seals.sealing import Sealed, make_checkpoint
+from im_attr_audit.record.seals.verify import check_seals
 from im_attr_audit.record.store import record_polls
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url

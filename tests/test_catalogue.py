@@ -11,9 +11,9 @@ from typing import Any
 import psycopg2
 import pytest
 from im_attr_audit.outcomes import OUTCOMES
-from im_attr_audit.record.migrate import migrate, print_roles, revisions
-from im_attr_audit.record.reference import confusables
 from im_attr_audit.record.store import record_polls
+from im_attr_audit.record.upkeep.migrate import migrate, print_roles, revisions
+from im_attr_audit.record.upkeep.reference import confusables
 from im_attr_audit.tencent.codes import CODES, FAMILIES, lookup
 from sqlalchemy import text
 

@@ -10,9 +10,9 @@ import psycopg2
 import pytest
 from im_attr_audit.errors import Unavailable
 from im_attr_audit.record.database_clock import correct_future_times
-from im_attr_audit.record.migrate import migrate, revisions
 from im_attr_audit.record.runs import read_run
 from im_attr_audit.record.store import record_polls
+from im_attr_audit.record.upkeep.migrate import migrate, revisions
 from im_attr_audit.tencent.target import Target
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError

@@ -22,7 +22,7 @@ import pytest
 import yaml
 from im_attr_audit import cli
 from im_attr_audit.declared.parse import parse
-from im_attr_audit.record.migrate import migrate
+from im_attr_audit.record.upkeep.migrate import migrate
 from packaging.requirements import Requirement
 
 from compose import demo

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from im_attr_audit.record.checks.verify import check_export
 from im_attr_audit.record.store import record_polls
-from im_attr_audit.record.verify import check_export
 from sqlalchemy import text
 
 from launch.postgres import EmbeddedPostgres

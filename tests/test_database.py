@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from im_attr_audit.record.engine import connector_of, engine_of_connection
-from im_attr_audit.record.owner import BadDatabaseUrl, owner_engine
+from im_attr_audit.record.upkeep.owner import BadDatabaseUrl, owner_engine
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 

@@ -23,7 +23,6 @@ from im_attr_audit.declared.model import (
 from im_attr_audit.declared.parse import parse
 from im_attr_audit.errors import Rejected
 from im_attr_audit.record.declarations import (
-    read_declaration,
     read_last,
     read_present,
     record_declaration,
@@ -487,7 +486,7 @@ def test_a_declaration_is_recorded_whenever_it_differs_and_only_then(db: AuditDb
     assert row[:3] == ("a file", "4f2c", "run")
     declaration = parse(shop, "x").declaration
     assert bytes(row.digest) == declaration.digest  # the core's canonical form is the database's
-    assert read_declaration(db.reader) == declaration
+    assert read_present(db.reader, timedelta(hours=1)).declaration == declaration
     assert declare(db, "")  # taken back
     assert declare(db, shop)
     assert run(db.reader, "select count(*) from declaration") == [(3,)]

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from im_attr_audit.page import queries
-from im_attr_audit.record.fold import fold_old_polls
-from im_attr_audit.record.retention import RetentionRefused, drop_old_polls
+from im_attr_audit.record.checks.verify import check_database
 from im_attr_audit.record.store import record_polls
-from im_attr_audit.record.verify import check_database
+from im_attr_audit.record.upkeep.fold import fold_old_polls
+from im_attr_audit.record.upkeep.retention import RetentionRefused, drop_old_polls
 from sqlalchemy.exc import DBAPIError
 
 from launch.postgres import EmbeddedPostgres
@@ -169,7 +169,7 @@ def test_what_no_seal_covers_is_not_folded_unless_asked_for(old: AuditDb) -> Non
 def test_a_fold_killed_anywhere_loses_nothing_and_doubles_nothing(old: AuditDb, site: str) -> None:
     program = (
         "import os, sys\n"
-        "from im_attr_audit.record.fold import fold_old_polls\n"
+        "from im_attr_audit.record.upkeep.fold import fold_old_polls\n"
         "def kill(site):\n"
         f"    if site == {site!r}: os.kill(os.getpid(), 9)\n"
         "fold_old_polls(sys.argv[1], unsealed=True, at_site=kill)\n"

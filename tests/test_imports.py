@@ -40,7 +40,7 @@ def test_the_core_needs_nothing_but_the_standard_library(module: str) -> None:
         ("tencent.client", {"airflow", "sqlalchemy", "psycopg2"}),
         ("sync", {"airflow", "fastapi"}),
         ("record.store", {"airflow", "requests"}),
-        ("record.migrate", {"airflow", "requests"}),
+        ("record.upkeep.migrate", {"airflow", "requests"}),
     ],
 )
 def test_an_adapter_knows_one_foreign_library(module: str, not_loaded: set[str]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.migrate import migrate
+from im_attr_audit.record.upkeep.migrate import migrate
 from im_attr_audit.tencent.target import Target
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError

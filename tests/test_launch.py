@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from im_attr_audit.record.roles import READER, WRITER
+from im_attr_audit.record.upkeep.roles import READER, WRITER
 from im_attr_audit.settings import DECLARED_NAMES_FILE
 
 from launch import components, databases, environment, network, processes, table

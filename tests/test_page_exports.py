@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from im_attr_audit.record.heads import read_heads
+from im_attr_audit.record.checks.heads import read_heads
 
 from tests.conftest import AuditDb
 from tests.sealing import NAMES, sealing_of

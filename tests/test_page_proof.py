@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from im_attr_audit.evidence.note import Signer
 from im_attr_audit.evidence.proof import check_proof, read_proof
 from im_attr_audit.page import proofs
-from im_attr_audit.record.seal_prove import Bounds
+from im_attr_audit.record.seals.prove import Bounds
 
 from launch.postgres import EmbeddedPostgres
 from tests.conftest import AuditDb, fresh_audit_db

@@ -12,11 +12,11 @@ from typing import Any
 import psycopg2
 import pytest
 from im_attr_audit.errors import LockTimeout, UnsuitableDatabase
-from im_attr_audit.record import migrate as migrate_module
-from im_attr_audit.record import retention
-from im_attr_audit.record.migrate import migrate, revisions
-from im_attr_audit.record.retention import RetentionRefused, drop_old_polls
-from im_attr_audit.record.verify import check_database
+from im_attr_audit.record.checks.verify import check_database
+from im_attr_audit.record.upkeep import migrate as migrate_module
+from im_attr_audit.record.upkeep import retention
+from im_attr_audit.record.upkeep.migrate import migrate, revisions
+from im_attr_audit.record.upkeep.retention import RetentionRefused, drop_old_polls
 
 from tests.conftest import READER, AuditDb
 from tests.pooler import TransactionPooler

@@ -29,7 +29,7 @@ from im_attr_audit.evidence.proof import (
     make_proof,
     read_proof,
 )
-from im_attr_audit.record.canonical import HASHED
+from im_attr_audit.record.checks.canonical import HASHED
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "evidence.md"
 PROGRAM = re.findall(r"^<!-- checker -->\n```python\n(.*?)^```$", PAGE.read_text(), re.M | re.S)[0]

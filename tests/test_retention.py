@@ -12,11 +12,11 @@ from typing import Any
 
 import psycopg2
 import pytest
-from im_attr_audit.record import migrate as migrations
-from im_attr_audit.record import retention
-from im_attr_audit.record.migrate import migrate
-from im_attr_audit.record.retention import RetentionRefused, drop_old_polls
 from im_attr_audit.record.store import record_polls
+from im_attr_audit.record.upkeep import migrate as migrations
+from im_attr_audit.record.upkeep import retention
+from im_attr_audit.record.upkeep.migrate import migrate
+from im_attr_audit.record.upkeep.retention import RetentionRefused, drop_old_polls
 from sqlalchemy import Connection, Engine, text
 
 from launch.processes import wait_until

@@ -19,6 +19,7 @@ from im_attr_audit.messages.inert import inert_word
 from im_attr_audit.messages.notify import compose
 from im_attr_audit.messages.questions import OPTIONS, NotAnAnswer, answer_of, questions
 from im_attr_audit.names import AttrName
+from im_attr_audit.record.checks.verify import check_database
 from im_attr_audit.record.notifications import deliver, read_waiting
 from im_attr_audit.record.reviews import (
     Answer,
@@ -26,7 +27,6 @@ from im_attr_audit.record.reviews import (
     queue_unreviewed,
     record_answer,
 )
-from im_attr_audit.record.verify import check_database
 from im_attr_audit.settings import DAG_ID
 from im_attr_audit.tasks import review as review_tasks
 from im_attr_audit.tasks.review_operator import ReviewOperator, form

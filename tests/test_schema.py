@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg2
 import pytest
-from im_attr_audit.record.migrate import migrate, revisions
 from im_attr_audit.record.store import record_polls
+from im_attr_audit.record.upkeep.migrate import migrate, revisions
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 

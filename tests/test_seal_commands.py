@@ -22,11 +22,11 @@ from im_attr_audit.evidence.note import Signer, new_signer, read_key_file, read_
 from im_attr_audit.evidence.proof import check_proof, read_proof
 from im_attr_audit.evidence.timestamps import verify_timestamp
 from im_attr_audit.evidence.witnesses import open_witness
-from im_attr_audit.record import sealing as sealing_module
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.seal_prove import NotProvable, prove_change, prove_poll
-from im_attr_audit.record.seal_verify import check_seals
-from im_attr_audit.record.sealing import Sealed, SealingRefused, make_checkpoint
+from im_attr_audit.record.seals import sealing as sealing_module
+from im_attr_audit.record.seals.prove import NotProvable, prove_change, prove_poll
+from im_attr_audit.record.seals.sealing import Sealed, SealingRefused, make_checkpoint
+from im_attr_audit.record.seals.verify import check_seals
 from sqlalchemy.engine import make_url
 
 from tests.conftest import SEALER, fresh_audit_db

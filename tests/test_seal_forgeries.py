@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from im_attr_audit.evidence.note import Signer, new_signer
-from im_attr_audit.record.roles import READER, SEALER, WRITER
-from im_attr_audit.record.seal_verify import check_seals, check_seals_on
-from im_attr_audit.record.sealing import SealingRefused
-from im_attr_audit.record.tables import NotATable
-from im_attr_audit.record.verify import check_database
+from im_attr_audit.record.checks.tables import NotATable
+from im_attr_audit.record.checks.verify import check_database
+from im_attr_audit.record.seals.sealing import SealingRefused
+from im_attr_audit.record.seals.verify import check_seals, check_seals_on
+from im_attr_audit.record.upkeep.roles import READER, SEALER, WRITER
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import psycopg2
 import pytest
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.migrate import migrate
 from im_attr_audit.record.runs import record_planned
+from im_attr_audit.record.upkeep.migrate import migrate
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from im_attr_audit import cli
 from im_attr_audit.evidence.note import Signer, new_signer
-from im_attr_audit.record import seal_hashes, sealing
-from im_attr_audit.record.seal_verify import check_seals
-from im_attr_audit.record.sealing import SHARE, SealingRefused, make_checkpoint, rows_due
+from im_attr_audit.record.seals import hashes, sealing
+from im_attr_audit.record.seals.sealing import SHARE, SealingRefused, make_checkpoint, rows_due
+from im_attr_audit.record.seals.verify import check_seals
 from sqlalchemy import Connection
 
 from launch.postgres import EmbeddedPostgres
@@ -200,11 +200,11 @@ def test_several_processes_find_what_one_does(
     )
     alone = found()
     assert len(alone[0]) == 5
-    monkeypatch.setattr(seal_hashes, "_SMALL", 0)
-    monkeypatch.setattr(seal_hashes, "_LEAST", 1)
-    monkeypatch.setattr(seal_hashes, "_processors", lambda: 2)
+    monkeypatch.setattr(hashes, "_SMALL", 0)
+    monkeypatch.setattr(hashes, "_LEAST", 1)
+    monkeypatch.setattr(hashes, "_processors", lambda: 2)
     helped: list[int] = []
-    hash_with = seal_hashes._hash_with
+    hash_with = hashes._hash_with
 
     def noted(connection: Connection, work: Any, pending: Any, heads: Any) -> Any:
         wait(pending[:1])  # another process hashes at least the first
@@ -212,6 +212,6 @@ def test_several_processes_find_what_one_does(
         helped.append(sum(each.done() and not each.cancelled() for each in pending))
         return hashed
 
-    monkeypatch.setattr(seal_hashes, "_hash_with", noted)
+    monkeypatch.setattr(hashes, "_hash_with", noted)
     assert found() == alone
     assert helped[0] >= 1

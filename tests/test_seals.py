@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from im_attr_audit.evidence.note import Signer
 from im_attr_audit.evidence.stores import FileWitness
-from im_attr_audit.record import sealed_rows
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.fold import fold_old_polls
-from im_attr_audit.record.retention import RetentionRefused, drop_old_polls
 from im_attr_audit.record.runs import record_planned
-from im_attr_audit.record.seal_verify import check_seals, check_seals_on
-from im_attr_audit.record.sealing import SealingRefused, make_checkpoint
+from im_attr_audit.record.seals import rows
+from im_attr_audit.record.seals.sealing import SealingRefused, make_checkpoint
+from im_attr_audit.record.seals.verify import check_seals, check_seals_on
+from im_attr_audit.record.upkeep.fold import fold_old_polls
+from im_attr_audit.record.upkeep.retention import RetentionRefused, drop_old_polls
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
@@ -257,23 +257,23 @@ def test_rows_are_hashed_alike_however_they_are_read(
         for number, date in enumerate(("infinity", "9999-12-31 23:59:59.000001Z", "1800-01-01Z")):
             row = {"id": 9_000_000 + 100_000 * number, "text": "", "head": None}
             connection.execute(insert, {**row, "date": date})
-        sealed_rows.prepare_sealed(connection)
+        rows.prepare_sealed(connection)
 
         def read() -> list[tuple[list[bytes], list[bytes], dict[int, list[bytes]]]]:
             return [
                 (batch.lines, batch.hashes, batch.columns)
-                for kind in sealed_rows.KINDS
-                for batch in sealed_rows.read_batches(connection, kind, -1, sealed_rows.END)
+                for kind in rows.KINDS
+                for batch in rows.read_batches(connection, kind, -1, rows.END)
             ]
 
         quickly = read()
         calls: list[bool] = []
-        quick = sealed_rows._read_quickly
+        quick = rows._read_quickly
 
         def counted(*given: Any) -> Any:
             calls.append(quick(*given) is not None)
 
-        monkeypatch.setattr(sealed_rows, "_read_quickly", counted)
+        monkeypatch.setattr(rows, "_read_quickly", counted)
         assert read() == quickly
         connection.rollback()
     assert sum(len(lines) for lines, _, _ in quickly) == 10 + 18 + 10 + len(HOSTILE) + 3
@@ -288,10 +288,10 @@ def test_polls_are_hashed_by_their_ids_wherever_they_are_stored(
     engine, _, _ = shared
     with engine.connect() as connection:
         connection.exec_driver_sql("set local session_replication_role = replica")
-        sealed_rows.prepare_sealed(connection)
+        rows.prepare_sealed(connection)
 
         def read() -> list[tuple[bytes, bytes]]:
-            batches = sealed_rows.read_batches(connection, sealed_rows.KINDS[0], -1, 100)
+            batches = rows.read_batches(connection, rows.KINDS[0], -1, 100)
             return [pair for b in batches for pair in zip(b.columns[0], b.hashes, strict=True)]
 
         before = read()

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from im_attr_audit import cli
 from im_attr_audit.commands import shared
-from im_attr_audit.record.heads import Head, heads_of_event, read_heads, save_heads
+from im_attr_audit.record.checks.heads import Head, heads_of_event, read_heads, save_heads
+from im_attr_audit.record.checks.tables import NotATable
+from im_attr_audit.record.checks.verify import check_database, check_export
 from im_attr_audit.record.publication import events_by_region
 from im_attr_audit.record.runs import read_run
 from im_attr_audit.record.store import record_polls
-from im_attr_audit.record.tables import NotATable
-from im_attr_audit.record.verify import check_database, check_export
 from sqlalchemy import text
 
 from tests import psql

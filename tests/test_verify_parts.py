@@ -23,14 +23,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from im_attr_audit.apps import AppKey
-from im_attr_audit.record import parts
-from im_attr_audit.record.canonical import NULL, Chains, kind_of, token
+from im_attr_audit.record.checks import parts
+from im_attr_audit.record.checks.canonical import NULL, Chains, kind_of, token
+from im_attr_audit.record.checks.heads import Head, watch
+from im_attr_audit.record.checks.quick_chains import QuickChains
+from im_attr_audit.record.checks.tables import Microseconds, Range, prepare, read_rows
+from im_attr_audit.record.checks.verify import Checked, check_database
 from im_attr_audit.record.engine import Connector, connector_of
-from im_attr_audit.record.heads import Head, watch
-from im_attr_audit.record.quick_chains import QuickChains
 from im_attr_audit.record.store import record_polls
-from im_attr_audit.record.tables import Microseconds, Range, prepare, read_rows
-from im_attr_audit.record.verify import Checked, check_database
 from sqlalchemy import text
 
 from launch.processes import wait_until
@@ -147,7 +147,7 @@ def connecting_as(monkeypatch: pytest.MonkeyPatch, **changed: Any) -> Iterator[N
     """Other processes connect with other options than this one."""
     with monkeypatch.context() as patch:
         patch.setattr(
-            "im_attr_audit.record.parts.connector_of",
+            "im_attr_audit.record.checks.parts.connector_of",
             lambda engine: Connector({**connector_of(engine).options, **changed}),
         )
         yield
@@ -184,7 +184,7 @@ import signal
 import sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.verify import check_database
+from im_attr_audit.record.checks.verify import check_database
 from sqlalchemy.engine import make_url
 check_database(create_audit_engine(make_url(sys.argv[1])), processes=3)
 """

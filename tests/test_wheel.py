@@ -74,7 +74,7 @@ def test_the_installed_wheel_migrates_from_empty(
         [
             python,
             "-c",
-            "import im_attr_audit.record.migrate as m; print(m.__file__, m.sql_directory())",
+            "import im_attr_audit.record.upkeep.migrate as m; print(m.__file__, m.sql_directory())",
         ],
         env=clean,
         cwd=tmp_path,

@@ -116,7 +116,7 @@ def _migrate(given: argparse.Namespace) -> int:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
-    from im_attr_audit.record.migrate import migrate, print_roles
+    from im_attr_audit.record.upkeep.migrate import migrate, print_roles
 
     if given.print_roles:
         url = os.environ.get(URL_VARIABLE)
@@ -133,8 +133,8 @@ def _migrate(given: argparse.Namespace) -> int:
 
 
 def _retention(given: argparse.Namespace) -> int:
-    from im_attr_audit.record.fold import fold_old_polls
-    from im_attr_audit.record.retention import drop_old_polls
+    from im_attr_audit.record.upkeep.fold import fold_old_polls
+    from im_attr_audit.record.upkeep.retention import drop_old_polls
 
     if given.unsealed and not given.fold:
         raise AttrAuditError("--unsealed goes with --fold.")

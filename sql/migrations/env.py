@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations over the connection of im_attr_audit.record.migrate."""
+"""Alembic's entry: runs the migrations over the connection of `record.upkeep.migrate`."""
 
 from alembic import context
 

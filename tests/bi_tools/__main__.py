@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.migrate import migrate
 from im_attr_audit.record.store import record_polls
+from im_attr_audit.record.upkeep.migrate import migrate
 from psycopg2.extras import RealDictCursor
 from sqlalchemy.engine import make_url
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from im_attr_audit.record.roles import READER
+from im_attr_audit.record.upkeep.roles import READER
 
 from launch import api
 from launch.network import free_port

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from im_attr_audit.declared.parse import parse
 from im_attr_audit.record.declarations import record_declaration
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.roles import READER, WRITER
+from im_attr_audit.record.upkeep.roles import READER, WRITER
 from im_attr_audit.tencent.regions import REGION_HOSTS
 from sqlalchemy.engine import make_url
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from im_attr_audit.record.migrate import migrate
+from im_attr_audit.record.upkeep.migrate import migrate
 from playwright.sync_api import Browser, Page
 
 from launch.postgres import EmbeddedPostgres

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.migrate import migrate
-from im_attr_audit.record.roles import READER, WRITER
+from im_attr_audit.record.upkeep.migrate import migrate
+from im_attr_audit.record.upkeep.roles import READER, WRITER
 from sqlalchemy.engine import make_url
 
 from launch.postgres import EmbeddedPostgres

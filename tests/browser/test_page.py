@@ -33,7 +33,7 @@ from im_attr_audit.page import (
 from im_attr_audit.record.engine import create_audit_engine
 from im_attr_audit.record.notifications import Alert
 from im_attr_audit.record.reviews import Answer, record_answer
-from im_attr_audit.record.sealing import make_checkpoint
+from im_attr_audit.record.seals.sealing import make_checkpoint
 from playwright.sync_api import Browser, Frame, Page, Route, expect
 from pydantic import BaseModel
 from sqlalchemy import Engine

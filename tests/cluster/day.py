@@ -94,7 +94,7 @@ class Day:
         return Measured(number, state, changes, seconds, polls, table, database, load)
 
     def _is_sealed(self) -> bool:
-        from im_attr_audit.record.sealing import SealingRefused
+        from im_attr_audit.record.seals.sealing import SealingRefused
 
         try:
             self.world.seal()
@@ -431,8 +431,8 @@ def check_whole(day: Day) -> dict[str, Any]:
 
 def verified(world: World) -> int:
     """Both checks find nothing; how many sealed rows there are."""
-    from im_attr_audit.record.seal_verify import check_seals
-    from im_attr_audit.record.verify import check_database
+    from im_attr_audit.record.checks.verify import check_database
+    from im_attr_audit.record.seals.verify import check_seals
 
     findings = check_database(world.owner).findings
     assert findings == (), findings[:5]
@@ -443,7 +443,7 @@ def verified(world: World) -> int:
 
 def fold(day: Day) -> dict[str, Any]:
     """Fold the month that ended, a week later: no answer changes, and nothing is found."""
-    from im_attr_audit.record.fold import fold_old_polls
+    from im_attr_audit.record.upkeep.fold import fold_old_polls
 
     world, before = day.world, day.answers()
     world.clocks.set(world.kept.month + timedelta(days=8))

@@ -147,7 +147,7 @@ class World:
     witness: Any
 
     def seal(self) -> None:
-        from im_attr_audit.record.sealing import make_checkpoint
+        from im_attr_audit.record.seals.sealing import make_checkpoint
 
         make_checkpoint(self.sealer, self.signer, [self.witness])
 

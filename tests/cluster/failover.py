@@ -17,8 +17,8 @@ from fastapi.testclient import TestClient
 from im_attr_audit.page import checks
 from im_attr_audit.page.app import make_app
 from im_attr_audit.page.reader import Reader
-from im_attr_audit.record.migrate import migrate, revisions
-from im_attr_audit.record.verify import check_database
+from im_attr_audit.record.checks.verify import check_database
+from im_attr_audit.record.upkeep.migrate import migrate, revisions
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 

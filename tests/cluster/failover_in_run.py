@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from im_attr_audit.record.verify import check_database
+from im_attr_audit.record.checks.verify import check_database
 
 from launch import databases, environment
 from simulator.control import Simulator

@@ -22,10 +22,10 @@ from airflow.sdk.exceptions import AirflowFailException
 from fastapi.testclient import TestClient
 from im_attr_audit import tasks
 from im_attr_audit.errors import UnsuitableDatabase
+from im_attr_audit.record.checks.verify import check_database
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.migrate import migrate, revisions
-from im_attr_audit.record.retention import RetentionRefused, drop_old_polls
-from im_attr_audit.record.verify import check_database
+from im_attr_audit.record.upkeep.migrate import migrate, revisions
+from im_attr_audit.record.upkeep.retention import RetentionRefused, drop_old_polls
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 

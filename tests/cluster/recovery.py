@@ -14,10 +14,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from im_attr_audit.record.checks.verify import check_database
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.migrate import migrate
 from im_attr_audit.record.store import record_polls
-from im_attr_audit.record.verify import check_database
+from im_attr_audit.record.upkeep.migrate import migrate
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from im_attr_audit.record.checks.tables import NotATable
+from im_attr_audit.record.checks.verify import check_database
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.migrate import migrate, revisions
-from im_attr_audit.record.tables import NotATable
-from im_attr_audit.record.verify import check_database
+from im_attr_audit.record.upkeep.migrate import migrate, revisions
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
@@ -38,10 +38,10 @@ pytestmark = pytest.mark.timeout(600)
 OLDER = """
 import json, sys
 from im_attr_audit.record.engine import create_audit_engine
-from im_attr_audit.record.heads import Head
-from im_attr_audit.record.migrate import migrate, revisions
+from im_attr_audit.record.checks.heads import Head
+from im_attr_audit.record.upkeep.migrate import migrate, revisions
 from im_attr_audit.record.runs import prepare_run, read_run
-from im_attr_audit.record.verify import check_database
+from im_attr_audit.record.checks.verify import check_database
 from im_attr_audit.sync import sync_apps
 from im_attr_audit.tencent.target import target_from_connection
 from sqlalchemy.engine import make_url

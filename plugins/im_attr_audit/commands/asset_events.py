@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from im_attr_audit.record.heads import Head, heads_of_event
+from im_attr_audit.record.checks.heads import Head, heads_of_event
 
 ASSET = "im-attr-audit/changes"
 

@@ -121,7 +121,7 @@ def add_checkpoints_to_verify(verify: Any) -> None:
 
 def verify_checkpoints(given: argparse.Namespace) -> bool:
     """Carry out `verify --checkpoints`; whether everything is as it was sealed."""
-    from im_attr_audit.record.seal_verify import check_seals
+    from im_attr_audit.record.seals.verify import check_seals
 
     if not given.vkey:
         raise CannotDo("--checkpoints needs --vkey: the public key that the checkpoints need.")
@@ -150,8 +150,8 @@ def verify_checkpoints(given: argparse.Namespace) -> bool:
 def _checkpoint(given: argparse.Namespace) -> int:
     from im_attr_audit.evidence.note import read_key_file, write_new_key
     from im_attr_audit.evidence.witnesses import open_witness
-    from im_attr_audit.record.seal_checks import at
-    from im_attr_audit.record.sealing import SealingRefused, make_checkpoint
+    from im_attr_audit.record.seals.checks import at
+    from im_attr_audit.record.seals.sealing import SealingRefused, make_checkpoint
 
     if given.new_key:
         print(write_new_key(given.key, given.new_key).verifier)
@@ -235,7 +235,7 @@ def _poll(given: argparse.Namespace, run: int) -> tuple[list[str], list[str]]:
 
 def _prove(given: argparse.Namespace) -> int:
     from im_attr_audit.apps import AppKey
-    from im_attr_audit.record.seal_prove import prove_change, prove_poll
+    from im_attr_audit.record.seals.prove import prove_change, prove_poll
 
     app = AppKey(given.region, given.app)
     verifier = _verifier(given.vkey) if given.vkey else None

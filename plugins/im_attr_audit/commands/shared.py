@@ -41,7 +41,7 @@ def reader_engine() -> Engine:
 
 def sealer_engine() -> Engine:
     """An engine for the sealer's URL. Raises CannotDo if it is not set."""
-    from im_attr_audit.record.owner import owner_engine
+    from im_attr_audit.record.upkeep.owner import owner_engine
 
     url = os.environ.get(SEALER_URL.name)
     if not url:

@@ -17,8 +17,8 @@ from im_attr_audit.commands.shared import SHOWN, CannotDo
 from im_attr_audit.settings import AUDIT_DB, AUDIT_DB_READER
 
 if TYPE_CHECKING:
-    from im_attr_audit.record.heads import Finding, Head
-    from im_attr_audit.record.verify import Checked
+    from im_attr_audit.record.checks.heads import Finding, Head
+    from im_attr_audit.record.checks.verify import Checked
 
 #: What a category of findings is called in the summary.
 CATEGORIES = {
@@ -96,7 +96,7 @@ def _verify(given: argparse.Namespace) -> int:
 
 def _witnessed_heads(given: argparse.Namespace) -> list[Head]:
     """The heads in the files that are named and exist, and in Airflow's asset events."""
-    from im_attr_audit.record.heads import read_heads
+    from im_attr_audit.record.checks.heads import read_heads
 
     saved = given.save_heads if given.save_heads and given.save_heads.exists() else None
     heads = [head for file in (given.heads, saved) if file for head in read_heads(file)]
@@ -104,7 +104,7 @@ def _witnessed_heads(given: argparse.Namespace) -> list[Head]:
 
 
 def _save_heads(checked: Checked, file: Path, is_intact: bool) -> None:
-    from im_attr_audit.record.heads import save_heads
+    from im_attr_audit.record.checks.heads import save_heads
 
     if is_intact:
         save_heads(checked.heads, file, datetime.now(UTC))
@@ -116,7 +116,7 @@ def _save_heads(checked: Checked, file: Path, is_intact: bool) -> None:
 
 def _check_record(given: argparse.Namespace, witnessed: Sequence[Head]) -> Checked:
     """The export or the database, against these heads."""
-    from im_attr_audit.record.verify import check_database, check_export
+    from im_attr_audit.record.checks.verify import check_database, check_export
 
     if given.export:
         return check_export(given.export, witnessed)

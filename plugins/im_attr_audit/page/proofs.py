@@ -8,7 +8,7 @@ from im_attr_audit.errors import AttrAuditError
 from im_attr_audit.page.filters import ProofOf
 from im_attr_audit.page.reader import Reader
 from im_attr_audit.page.threads import Threads
-from im_attr_audit.record.seal_prove import Bounds, NotProvable, prove_change_on, prove_poll_on
+from im_attr_audit.record.seals.prove import Bounds, NotProvable, prove_change_on, prove_poll_on
 
 #: Every row of the seal is read. A larger seal is for the command, which has the time for it.
 BOUNDS = Bounds(seconds=30, rows=200_000)

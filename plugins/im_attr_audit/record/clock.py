@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 
 #: How much a clock that is being adjusted gains or loses in the longest task.
 TOLERANCE = timedelta(seconds=1)
+#: How far the clocks of the database and of a machine that seals or looks may be apart.
+CLOCKS_APART = timedelta(minutes=5)
 
 
 class Clock:

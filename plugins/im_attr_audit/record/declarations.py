@@ -56,13 +56,8 @@ def read_last(engine: Engine) -> Recorded | None:
     return Recorded(row.declaration_id, bytes(row.digest), text_digest)
 
 
-def read_declaration(engine: Engine) -> Declaration:
-    """The declaration in force, an empty one where there is none."""
-    with engine.connect() as connection:
-        return _in_force(connection)
-
-
 def _in_force(connection: Connection) -> Declaration:
+    """The declaration in force, an empty one where there is none."""
     document = connection.execute(
         text(
             "select document::text from attr_audit.declaration order by declaration_id desc limit 1"

@@ -95,7 +95,7 @@ _QUERIES = (
     ),
     _Query(
         ("app_group",),
-        (("drift_slots", "Slots on whose name the apps of a group disagree."),),
+        (("drift_slots", "Slots in which apps of a group have different names."),),
         """
         select g.app_group, count(d.slot)
           from (select distinct app_group from attr_audit.app where retired_at is null) g

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 
 from sqlalchemy import Connection, text
 
 from im_attr_audit.apps import AppKey
 from im_attr_audit.evidence.canonical import canonical
+from im_attr_audit.record.clock import CLOCKS_APART
 
-#: How far the clocks of the database and of the machine that looks may be apart.
-_CLOCKS = timedelta(minutes=5)
 _POLL = """
 select p.poll_id, coalesce((select max(c.seq) from only attr_audit.change as c
                              where c.region = p.region and c.sdk_app_id = p.sdk_app_id
@@ -66,10 +65,10 @@ def compare_look(connection: Connection, look: Look) -> Compared | None:
     """Compare an answer with the record; None: no good poll of the app follows it yet."""
     given = {"region": look.app.region, "number": look.app.sdk_app_id, "api": look.api}
     before = connection.execute(
-        text(_POLL.format(test="<=", order="desc")), {**given, "at": look.asked_at - _CLOCKS}
+        text(_POLL.format(test="<=", order="desc")), {**given, "at": look.asked_at - CLOCKS_APART}
     ).one_or_none()
     after = connection.execute(
-        text(_POLL.format(test=">=", order="asc")), {**given, "at": look.answered_at + _CLOCKS}
+        text(_POLL.format(test=">=", order="asc")), {**given, "at": look.answered_at + CLOCKS_APART}
     ).one_or_none()
     if after is None:
         return None

@@ -1,6 +1,6 @@
 -- The record: what is polled (app), every attempt (poll), the names as last known (snapshot) and
 -- every change of them (change), with the rules that the database itself keeps.
--- Runs as attr_audit_owner; the three roles exist already (im_attr_audit.record.migrate).
+-- Runs as attr_audit_owner; the three roles exist already (im_attr_audit.record.upkeep.migrate).
 
 -- What is polled ------------------------------------------------------------------------------
 

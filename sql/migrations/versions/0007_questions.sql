@@ -1,7 +1,7 @@
 -- One relation for each question an analyst asks: windows of time, changes, polls, episodes of drift.
 -- Nothing here reads or rewrites a large table, and no lock on poll or change is held for longer than a
 -- moment. Two indexes and the gaps of earlier polls are made after this step, outside its transaction
--- (im_attr_audit.record.migrate).
+-- (im_attr_audit.record.upkeep.migrate).
 
 -- What every question needs --------------------------------------------------------------------
 

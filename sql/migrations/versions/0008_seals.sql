@@ -8,7 +8,7 @@
 -- lock is of the tables: a login that may only read cannot hold it, as it could an advisory lock.
 --
 -- Nothing here reads or rewrites a large table. The index of partitions with rows is built afterwards
--- (im_attr_audit.record.finish).
+-- (im_attr_audit.record.upkeep.finish).
 
 alter table attr_audit.poll add column head_seq bigint;
 comment on column attr_audit.poll.head_seq is

@@ -1,7 +1,7 @@
 -- Names and gaps are found by an index, and times given as text are parsed once. Only functions are
 -- replaced, so nobody waits for a lock, except that an index of change is made here on a record without
 -- changes; on another one `migrate` makes it afterwards, without blocking anybody
--- (im_attr_audit.record.finish).
+-- (im_attr_audit.record.upkeep.finish).
 
 -- A name that was ever used is the old one of a change, or is still there. A baseline is not in this
 -- index, and so costs nothing more.

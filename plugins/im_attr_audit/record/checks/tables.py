@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import Connection, text
 
 from im_attr_audit.errors import AttrAuditError
-from im_attr_audit.record.canonical import NULL
+from im_attr_audit.record.checks.canonical import NULL
 
 #: What takes some rows, as one list of tokens for each column.
 Take: TypeAlias = Callable[[list[list[bytes]]], None]

@@ -13,10 +13,10 @@ from im_attr_audit.evidence.bundle import Seal
 from im_attr_audit.evidence.checkpoint import Checkpoint, open_checkpoint
 from im_attr_audit.evidence.note import BadNote, Verifier
 from im_attr_audit.evidence.witnesses import Witness
-from im_attr_audit.record.listed import check_listed
-from im_attr_audit.record.parts import reading
-from im_attr_audit.record.seal_checks import SealCheck, at, check_sealed_rows
-from im_attr_audit.record.seal_log import (
+from im_attr_audit.record.checks.parts import reading
+from im_attr_audit.record.seals.checks import SealCheck, at, check_sealed_rows
+from im_attr_audit.record.seals.listed import check_listed
+from im_attr_audit.record.seals.log import (
     BadWitness,
     Log,
     compare,
@@ -26,7 +26,7 @@ from im_attr_audit.record.seal_log import (
     stored_seal,
     stored_seals,
 )
-from im_attr_audit.record.sealed_rows import prepare_sealed
+from im_attr_audit.record.seals.rows import prepare_sealed
 
 # A connection that was planned in a run and has no poll in it. The run is over where a later run
 # has planned its own targets.

@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, text
 
 from im_attr_audit.errors import LockTimeout
-from im_attr_audit.record.owner import is_pooled
-from im_attr_audit.record.roles import OWNER
+from im_attr_audit.record.upkeep.owner import is_pooled
+from im_attr_audit.record.upkeep.roles import OWNER
 
 #: Held while indexes are built. It is never waited for: a statement that waits holds a snapshot,
 #: and building an index waits for that.

@@ -1,9 +1,9 @@
 """Whether the record is still what was recorded: chains, snapshot, polls, and heads kept elsewhere.
 
-Everything is recomputed here from the stored rows (`record.tables`), streaming: memory grows with
+Everything is recomputed here from the stored rows (`tables`), streaming: memory grows with
 apps and names, not with changes. A chain alone shows every edit that leaves it inconsistent. The
 tables' owner can also rewrite a whole chain consistently, cut its tail or drop an app; that is
-found only against heads that something outside witnessed (`record.heads`).
+found only against heads that something outside witnessed (`heads`).
 
 Nothing here writes to the record.
 """
@@ -18,12 +18,12 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, text
 
-from im_attr_audit.record.canonical import HASHED, NULL, Chains, token
-from im_attr_audit.record.heads import Finding, Head, NotAnExport, check_heads, watch
-from im_attr_audit.record.parts import check_in_parts, processes_for, reading
-from im_attr_audit.record.quick_chains import SPAN_FOLLOWS
-from im_attr_audit.record.review_checks import check_reviews
-from im_attr_audit.record.tables import prepare
+from im_attr_audit.record.checks.canonical import HASHED, NULL, Chains, token
+from im_attr_audit.record.checks.heads import Finding, Head, NotAnExport, check_heads, watch
+from im_attr_audit.record.checks.parts import check_in_parts, processes_for, reading
+from im_attr_audit.record.checks.quick_chains import SPAN_FOLLOWS
+from im_attr_audit.record.checks.review_rows import check_reviews
+from im_attr_audit.record.checks.tables import prepare
 
 
 @dataclass(frozen=True, slots=True)

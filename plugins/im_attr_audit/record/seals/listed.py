@@ -12,20 +12,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 from sqlalchemy import Connection
 
 from im_attr_audit.evidence.canonical import COVERAGE, DECLARATION, LISTED, REVIEW, canonical
 from im_attr_audit.evidence.checkpoint import Checkpoint
-from im_attr_audit.record.canonical import linked_hash, quoted, token
-from im_attr_audit.record.listed_folds import FoldCheck, Folds, read_folds
-from im_attr_audit.record.review_checks import read_reviews
-from im_attr_audit.record.tables import TABLES, copy_rows
+from im_attr_audit.record.checks.canonical import linked_hash, quoted, token
+from im_attr_audit.record.checks.review_rows import read_reviews
+from im_attr_audit.record.checks.tables import TABLES, copy_rows
+from im_attr_audit.record.clock import CLOCKS_APART
+from im_attr_audit.record.seals.listed_folds import FoldCheck, Folds, read_folds
 
-#: How far the clocks of the database and of the machine that seals may be apart.
-CLOCKS_US = 5 * 60 * 1_000_000
+CLOCKS_US = CLOCKS_APART // timedelta(microseconds=1)
 #: A note is bounded; what does not fit is listed by the next checkpoint.
 _MOST_LINES = 4_000
 _REVIEW_AT = list(TABLES["review"]).index("recorded_at")

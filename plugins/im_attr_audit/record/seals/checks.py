@@ -15,8 +15,8 @@ from sqlalchemy import Connection, Engine, text
 
 from im_attr_audit.evidence.bundle import MARK, Seal
 from im_attr_audit.evidence.canonical import CHANGE
-from im_attr_audit.record.parts import without_garbage_collection
-from im_attr_audit.record.seal_hashes import (
+from im_attr_audit.record.checks.parts import without_garbage_collection
+from im_attr_audit.record.seals.hashes import (
     Hashed,
     Misdated,
     hash_stretches,
@@ -24,8 +24,8 @@ from im_attr_audit.record.seal_hashes import (
     stretch_of,
     stretches,
 )
-from im_attr_audit.record.seal_log import Log
-from im_attr_audit.record.sealed_rows import END, KINDS, Batch, Heads, Kind, read_batches
+from im_attr_audit.record.seals.log import Log
+from im_attr_audit.record.seals.rows import END, KINDS, Batch, Heads, Kind, read_batches
 
 #: Seals whose first bad row is looked for.
 _NAMED = 20

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, text
 
 from im_attr_audit.errors import AttrAuditError, LockTimeout
-from im_attr_audit.record.owner import is_pooled, owner_engine, retry_while_locked
-from im_attr_audit.record.roles import OWNER
+from im_attr_audit.record.upkeep.owner import is_pooled, owner_engine, retry_while_locked
+from im_attr_audit.record.upkeep.roles import OWNER
 
 #: Two years, and the month that is running out of them.
 KEEP_MONTHS = 25

@@ -23,11 +23,10 @@ from im_attr_audit.evidence.checkpoint import Checkpoint
 from im_attr_audit.evidence.merkle import leaf_hash
 from im_attr_audit.evidence.note import Signer
 from im_attr_audit.evidence.witnesses import Witness, WitnessFailed
-from im_attr_audit.record.listed import Listing, check_listed
-from im_attr_audit.record.parts import reading
-from im_attr_audit.record.seal_checks import SealCheck, at, check_sealed_rows
-from im_attr_audit.record.seal_hashes import CLOCKS_US
-from im_attr_audit.record.seal_log import (
+from im_attr_audit.record.checks.parts import reading
+from im_attr_audit.record.seals.checks import SealCheck, at, check_sealed_rows
+from im_attr_audit.record.seals.listed import CLOCKS_US, Listing, check_listed
+from im_attr_audit.record.seals.log import (
     BadWitness,
     Log,
     compare,
@@ -38,8 +37,8 @@ from im_attr_audit.record.seal_log import (
     stored_seal,
     stored_seals,
 )
-from im_attr_audit.record.sealed_rows import prepare_sealed
-from im_attr_audit.record.unsealed_rows import MOST_MARKS, NewRows
+from im_attr_audit.record.seals.rows import prepare_sealed
+from im_attr_audit.record.seals.unsealed import MOST_MARKS, NewRows
 
 #: How long one wait for running transactions takes, in seconds; what begins then waits as long.
 _WAIT = 2.0

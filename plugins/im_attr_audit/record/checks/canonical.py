@@ -15,7 +15,7 @@ from operator import ne
 from typing import TypeAlias
 
 from im_attr_audit.apps import AppKey
-from im_attr_audit.record.heads import Finding, Head, Watched
+from im_attr_audit.record.checks.heads import Finding, Head, Watched
 
 #: The hashed columns but ``prev_hash``, which is the last; ``_us``: microseconds.
 HASHED = (

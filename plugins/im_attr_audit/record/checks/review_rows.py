@@ -8,9 +8,9 @@ from collections.abc import Callable
 from sqlalchemy import Connection, text
 
 from im_attr_audit.apps import AppKey
-from im_attr_audit.record.canonical import linked_hash
-from im_attr_audit.record.heads import Finding, Head
-from im_attr_audit.record.tables import Range, read_rows
+from im_attr_audit.record.checks.canonical import linked_hash
+from im_attr_audit.record.checks.heads import Finding, Head
+from im_attr_audit.record.checks.tables import Range, read_rows
 
 # Whether the change is a baseline is asked of the column, which is hashed, not of the derived kind.
 _UNFOUNDED = """

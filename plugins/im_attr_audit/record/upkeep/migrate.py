@@ -22,10 +22,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from im_attr_audit.errors import AttrAuditError, UnsuitableDatabase
-from im_attr_audit.record.finish import finish_migration
-from im_attr_audit.record.owner import owner_engine, retry_while_locked
-from im_attr_audit.record.reference import load_reference_data
-from im_attr_audit.record.roles import OWNER, READER, SEALER, WRITER
+from im_attr_audit.record.upkeep.finish import finish_migration
+from im_attr_audit.record.upkeep.owner import owner_engine, retry_while_locked
+from im_attr_audit.record.upkeep.reference import load_reference_data
+from im_attr_audit.record.upkeep.roles import OWNER, READER, SEALER, WRITER
 
 ROLES = (OWNER, WRITER, READER, SEALER)
 
@@ -69,7 +69,7 @@ class MigrationRefused(AttrAuditError):
 
 def sql_directory() -> Path:
     """Where the migrations and queries are: in the installed package, or beside ``plugins/``."""
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parents[2]
     inside = package / "sql"
     return inside if inside.is_dir() else package.parents[1] / "sql"
 

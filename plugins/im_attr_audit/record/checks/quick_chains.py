@@ -9,7 +9,7 @@ Nothing wrong passes. A control character in a value, which JSON escapes and CSV
 line or a column early or stays in the text. Such a text is not canonical (a string in it is not
 closed, or holds a control character), so it has none of the hashes. A line with a column too many
 needs one with a column too few, and that is the beginning of a string. Whatever is not exactly as
-it must be makes every app of its block doubtful, and `record.app_checks` reads the doubtful apps
+it must be makes every app of its block doubtful, and `app_rows` reads the doubtful apps
 again, value by value. Only that decides what is a finding.
 """
 
@@ -24,9 +24,9 @@ from psycopg2 import DataError
 from sqlalchemy import Connection
 
 from im_attr_audit.apps import AppKey
-from im_attr_audit.record.canonical import HASHED, NULL, State, runs
-from im_attr_audit.record.heads import Head, Watched
-from im_attr_audit.record.tables import TABLES, Range, copy_lines
+from im_attr_audit.record.checks.canonical import HASHED, NULL, State, runs
+from im_attr_audit.record.checks.heads import Head, Watched
+from im_attr_audit.record.checks.tables import TABLES, Range, copy_lines
 
 #: What the database derives from a change's other columns. Sums of times are compared, not
 #: differences: those of an infinite time raise an error.

@@ -17,9 +17,9 @@ from im_attr_audit.evidence.checkpoint import read_text
 from im_attr_audit.evidence.merkle import root_of
 from im_attr_audit.evidence.note import Verifier, signatures_of
 from im_attr_audit.evidence.proof import Proof, check_proof, make_proof
-from im_attr_audit.record.parts import reading
-from im_attr_audit.record.seal_log import newest_log, stored_seals
-from im_attr_audit.record.sealed_rows import (
+from im_attr_audit.record.checks.parts import reading
+from im_attr_audit.record.seals.log import newest_log, stored_seals
+from im_attr_audit.record.seals.rows import (
     KINDS,
     Kind,
     prepare_sealed,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from im_attr_audit.evidence.bundle import MARK
-from im_attr_audit.record.canonical import NULL
-from im_attr_audit.record.rows_root import Root
-from im_attr_audit.record.seal_hashes import newest_time
-from im_attr_audit.record.sealed_rows import Batch, Kind, microseconds_of
+from im_attr_audit.record.checks.canonical import NULL
+from im_attr_audit.record.seals.hashes import newest_time
+from im_attr_audit.record.seals.rows import Batch, Kind, microseconds_of
+from im_attr_audit.record.seals.rows_root import Root
 
 #: A seal with more rows keeps no marks.
 MOST_MARKS = 200_000

@@ -1,6 +1,6 @@
 """Hash the rows of seals again, in several processes at once that see one snapshot.
 
-What is not as it was sealed is only found here; `seal_checks` names the row. Each process has a
+What is not as it was sealed is only found here; `checks` names the row. Each process has a
 connection of its own. This process hashes too: a small record needs no other.
 """
 
@@ -19,10 +19,10 @@ from typing import ClassVar
 from sqlalchemy import Connection, Engine, text
 
 from im_attr_audit.evidence.bundle import Seal
+from im_attr_audit.record.checks.parts import PartFailed, reading, without_garbage_collection
 from im_attr_audit.record.engine import Connector, connector_of, engine_of_connector
-from im_attr_audit.record.parts import PartFailed, reading, without_garbage_collection
-from im_attr_audit.record.rows_root import Root
-from im_attr_audit.record.sealed_rows import (
+from im_attr_audit.record.seals.listed import CLOCKS_US
+from im_attr_audit.record.seals.rows import (
     END,
     KINDS,
     Batch,
@@ -32,9 +32,8 @@ from im_attr_audit.record.sealed_rows import (
     prepare_sealed,
     read_batches,
 )
+from im_attr_audit.record.seals.rows_root import Root
 
-#: How far the clocks of the database and of the machine that seals may be apart.
-CLOCKS_US = 5 * 60 * 1_000_000
 #: Fewer rows are hashed before another process would be ready.
 _SMALL = 200_000
 #: So many rows are hashed by one process before it takes others, and no fewer than this.

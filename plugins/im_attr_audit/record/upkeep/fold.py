@@ -15,9 +15,9 @@ from functools import partial
 from sqlalchemy import Connection, Engine, text
 
 from im_attr_audit.errors import LockTimeout
-from im_attr_audit.record.owner import owner_engine, retry_while_locked
-from im_attr_audit.record.retention import LOCK, RetentionRefused
-from im_attr_audit.record.roles import OWNER
+from im_attr_audit.record.upkeep.owner import owner_engine, retry_while_locked
+from im_attr_audit.record.upkeep.retention import LOCK, RetentionRefused
+from im_attr_audit.record.upkeep.roles import OWNER
 
 #: How long the whole table is waited for, and then others may wait, in milliseconds.
 _SWAP_MS = 500

@@ -15,8 +15,8 @@ from typing import TypeAlias
 from sqlalchemy import Connection, text
 
 from im_attr_audit.evidence.canonical import COVERAGE
-from im_attr_audit.record.rows_root import Root
-from im_attr_audit.record.tables import copy_rows
+from im_attr_audit.record.checks.tables import copy_rows
+from im_attr_audit.record.seals.rows_root import Root
 
 #: The columns in the order of the hashed text, with how they are read and as which type.
 _COLUMNS: Mapping[str, tuple[str, str]] = {

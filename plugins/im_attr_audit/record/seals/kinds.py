@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from im_attr_audit.evidence.canonical import CHANGE, POLL, TARGET
-from im_attr_audit.record.listed import DECLARATION_TYPES
-from im_attr_audit.record.listed_folds import COVERAGE_TYPES
-from im_attr_audit.record.tables import TABLES
+from im_attr_audit.record.checks.tables import TABLES
+from im_attr_audit.record.seals.listed import DECLARATION_TYPES
+from im_attr_audit.record.seals.listed_folds import COVERAGE_TYPES
 
 _POLL_TYPES = {
     "poll_id": "int8",

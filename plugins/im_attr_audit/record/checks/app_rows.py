@@ -11,10 +11,10 @@ from hashlib import sha256
 from sqlalchemy import Connection
 
 from im_attr_audit.apps import AppKey
-from im_attr_audit.record.canonical import NULL, Chains, State, runs
-from im_attr_audit.record.heads import Finding, Head, Watched
-from im_attr_audit.record.quick_chains import QuickChains
-from im_attr_audit.record.tables import Range, read_rows
+from im_attr_audit.record.checks.canonical import NULL, Chains, State, runs
+from im_attr_audit.record.checks.heads import Finding, Head, Watched
+from im_attr_audit.record.checks.quick_chains import QuickChains
+from im_attr_audit.record.checks.tables import Range, read_rows
 
 Replayed = dict[AppKey, dict[bytes, State]]
 

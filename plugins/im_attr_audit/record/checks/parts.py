@@ -21,10 +21,10 @@ from sqlalchemy import Connection, Engine, text
 
 from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import AttrAuditError
-from im_attr_audit.record.app_checks import Part, check_apps
+from im_attr_audit.record.checks.app_rows import Part, check_apps
+from im_attr_audit.record.checks.heads import Watched
+from im_attr_audit.record.checks.tables import Range, prepare
 from im_attr_audit.record.engine import Connector, connector_of, engine_of_connector
-from im_attr_audit.record.heads import Watched
-from im_attr_audit.record.tables import Range, prepare
 
 #: A record with fewer changes is checked before another process would be ready.
 _SMALL = 200_000

@@ -22,13 +22,13 @@ from psycopg2 import DataError
 from sqlalchemy import Connection, text
 
 from im_attr_audit.evidence.canonical import Value
-from im_attr_audit.record.canonical import NULL, quoted
-from im_attr_audit.record.sealed_kinds import CHANGE_TYPES, SEALED_TABLES
-from im_attr_audit.record.sealed_kinds import END as END
-from im_attr_audit.record.sealed_kinds import KINDS as KINDS
-from im_attr_audit.record.sealed_kinds import Kind as Kind
-from im_attr_audit.record.sealed_kinds import microseconds_of as microseconds_of
-from im_attr_audit.record.tables import CONTROLS, copy_lines, copy_rows, prepare
+from im_attr_audit.record.checks.canonical import NULL, quoted
+from im_attr_audit.record.checks.tables import CONTROLS, copy_lines, copy_rows, prepare
+from im_attr_audit.record.seals.kinds import CHANGE_TYPES, SEALED_TABLES
+from im_attr_audit.record.seals.kinds import END as END
+from im_attr_audit.record.seals.kinds import KINDS as KINDS
+from im_attr_audit.record.seals.kinds import Kind as Kind
+from im_attr_audit.record.seals.kinds import microseconds_of as microseconds_of
 
 #: So many ids are read by one statement: their rows fit into memory, and into the server's.
 _IDS = 25_000

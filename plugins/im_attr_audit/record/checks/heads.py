@@ -50,7 +50,7 @@ class Finding:
 
     def __str__(self) -> str:
         at = f" seq {self.seq}" if self.seq is not None else ""
-        return f"{self.region}/{self.sdk_app_id}{at}: {self.text}"
+        return f"{AppKey(self.region, self.sdk_app_id).address}{at}: {self.text}"
 
 
 @dataclass(slots=True)

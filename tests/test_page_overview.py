@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from im_attr_audit.page.models_as_of import AsOf
-from im_attr_audit.page.models_names import Names, Now
-from im_attr_audit.page.models_overview import Overview
+from im_attr_audit.page.models.as_of import AsOf
+from im_attr_audit.page.models.names import Names, Now
+from im_attr_audit.page.models.overview import Overview
 from im_attr_audit.record.reviews import Answer, record_answer
 
 from tests.conftest import AuditDb

@@ -20,15 +20,15 @@ from im_attr_audit.evidence.note import Signer, new_signer
 from im_attr_audit.evidence.proof import check_proof, read_proof
 from im_attr_audit.messages import notify
 from im_attr_audit.names import AttrName
-from im_attr_audit.page import (
-    models,
-    models_as_of,
-    models_attest,
-    models_changes,
-    models_health,
-    models_names,
-    models_overview,
-    models_timeline,
+from im_attr_audit.page import models
+from im_attr_audit.page.models import (
+    as_of,
+    attest,
+    changes,
+    health,
+    names,
+    overview,
+    timeline,
 )
 from im_attr_audit.record.engine import create_audit_engine
 from im_attr_audit.record.notifications import Alert
@@ -64,25 +64,25 @@ STATES = (
     "as-of?compare=2026-01-01T00:00:00Z&all=yes",
 )
 MODELS: dict[str, type[BaseModel]] = {
-    "overview": models_overview.Overview,
-    "names": models_names.Names,
-    "names?group=shop": models_names.Names,
-    "search?name=city": models_names.NameUses,
-    "name-in-period?name=city": models_names.NameInPeriod,
-    "now": models_names.Now,
-    "now?group=shop&slot=2": models_names.Now,
+    "overview": overview.Overview,
+    "names": names.Names,
+    "names?group=shop": names.Names,
+    "search?name=city": names.NameUses,
+    "name-in-period?name=city": names.NameInPeriod,
+    "now": names.Now,
+    "now?group=shop&slot=2": names.Now,
     "setup": models.Setup,
-    "changes": models_changes.Changes,
-    "run?run=x": models_changes.Run,
-    "changes/count": models_changes.ChangeCount,
-    "attest": models_attest.Attest,
-    "timeline": models_timeline.Timeline,
-    "timeline?lanes=all&slot=2": models_timeline.Timeline,
-    "as-of": models_as_of.AsOf,
-    "as-of?compare=2026-01-01T00:00:00Z": models_as_of.AsOf,
-    "health": models_health.Health,
-    "verification": models_health.Verification,
-    "change?region=frankfurt&sdk_app_id=20900004&seq=1": models_changes.ChangeDetail,
+    "changes": changes.Changes,
+    "run?run=x": changes.Run,
+    "changes/count": changes.ChangeCount,
+    "attest": attest.Attest,
+    "timeline": timeline.Timeline,
+    "timeline?lanes=all&slot=2": timeline.Timeline,
+    "as-of": as_of.AsOf,
+    "as-of?compare=2026-01-01T00:00:00Z": as_of.AsOf,
+    "health": health.Health,
+    "verification": health.Verification,
+    "change?region=frankfurt&sdk_app_id=20900004&seq=1": changes.ChangeDetail,
 }
 API = (*MODELS, "changes/download")
 

@@ -12,8 +12,8 @@ from typing import Literal, get_args
 from fastapi import HTTPException
 from sqlalchemy import Connection
 
-from im_attr_audit.page import models_health as models
 from im_attr_audit.page import queries
+from im_attr_audit.page.models import health as models
 from im_attr_audit.page.reader import CannotRead, Reader
 from im_attr_audit.page.threads import Threads
 from im_attr_audit.settings import BadSetting, stale_after

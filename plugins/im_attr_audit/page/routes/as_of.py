@@ -10,10 +10,10 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from im_attr_audit.apps import AppKey
-from im_attr_audit.page import models_as_of as models
 from im_attr_audit.page import queries
 from im_attr_audit.page.downloads import csv_file
 from im_attr_audit.page.filters import Instants, InstantsOfGroup
+from im_attr_audit.page.models import as_of as models
 from im_attr_audit.page.queries import Row, Rows
 from im_attr_audit.page.reader import Reader
 from im_attr_audit.page.services import (

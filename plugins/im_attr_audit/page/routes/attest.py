@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import Response
 
-from im_attr_audit.page import models_attest as models
 from im_attr_audit.page import queries
 from im_attr_audit.page.downloads import csv_file
 from im_attr_audit.page.filters import AttestedPeriod, Period
+from im_attr_audit.page.models import attest as models
 from im_attr_audit.page.reader import Reader
 from im_attr_audit.page.services import ReaderOf, as_json
 from im_attr_audit.page.threads import ViewRoute

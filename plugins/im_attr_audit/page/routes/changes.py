@@ -8,7 +8,6 @@ from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import Response, StreamingResponse
 
 from im_attr_audit.outcomes import FAILED, GOOD
-from im_attr_audit.page import models_changes as models
 from im_attr_audit.page import queries
 from im_attr_audit.page.advice import advice
 from im_attr_audit.page.filters import (
@@ -21,6 +20,7 @@ from im_attr_audit.page.filters import (
     page_key,
 )
 from im_attr_audit.page.models import Seal
+from im_attr_audit.page.models import changes as models
 from im_attr_audit.page.services import ReaderOf, ServicesOf, as_json
 from im_attr_audit.page.threads import ViewRoute
 

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from im_attr_audit.outcomes import FAILED, GOOD
-from im_attr_audit.page import models_health as models
 from im_attr_audit.page import queries
 from im_attr_audit.page.advice import advice
 from im_attr_audit.page.filters import NOTHING_ASKED, Recheck
 from im_attr_audit.page.models import Misconfigured
+from im_attr_audit.page.models import health as models
 from im_attr_audit.page.queries import Row
 from im_attr_audit.page.services import (
     ReaderOf,

@@ -8,9 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import Response
 
-from im_attr_audit.page import models_names as models
 from im_attr_audit.page import queries, summary
 from im_attr_audit.page.filters import GroupFilter, NameInPeriod, NameSearch
+from im_attr_audit.page.models import names as models
 from im_attr_audit.page.services import ReaderOf, StaleAfter, as_json, last_certain
 from im_attr_audit.page.threads import ViewRoute
 

@@ -9,8 +9,9 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from im_attr_audit.apps import AppKey
-from im_attr_audit.page import models, models_names, queries
+from im_attr_audit.page import models, queries
 from im_attr_audit.page.filters import NOTHING_ASKED, NowFilter
+from im_attr_audit.page.models import names
 from im_attr_audit.page.services import (
     ReaderOf,
     ServicesOf,
@@ -26,7 +27,7 @@ from im_attr_audit.page.threads import ViewRoute
 router = APIRouter(route_class=ViewRoute)
 
 
-@router.get("/now", response_model=models_names.Now)
+@router.get("/now", response_model=names.Now)
 def now(reader: ReaderOf, limit: StaleAfter, asked: Annotated[NowFilter, Query()]) -> Response:
     """The names as last known, without retired apps."""
     group = asked.group or None

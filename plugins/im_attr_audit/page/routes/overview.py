@@ -14,9 +14,9 @@ from sqlalchemy import Connection
 from im_attr_audit.apps import AppKey
 from im_attr_audit.outcomes import GOOD
 from im_attr_audit.page import models, queries, summary
-from im_attr_audit.page import models_overview as answers
 from im_attr_audit.page.advice import advice
 from im_attr_audit.page.filters import NOTHING_ASKED
+from im_attr_audit.page.models import overview as answers
 from im_attr_audit.page.queries import Row, Rows
 from im_attr_audit.page.services import ReaderOf, StaleAfter, as_json
 from im_attr_audit.page.threads import ViewRoute

@@ -9,9 +9,9 @@ from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import Response
 from sqlalchemy import Connection
 
-from im_attr_audit.page import models_timeline as models
 from im_attr_audit.page import queries
 from im_attr_audit.page.filters import TimelineWindow
+from im_attr_audit.page.models import timeline as models
 from im_attr_audit.page.queries import Row, Rows
 from im_attr_audit.page.services import (
     ReaderOf,

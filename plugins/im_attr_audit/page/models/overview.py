@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import BaseModel
 
 from im_attr_audit.page.models import AppAddress, Kind, Misconfigured, Seal
-from im_attr_audit.page.models_names import SlotNames
+from im_attr_audit.page.models.names import SlotNames
 
 
 class Cause(BaseModel):

@@ -1,4 +1,4 @@
-"""What several answers of the JSON API share, typed; each view's own are in ``models_VIEW``.
+"""What several answers of the JSON API share, typed; each view's own have a module here.
 
 Times are UTC; names are exactly as the vendor sent them.
 """

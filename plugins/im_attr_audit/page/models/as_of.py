@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import BaseModel
 
 from im_attr_audit.page.models import AppAddress, AppRef
-from im_attr_audit.page.models_names import ViolatingCell
+from im_attr_audit.page.models.names import ViolatingCell
 
 
 class CellThen(BaseModel):

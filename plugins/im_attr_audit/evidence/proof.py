@@ -210,7 +210,7 @@ def check_proof(proof: Proof, verifier: Verifier) -> Claim:
         origin=checkpoint.origin,
         size=checkpoint.size,
         names=names,
-        # A good poll has names_read only where it found a difference.
+        # A good poll that has names_read found a difference, or another poll was under way.
         found_names=names is not None and (values["outcome"], values["names_read"]) == ("ok", None),
     )
 

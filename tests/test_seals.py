@@ -11,11 +11,11 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from im_attr_audit.evidence.note import Signer
+from im_attr_audit.evidence.note import Signer, new_signer
 from im_attr_audit.evidence.stores import FileWitness
 from im_attr_audit.record.engine import create_audit_engine
 from im_attr_audit.record.runs import record_planned
-from im_attr_audit.record.seals import rows
+from im_attr_audit.record.seals import rows, sealing
 from im_attr_audit.record.seals.sealing import SealingRefused, make_checkpoint
 from im_attr_audit.record.seals.verify import check_seals, check_seals_on
 from im_attr_audit.record.upkeep.fold import fold_old_polls
@@ -23,7 +23,7 @@ from im_attr_audit.record.upkeep.retention import RetentionRefused, drop_old_pol
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
-from tests.sealing import NAMES, Sealing, as_superuser, folder_at
+from tests.sealing import NAMES, Sealing, as_superuser, file_name, folder_at, sealing_of
 from tests.test_schema import run
 
 
@@ -95,8 +95,11 @@ def test_a_target_that_was_left_out_of_a_run_is_noted(sealed: Sealing) -> None:
     assert found.notes == ["run run 11 planned im_tokyo_7 and recorded no poll of it"]
 
 
-def test_more_than_an_hour_without_a_run_is_noted(sealed: Sealing) -> None:
+def test_more_than_an_hour_without_a_run_is_noted(
+    sealed: Sealing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the seals alone: nothing in the database shows a run that was never planned."""
+    time_passes_for_the_database_too(monkeypatch)
     begin = datetime.now(UTC) + timedelta(minutes=1)
 
     def seal(minutes: int) -> None:
@@ -118,7 +121,47 @@ def test_more_than_an_hour_without_a_run_is_noted(sealed: Sealing) -> None:
     )
 
 
-def test_of_a_folded_month_no_more_is_missing_than_was_folded(sealed: Sealing) -> None:
+def new_log(sealed: Sealing, folder: Path) -> Sealing:
+    """The same record in a log that begins now: its first seal has polls of any age."""
+    return sealing_of(sealed.db, folder, new_signer("example.com/another"))
+
+
+@pytest.mark.parametrize(("seal", "poll"), [(0, 1), (1, 3), (3, 8)])
+def test_what_is_not_signed_in_a_seal_excuses_no_edited_poll(
+    sealed: Sealing, seal: int, poll: int
+) -> None:
+    forget_what_is_not_signed(sealed, seal)
+    assert sealed.found() == []
+    edit = f"update attr_audit.poll set error_info = 'x' where poll_id = {poll}"
+    as_superuser(sealed.db, edit)
+    [finding] = sealed.found()
+    assert finding.startswith(f"seal {seal}, closed at ")
+
+
+@pytest.mark.parametrize(("seal", "poll"), [(1, 3), (3, 8)])
+def test_what_is_not_signed_in_a_seal_excuses_no_missing_poll(
+    sealed: Sealing, seal: int, poll: int
+) -> None:
+    forget_what_is_not_signed(sealed, seal)
+    as_superuser(sealed.db, f"delete from attr_audit.poll where poll_id = {poll}")
+    [finding] = sealed.found()
+    assert finding.startswith(f"seal {seal}, closed at ")
+
+
+def forget_what_is_not_signed(sealed: Sealing, seal: int) -> None:
+    """As if the seal's polls were older than any that are kept, and without their marks."""
+    file = sealed.folder / file_name(seal + 1)
+    found = json.loads(file.read_text())
+    assert found["polls_from"] > 1
+    assert found["marks"]
+    file.chmod(0o600)
+    file.write_text(json.dumps({**found, "polls_from": 1, "marks": ""}))
+
+
+def test_of_a_folded_month_no_more_is_missing_than_was_folded(
+    sealed: Sealing, tmp_path: Path
+) -> None:
+    sealed = new_log(sealed, tmp_path / "new")
     url = sealed.db.server.url(sealed.db.name)
     run(
         sealed.db.owner,
@@ -139,8 +182,8 @@ def test_of_a_folded_month_no_more_is_missing_than_was_folded(sealed: Sealing) -
     assert (month.polls, month.spans, month.kept) == (8, 1, 2)
     _, found = check_seals(sealed.engine, [folder_at(sealed.folder)], sealed.signer.verifier)
     assert found.findings == []
-    [note] = found.notes
-    assert "8 of its 12 polls cannot be checked; good polls of " in note
+    [note] = [each for each in found.notes if "cannot be checked" in each]
+    assert "8 of its 20 polls cannot be checked; good polls of " in note
     _, *listed = sealed.seal().seal.note.split("\n\n")[0].split("\n")[3:]
     assert [json.loads(line)[::2] for line in listed] == [["coverage-v1", 1]]
     assert sealed.found() == []
@@ -165,7 +208,7 @@ def test_of_a_folded_month_no_more_is_missing_than_was_folded(sealed: Sealing) -
                 connection, [folder_at(sealed.folder)], sealed.signer.verifier
             )
             connection.rollback()
-        assert any("seal 5: coverage folded at " in f and what in f for f in found.findings), edit
+        assert any("seal 1: coverage folded at " in f and what in f for f in found.findings), edit
     forge(
         "insert into attr_audit.coverage (region, sdk_app_id, from_at, to_at, polls, polls_failed, "
         "api, first_poll_id, asked_us, folded_at) select region, 9, from_at, from_at, 1, 0, api, "
@@ -187,8 +230,11 @@ def test_of_a_folded_month_no_more_is_missing_than_was_folded(sealed: Sealing) -
     ]
 
 
-def test_months_that_retention_dropped_are_noted_and_not_called_forged(sealed: Sealing) -> None:
+def test_months_that_retention_dropped_are_noted_and_not_called_forged(
+    sealed: Sealing, tmp_path: Path
+) -> None:
     """The seal holds polls of an old month beside later ones; of those none may be gone."""
+    sealed = new_log(sealed, tmp_path / "new")
     run(
         sealed.db.owner,
         "select attr_audit_internal.create_poll_partition(m::date) from generate_series("
@@ -205,16 +251,16 @@ def test_months_that_retention_dropped_are_noted_and_not_called_forged(sealed: S
     drop_old_polls(sealed.db.server.url(sealed.db.name), keep_months=1)
     _, found = check_seals(sealed.engine, [folder_at(sealed.folder)], sealed.signer.verifier)
     assert found.findings == []
-    [note] = found.notes
-    assert note.startswith("seal 4, closed at ")
-    assert "1 of its 5 polls cannot be checked" in note
+    [note] = [each for each in found.notes if "cannot be checked" in each]
+    assert note.startswith("seal 0, closed at ")
+    assert "1 of its 13 polls cannot be checked" in note
     sealed.seal()
     with sealed.db.server.connect(sealed.db.name) as connection, connection.cursor() as cursor:
         cursor.execute(
             "set session_replication_role = replica; "
             "update attr_audit.poll set error_info = 'x' where poll_id = 11"
         )
-    assert any("seal 4, closed at" in finding for finding in sealed.found())
+    assert any("seal 0, closed at" in finding for finding in sealed.found())
 
 
 # How rows are read -----------------------------------------------------------------------------
@@ -317,7 +363,7 @@ def test_polls_are_hashed_by_their_ids_wherever_they_are_stored(
 
 @pytest.mark.parametrize("what", ["poll", "declaration"])
 def test_rows_of_a_clock_that_was_ahead_wait_for_their_time_and_break_no_log(
-    sealed: Sealing, what: str
+    sealed: Sealing, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sealed.run(11, NAMES[1])
     sealed.judge(9)
@@ -335,9 +381,29 @@ def test_rows_of_a_clock_that_was_ahead_wait_for_their_time_and_break_no_log(
     assert refused.value.findings == ()
     assert sorted(path.name for path in sealed.folder.iterdir()) == before
 
+    time_passes_for_the_database_too(monkeypatch)
     later = datetime.now(UTC) + timedelta(hours=2)
     witnesses = [folder_at(sealed.folder)]
     for number in range(2):
         now = partial(later.__add__, timedelta(minutes=number))
         make_checkpoint(sealed.engine, sealed.signer, witnesses, now=now)
+    assert sealed.found() == []
+
+
+def time_passes_for_the_database_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own clock cannot be set here."""
+    monkeypatch.setattr(sealing, "_refuse_clock_ahead", lambda *_: None)
+
+
+def test_a_sealing_machine_whose_clock_is_ahead_seals_nothing(sealed: Sealing) -> None:
+    """Else each row that is recorded until then would be called falsely dated, for ever."""
+    before = sorted(path.name for path in sealed.folder.iterdir())
+    ahead = datetime.now(UTC) + timedelta(minutes=10)
+    witnesses = [folder_at(sealed.folder)]
+    with pytest.raises(SealingRefused, match=r"This machine's clock is (59\d|600) s ahead"):
+        make_checkpoint(sealed.engine, sealed.signer, witnesses, now=lambda: ahead)
+    assert sorted(path.name for path in sealed.folder.iterdir()) == before
+    sealed.seal()
+    sealed.run(11, NAMES[1])
+    sealed.seal()
     assert sealed.found() == []

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from airflow.models.asset import AssetEvent, AssetModel
 from im_attr_audit import cli
 from im_attr_audit.commands import shared
+from im_attr_audit.commands.asset_events import ASSET, read_witnessed_heads
+from im_attr_audit.record.checks.canonical import HASHED
 from im_attr_audit.record.checks.heads import Head, heads_of_event, read_heads, save_heads
 from im_attr_audit.record.checks.tables import NotATable
 from im_attr_audit.record.checks.verify import check_database, check_export
 from im_attr_audit.record.publication import events_by_region
 from im_attr_audit.record.runs import read_run
 from im_attr_audit.record.store import record_polls
-from sqlalchemy import text
+from im_attr_audit.settings import DAG_ID
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session
 
 from tests import psql
 from tests.conftest import AuditDb
@@ -441,11 +449,19 @@ def test_a_change_that_does_not_come_from_a_poll_of_its_app_and_run_is_found(
     assert re.match(r"frankfurt/7 seq 3: cites poll \d+, which is not a good poll", found)
 
 
+def test_polls_that_are_all_gone_are_missed(recorded: AuditDb) -> None:
+    """Retention drops months; it leaves no month empty, and never all of them."""
+    as_a_forger(recorded, "delete from attr_audit.poll")
+    found = found_in(recorded)
+    assert len(found) == 2  # one for each app, which says how many of its changes
+    assert all("cites poll" in each for each in found)
+
+
 def test_a_change_whose_poll_was_dropped_with_its_month_is_fine(recorded: AuditDb) -> None:
     with recorded.owner.begin() as connection:
-        connection.execute(
-            text("alter table attr_audit.poll detach partition attr_audit_internal.poll_2026_11")
-        )
+        for month in ("09", "10", "11"):  # as retention does, with every older month
+            part = f"attr_audit_internal.poll_2026_{month}"
+            connection.execute(text(f"alter table attr_audit.poll detach partition {part}"))
         connection.execute(
             text("select attr_audit_internal.create_poll_partition(date '2027-01-01')")
         )
@@ -570,3 +586,62 @@ def test_the_command_and_the_docs_find_the_same_export_edited(
     code, said = verify(recorded, "--export", export)
     assert code == 1
     assert "NOT AS RECORDED  frankfurt/7 seq 3: kind is added, not renamed" in said
+
+
+# The command ------------------------------------------------------------------------------------
+
+
+def test_an_empty_record_is_not_called_intact(
+    audit_db: AuditDb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(shared, "reader_engine", lambda: audit_db.reader)
+    files = {name: tmp_path / name for name in ("heads", "result", "export")}
+    arguments = ["verify", "--no-asset-events", "--save-heads", str(files["heads"])]
+    assert cli.main([*arguments, "--result", str(files["result"])]) == 0
+    assert "there was nothing to check" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+    columns = [*HASHED, "prev_hash", "row_hash", "kind", "old_known", "new_known"]
+    files["export"].write_text(",".join(columns) + "\n")
+    assert cli.main(["verify", "--export", str(files["export"])]) == 2
+    said = capsys.readouterr()
+    assert "has no change in it: there is nothing to check" in said.err
+    assert "as it was recorded" not in said.out
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"region": "china", "chain_heads": {"7": 5}},
+        {"chain_heads": {"7": {"seq": 1, "hash": "00"}}},
+        {"region": "china", "chain_heads": {"a": {"seq": 1, "hash": "00"}}},
+        {"region": "china", "chain_heads": {"7": {"seq": None, "hash": "00"}}},
+        {"region": "china", "chain_heads": [1]},
+        [],
+        None,
+    ],
+)
+def test_an_event_that_is_not_ours_witnesses_nothing(extra: Any) -> None:
+    assert list(heads_of_event(extra, "asset event 1")) == []
+
+
+def test_events_of_other_dags_and_users_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may create asset events can write any head into one."""
+    engine = create_engine("sqlite://")
+    metadata = AssetModel.metadata
+    metadata.create_all(engine, [metadata.tables[name] for name in ("asset", "asset_event")])
+    head = {"region": "china", "chain_heads": {"7": {"seq": 1, "hash": "00"}}}
+    with Session(engine) as session:
+        session.add(AssetModel(name=ASSET, uri=ASSET, group="asset"))
+        session.flush()
+        for number, dag in enumerate((DAG_ID, "another", None), 1):
+            event = AssetEvent(asset_id=1, extra=head, source_dag_id=dag)
+            event.timestamp = datetime(2026, 11, number, tzinfo=UTC)
+            session.add(event)
+        session.commit()
+        monkeypatch.setattr(
+            "airflow.utils.session.create_session", lambda: contextlib.nullcontext(session)
+        )
+        found = read_witnessed_heads()
+    assert (found.events, [head.seq for head in found.heads]) == (1, [1])
+    engine.dispose()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from im_attr_audit.record.checks.heads import Head, heads_of_event
+from im_attr_audit.settings import DAG_ID
 
 ASSET = "im-attr-audit/changes"
 
@@ -24,7 +25,7 @@ class Witnessed:
 
 
 def read_witnessed_heads() -> Witnessed:
-    """The heads in the asset events that Airflow still has (``airflow db clean`` removes old ones).
+    """The heads in the DAG's asset events, as long as ``airflow db clean`` leaves them.
 
     Raises SQLAlchemy's errors where Airflow's metadata database cannot be read.
     """
@@ -35,7 +36,8 @@ def read_witnessed_heads() -> Witnessed:
     statement = (
         select(AssetEvent.id, AssetEvent.timestamp, AssetEvent.extra)
         .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
-        .where(AssetModel.name == ASSET)
+        # Anybody who may create asset events can write some for this asset, too.
+        .where(AssetModel.name == ASSET, AssetEvent.source_dag_id == DAG_ID)
         .order_by(AssetEvent.id)
     )
     with create_session() as session:

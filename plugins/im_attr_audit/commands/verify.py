@@ -85,6 +85,8 @@ def _verify(given: argparse.Namespace) -> int:
         _print_unwitnessed(checked, witnessed)
     is_as_sealed = not given.checkpoints or verify_checkpoints(given)
     is_intact = not checked.findings and is_as_sealed
+    if is_intact and not checked.rows and not given.checkpoints:
+        return _nothing_to_check(given)
     if given.result:
         write_result(given.result, is_intact, datetime.now(UTC))
     if is_intact:
@@ -92,6 +94,14 @@ def _verify(given: argparse.Namespace) -> int:
     if saved:
         _save_heads(checked, saved, is_intact)
     return int(not is_intact)
+
+
+def _nothing_to_check(given: argparse.Namespace) -> int:
+    """An empty record is not an intact one: nothing says that anything was ever in it."""
+    if given.export:
+        raise CannotDo(f"{given.export} has no change in it: there is nothing to check.")
+    print("The record has no change yet: there was nothing to check, and no file was written.")
+    return 0
 
 
 def _witnessed_heads(given: argparse.Namespace) -> list[Head]:

@@ -140,9 +140,9 @@ async function verify(place, again) {
     const result = await ask("verification", { again: again || null });
     const how = h("span", {}, `${result.rows_checked} changes in ${result.chains} chains, checked `, when(result.at, { seconds: true }), ` in ${result.took_seconds.toFixed(1)} s. `);
     place.replaceChildren(
-      result.ok
-        ? notice("good", "Every chain is intact.", how, { "data-chain": "ok" })
-        : notice("error", `${result.broken.length} chains are broken: the record was altered.`,
+      !result.chains ? notice("info", "There is no change yet, so there is no chain to check.", how, { "data-chain": "none" })
+      : result.ok ? notice("good", "Every chain is intact.", how, { "data-chain": "ok" })
+        : notice("error", `${count(result.broken.length, "chain")} ${result.broken.length === 1 ? "is" : "are"} broken: the record was altered.`,
           h("span", {}, how, "First bad rows: ", result.broken.slice(0, BROKEN_SHOWN).map((each) => `${each.region}/${each.sdk_app_id} at ${each.first_bad_seq}`).join(", "),
             result.broken.length > BROKEN_SHOWN ? ` and ${count(result.broken.length - BROKEN_SHOWN, "more chain")}` : "", ". Leave the database unchanged; docs/runbooks.md of im-attr-audit, section \"verify: chain\", has the steps."), { "data-chain": "broken" }),
       checkAgain,

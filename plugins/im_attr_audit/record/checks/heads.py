@@ -7,6 +7,7 @@ against them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -158,13 +159,14 @@ def read_heads(path: Path) -> list[Head]:
 
 
 def heads_of_event(extra: Any, witness: str) -> Iterator[Head]:
-    """The heads in the ``extra`` of one im-attr-audit/changes asset event."""
+    """The heads in the ``extra`` of one asset event of im-attr-audit/changes, and nothing else."""
     if not isinstance(extra, Mapping):
         return
     heads = extra.get("chain_heads")
     if not isinstance(heads, Mapping):
         return
     for sdk_app_id, head in heads.items():
-        yield Head(
-            str(extra["region"]), int(sdk_app_id), int(head["seq"]), str(head["hash"]), witness
-        )
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            yield Head(
+                str(extra["region"]), int(sdk_app_id), int(head["seq"]), str(head["hash"]), witness
+            )

@@ -102,6 +102,15 @@ TABLES: dict[str, dict[str, str]] = {
     },
 }
 
+#: From when on polls are kept, by the months that retention left; null where no month is left.
+KEPT_SINCE = r"""
+select min(substring(pg_catalog.pg_get_expr(m.relpartbound, m.oid) from $$FROM \('(.+?)'\)$$)
+           ::timestamptz)
+  from pg_catalog.pg_inherits i
+  join pg_catalog.pg_class m on m.oid = i.inhrelid
+ where i.inhparent = 'attr_audit.poll'::regclass
+"""
+
 _SETTINGS = """
 set local search_path = pg_catalog, pg_temp;
 set local bytea_output = 'hex';

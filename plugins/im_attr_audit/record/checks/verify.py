@@ -23,7 +23,7 @@ from im_attr_audit.record.checks.heads import Finding, Head, NotAnExport, check_
 from im_attr_audit.record.checks.parts import check_in_parts, processes_for, reading
 from im_attr_audit.record.checks.quick_chains import SPAN_FOLLOWS
 from im_attr_audit.record.checks.review_rows import check_reviews
-from im_attr_audit.record.checks.tables import prepare
+from im_attr_audit.record.checks.tables import KEPT_SINCE, prepare
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,18 +145,19 @@ def _token(record: Mapping[str, str], column: str) -> bytes:
     return token(value if column in _TEXTS else int(value))
 
 
-# As far back as every poll is kept; an hour's margin for polls that span its beginning.
-_CITES = """
+# As far back as every poll is kept, by the months that retention left; an hour's margin for polls
+# that span its beginning. No month at all: the polls were not dropped, they are gone.
+_CITES = f"""
 select distinct on (c.region, c.sdk_app_id) c.region, c.sdk_app_id, c.seq, c.poll_id,
        count(*) over (partition by c.region, c.sdk_app_id) as changes
   from only attr_audit.change as c
- where c.seen_at >= (select min(p.requested_at) + interval '1 hour' from attr_audit.poll as p)
+ where c.seen_at >= coalesce(({KEPT_SINCE}) + interval '1 hour', '-infinity')
    and not exists (select from attr_audit.poll as p
                     where p.poll_id = c.poll_id and p.region = c.region
                       and p.sdk_app_id = c.sdk_app_id and p.outcome = 'ok'
                       and p.dag_run_id is not distinct from c.dag_run_id)
  order by c.region, c.sdk_app_id, c.seq
-"""
+"""  # noqa: S608 - no value in it
 # A poll is recorded by the task that made it, and no task runs for an hour.
 _BACKDATED_POLLS = """
 select p.region, p.sdk_app_id, count(*) as polls, min(p.poll_id) as first_poll

@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
+from typing import Literal
 
 from sqlalchemy import Connection, Engine, text
 
 from im_attr_audit.evidence.bundle import MARK, Seal
 from im_attr_audit.evidence.canonical import CHANGE
 from im_attr_audit.record.checks.parts import without_garbage_collection
+from im_attr_audit.record.checks.tables import KEPT_SINCE
 from im_attr_audit.record.seals.hashes import (
     Hashed,
     Misdated,
@@ -24,22 +26,16 @@ from im_attr_audit.record.seals.hashes import (
     stretch_of,
     stretches,
 )
+from im_attr_audit.record.seals.listed import CLOCKS_US
 from im_attr_audit.record.seals.log import Log
 from im_attr_audit.record.seals.rows import END, KINDS, Batch, Heads, Kind, read_batches
 
 #: Seals whose first bad row is looked for.
 _NAMED = 20
+#: A poll is recorded within the hour in which it was sent: `verify` reports any other.
+_UNDER_WAY_US = 3600 * 1_000_000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_KEPT_SINCE = r"""
-select min(substring(pg_catalog.pg_get_expr(c.relpartbound, c.oid) from $$FROM \('(.+?)'\)$$)
-           ::timestamptz)
-  from pg_catalog.pg_inherits i
-  join pg_catalog.pg_class c on c.oid = i.inhrelid
- where i.inhparent = 'attr_audit.poll'::regclass
-"""
-
-
 _FOLDED = """
 select distinct date_trunc('month', c.from_at, 'UTC') as month from only attr_audit.coverage as c
 """
@@ -122,17 +118,26 @@ class _Lacking:
     folded: frozenset[datetime]
     missing: int = 0
 
-    def reason(self, kind: Kind, seal: Seal) -> str | None:
-        """Why polls of the seal may lack; None: they may not."""
+    def reason(
+        self, kind: Kind, seal: Seal, before: Seal | None
+    ) -> tuple[str, Literal["dropped", "folded"]] | None:
+        """Why polls of the seal may lack; None: they may not. ``before``: the seal before it.
+
+        `polls_from` is not signed, and whoever edits it must not excuse a poll: the time at which
+        the seal before it closed is, and no poll of this one was sent long before that.
+        """
         if kind.number != 0 or seal.polls_from is None:
             return None
-        if seal.polls_from < self.kept_since:
-            return f"polls before {at(self.kept_since)} are not kept"
-        begin = _EPOCH + timedelta(microseconds=seal.polls_from)
+        since = seal.polls_from
+        if before is not None:
+            since = max(since, before.closed_us - _UNDER_WAY_US - CLOCKS_US)
+        if since < self.kept_since:
+            return f"polls before {at(self.kept_since)} are not kept", "dropped"
+        begin = _EPOCH + timedelta(microseconds=since)
         end = _EPOCH + timedelta(microseconds=seal.closed_us)
         month = begin.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         if any(month <= folded <= end for folded in self.folded):
-            return f"good polls of {month:%Y-%m} are folded"
+            return f"good polls of {month:%Y-%m} are folded", "folded"
         return None
 
 
@@ -151,7 +156,7 @@ def _check_folds(connection: Connection, lacking: _Lacking, found: SealCheck) ->
 
 def _kept_since(connection: Connection, seals: Sequence[Seal]) -> int:
     """Polls of earlier months were dropped; 0: none were, or it was not retention."""
-    since = connection.execute(text(_KEPT_SINCE)).scalar_one()
+    since = connection.execute(text(KEPT_SINCE)).scalar_one()
     if since is None or not seals:
         return 0
     # Retention keeps the running month, whatever it is asked for.
@@ -198,10 +203,12 @@ class _Look:
     def _may_lack(self, number: int, size: int) -> bool:
         """Whether polls of the seal may lack; what is left must be as sealed, in its order."""
         seal = self.log.seals[number]
-        reason = self.lacking.reason(self.kind, seal)
-        if reason is None:
-            return False
+        before = self.log.seals[number - 1] if number else None
+        excuse = self.lacking.reason(self.kind, seal, before)
         count, _ = seal.rows(self.kind.number)
+        if excuse is None or size >= count:
+            return False
+        reason, how = excuse
         if size and (kept := self._kept(number)) is not None:
             rows, marks = self._rows(number)
             if (odd := _first_other(marks, kept)) is not None:
@@ -211,7 +218,7 @@ class _Look:
         self.found.notes.append(
             f"{_where(seal)}: {count - size} of its {count} polls cannot be checked; {reason}"
         )
-        if seal.polls_from is not None and seal.polls_from >= self.lacking.kept_since:
+        if how == "folded":
             self.lacking.missing += count - size
         return True
 

@@ -175,6 +175,17 @@ def _refuse_times_to_come(newest: int, closed_us: int) -> None:
         )
 
 
+def _refuse_clock_ahead(closed_us: int, database_us: int) -> None:
+    """Rows that are recorded until this time comes would lie before their own seal, for ever."""
+    ahead = closed_us - database_us
+    if ahead > CLOCKS_US:
+        raise SealingRefused(
+            f"Nothing was sealed: here it is {at(closed_us)}, and the database's clock says "
+            f"{at(database_us)}. This machine's clock is {ahead // 1_000_000} s ahead, or the "
+            "database's is behind: set it right."
+        )
+
+
 def rows_due(seals: Sequence[Seal], witnessed: int) -> list[int] | None:
     """The seals whose rows are read again before the next one is made; None: those of all.
 
@@ -285,6 +296,7 @@ def _close(engine: Engine, now: Callable[[], datetime]) -> tuple[tuple[int, int,
                     text("select * from attr_audit_internal.close_seal()")
                 ).one()
                 closed = (now() - _EPOCH) // timedelta(microseconds=1)
+                _refuse_clock_ahead(closed, (row.closed_at - _EPOCH) // timedelta(microseconds=1))
                 return (row.last_poll_id, row.last_change_id, row.last_planned_id), closed
         except LockTimeout:
             if time.monotonic() > until:

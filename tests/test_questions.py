@@ -233,6 +233,10 @@ def test_a_window_that_cannot_be_is_refused_with_a_sentence(
         "attest(now(), null)",
         "attest(null::timestamptz, now(), 'group 0')",
         "name_in_window('a', null, now())",
+        "name_in_window(null::text, now() - interval '1 day', now())",
+        "name_in_window(null, '2026-11-01', '2026-11-02')",
+        "names_as_of(null)",
+        "names_as_of(null::timestamptz)",
         "name_in_window('a', now(), null)",
         "gaps(null::timestamptz, now())",
         "gaps(now() - interval '1 day', now(), null)",
@@ -240,14 +244,16 @@ def test_a_window_that_cannot_be_is_refused_with_a_sentence(
         "coverage_gaps(null::text)",
     ],
 )
-def test_a_bound_that_is_null_is_refused_whatever_the_other_one_is(
+def test_an_argument_that_is_null_is_refused_whatever_the_others_are(
     history: History, call: str
 ) -> None:
     with pytest.raises(DBAPIError, match="must not be null"):
         run(history.db.reader, f"select * from attr_audit.{call}")
 
 
-@pytest.mark.parametrize("call", ["attest(t.at, now())", "name_in_window('a', now(), t.at)"])
+@pytest.mark.parametrize(
+    "call", ["attest(t.at, now())", "name_in_window('a', now(), t.at)", "names_as_of(t.at)"]
+)
 def test_a_null_bound_of_a_row_is_refused_too(history: History, call: str) -> None:
     rows = "(select max(change_id)::text::timestamptz as at from attr_audit.change where false) t"
     with pytest.raises(DBAPIError, match="must not be null"):

@@ -41,6 +41,11 @@ ANNOUNCES: dict[str, Any] = {
 }
 
 
+def _where_declared(ti: Any) -> dict[str, Any]:
+    """Where a file of declared names is looked for."""
+    return {"dag_folder": HERE, "bundle": getattr(ti, "bundle_instance", None)}
+
+
 @dag(
     dag_id=settings.DAG_ID,
     dag_display_name="Attribute name audit",
@@ -80,8 +85,7 @@ def im_attr_name_audit() -> None:
         return tasks.plan(
             (params or {}).get("conn_ids"),
             dag_run_id=ti.run_id,
-            dag_folder=HERE,
-            bundle=getattr(ti, "bundle_instance", None),
+            **_where_declared(ti),
         )
 
     @task(
@@ -91,8 +95,15 @@ def im_attr_name_audit() -> None:
     )
     def sync(label: str, conn_ids: list[str], problems: dict[str, str]) -> dict[str, int]:
         context = get_current_context()
-        ti, begun_at = context["ti"], context["dag_run"].start_date
-        return tasks.sync(conn_ids, problems, dag_run_id=ti.run_id, begun_at=begun_at, ti=ti)
+        ti = context["ti"]
+        return tasks.sync(
+            conn_ids,
+            problems,
+            dag_run_id=ti.run_id,
+            begun_at=context["dag_run"].start_date,
+            ti=ti,
+            **_where_declared(ti),
+        )
 
     @task(retries=2, **ANNOUNCES)
     def publish() -> int:
@@ -108,8 +119,7 @@ def im_attr_name_audit() -> None:
             ti.xcom_pull(task_ids="plan"),
             dag_run_id=ti.run_id,
             states=states,
-            dag_folder=HERE,
-            bundle=getattr(ti, "bundle_instance", None),
+            **_where_declared(ti),
         )
         tasks.publish(context["inlet_events"], context["outlet_events"])
 

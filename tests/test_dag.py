@@ -181,7 +181,7 @@ def test_one_region_that_fails_and_one_wrong_key_stop_no_other(audit: Audit) -> 
     assert set(audit.query(SNAPSHOT)) == set(after)
 
 
-def test_declared_names_reach_the_database_and_a_refused_document_fails_the_report_alone(
+def test_declared_names_reach_the_database_and_a_refused_document_fails_the_run_and_no_poll(
     audit: Audit, tmp_path: Path
 ) -> None:
     declared = "select source, dag_run_id from attr_audit.declaration"
@@ -206,9 +206,11 @@ def test_declared_names_reach_the_database_and_a_refused_document_fails_the_repo
     )
     audit.vendor.set_name("seoul", APPS["seoul"], 1, "town")
     second = audit.run()
+    assert second.state == "failed"
     states = second.states()
-    assert states.pop("report") == "failed"
+    assert (states.pop("report"), states.pop("declared names")) == ("failed", "failed")
     assert set(states.values()) == {"success"}
+    assert audit.outcomes(second) == {f"im_{region}": ["ok"] for region in APPS}
     assert 'im_attr_audit_declared_names, line 2: group "default": "name" is unknown' in second.log
     assert audit.query(declared) == recorded
     assert audit.query(violations) == [each for each in found if each[0] != "seoul"]

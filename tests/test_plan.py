@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from im_attr_audit import tasks
+from im_attr_audit.tasks import targets
 
 from tests.conftest import AuditDb
 
@@ -33,6 +35,30 @@ def test_apps_that_may_hang_for_long_are_split_so_that_a_task_can_end(
     instances = tasks.plan(None)
     assert len(instances) == parts
     assert [conn_id for each in instances for conn_id in each["conn_ids"]] == [*keys]
+
+
+def test_connections_that_named_one_app_are_polled_once_they_are_fixed(
+    audit_db: AuditDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clearing `sync` is enough: `plan` does not run again."""
+    list_apps(audit_db, monkeypatch, 3)
+    right = os.environ["AIRFLOW_CONN_APP_1"]
+    monkeypatch.setenv("AIRFLOW_CONN_APP_1", os.environ["AIRFLOW_CONN_APP_0"])
+    [instance] = tasks.plan(None)
+    assert instance["problems"].keys() == {"app_0", "app_1"}
+    listed = ["app_0", "app_1", "app_2"]
+
+    def still(listed: list[str]) -> dict[str, str]:
+        return targets.still_misconfigured(instance["problems"], listed, masked=False)
+
+    assert still(listed) == instance["problems"]
+    monkeypatch.setenv("AIRFLOW_CONN_APP_1", right)
+    assert still(listed) == {}
+    # It names another app now, which is polled by its own connection.
+    monkeypatch.setenv("AIRFLOW_CONN_APP_1", os.environ["AIRFLOW_CONN_APP_2"])
+    assert "app_1, app_2. Keep one" in still(listed)["app_1"]
+    # It is not listed any more: to poll it would be to poll its app twice.
+    assert "clear the whole run" in still(["app_0", "app_2"])["app_1"]
 
 
 @pytest.mark.parametrize("more", [0, 1])

@@ -82,6 +82,15 @@ def test_a_target_that_failed_is_not_said_to_be_unchanged() -> None:
     assert "Changes: none in the 1 recorded; names of the failed are not known." in text
 
 
+def test_a_target_without_a_poll_is_counted_and_named() -> None:
+    """Its task ended before it recorded anything."""
+    text = render(Run("manual__1", (poll("china"),), ()), ["im_seoul", "im_tokyo"])
+    assert text.startswith("Run manual__1: 1 of 3 targets recorded")
+    assert "Changes: none in the 1 recorded; names of the failed are not known." in text
+    assert text.endswith("not polled; the log of their sync task shows why: im_seoul; im_tokyo")
+    assert "im_seoul" in render(Run("manual__1", (), ()), ["im_seoul"])
+
+
 def test_a_run_that_polled_nothing_does_not_say_that_nothing_changed() -> None:
     text = render(Run("manual__1", (), ()))
     assert "nothing was polled; the logs of its tasks in Airflow show why" in text

@@ -58,11 +58,14 @@ class Cause(NamedTuple):
         return [*meaning, OUTCOMES[self.outcome].advice]
 
 
-def render(run: Run) -> str:
-    """The run as aligned lines: its apps and their names (or counts), changes, failures."""
+def render(run: Run, unpolled: Sequence[str] = ()) -> str:
+    """The run as aligned lines: its apps and their names (or counts), changes, failures.
+
+    ``unpolled``: planned connections without a poll, whose task ended before it recorded them.
+    """
     failed = [poll for poll in run.polls if poll.failed]
     recorded = sum(poll.recorded for poll in run.polls)
-    count = f"{recorded} of {len(run.polls)} targets recorded"
+    count = f"{recorded} of {len(run.polls) + len(unpolled)} targets recorded"
     if not run.polls:
         count = "nothing was polled; the logs of its tasks in Airflow show why"
     lines = [f"Run {run.dag_run_id}: {count}", ""]
@@ -81,7 +84,7 @@ def render(run: Run) -> str:
         )
         if len(changes) > MOST_CHANGES:
             lines += [f"  … and {len(changes) - MOST_CHANGES} more: see this run on the page."]
-    elif failed:
+    elif failed or (unpolled and run.polls):
         lines += [f"Changes: none in the {recorded} recorded; names of the failed are not known."]
     elif recorded < len(run.polls):
         lines += [
@@ -89,9 +92,12 @@ def render(run: Run) -> str:
         ]
     elif run.polls:
         lines += ["Changes: none."]
-    if failed:
+    if failed or unpolled:
         lines += ["", "Failed:"]
+    if failed:
         lines += _failures_by_cause(failed) if many else _failures(failed)
+    if unpolled:
+        lines.append(f"  not polled; the log of their sync task shows why: {few(unpolled)}")
     return "\n".join(lines)
 
 

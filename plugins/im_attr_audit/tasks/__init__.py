@@ -37,11 +37,8 @@ CHANGES_ALIAS = AssetAlias("im-attr-audit-changes")
 #: The metric that `sync` counts its polls in.
 POLLS = "im_attr_audit.polls"
 
-#: Apps in one mapped task. A mapping may have 1,024 instances, so this carries 250,000 apps.
-APPS_PER_TASK = 250
-#: What the first reads of one task may take where every app hangs, in seconds: a second round of
-#: them fits into the task's half hour too.
-READS_AT_MOST = 600
+#: The instance of `sync` that reads declared names again; it polls nothing.
+_DECLARED_NAMES: dict[str, Any] = {"label": "declared names", "conn_ids": [], "problems": {}}
 #: Connections that one task reads and adds to Airflow's masker. The cost grows with their
 #: square: half a second for these, minutes for a thousand.
 MASKED_AT_MOST = 50
@@ -79,7 +76,7 @@ def plan(
     """
     from im_attr_audit.record.runs import prepare_run, record_planned
     from im_attr_audit.tasks.declarations import declare
-    from im_attr_audit.tasks.targets import doubly_listed, resolve, with_known_apps
+    from im_attr_audit.tasks.targets import doubly_listed, resolve, size_of, split, with_known_apps
 
     listed = _listed_conn_ids()
     wanted = _wanted(conn_ids, listed)
@@ -104,11 +101,13 @@ def plan(
     by_region: dict[str, list[str]] = defaultdict(list)
     for conn_id, target in targets.items():
         by_region[target.region or "misconfigured"].append(conn_id)
-    return [
+    instances = [
         instance
         for region, ids in sorted(by_region.items())
-        for instance in _split(region, ids, _size([targets[i] for i in ids]), misconfigured)
+        for instance in split(region, ids, size_of([targets[i] for i in ids]), misconfigured)
     ]
+    # A run's state is that of its sync tasks: one is red as long as the document is refused.
+    return [*instances, _DECLARED_NAMES] if refused else instances
 
 
 @as_airflow_errors()
@@ -119,10 +118,14 @@ def sync(
     dag_run_id: str,
     begun_at: datetime | None,
     ti: Any,
+    dag_folder: Path | None = None,
+    bundle: Any = None,
 ) -> dict[str, int]:
     """Poll and record one instance's apps; how many ended in which outcome.
 
-    ``begun_at``: when the DAG run began, by Airflow's clock.
+    ``begun_at``: when the DAG run began, by Airflow's clock. ``misconfigured``: the connections
+    that were listed for the same app when the run was planned. An instance without a connection
+    reads declared names again, which were refused then.
     A retry polls only what has no final outcome in this round; clearing the task begins a new one.
     Raises AirflowException (to be retried) if any app is `unavailable` or `unstable`, else
     AirflowFailException if any failed, or is `late` and has no good poll since the run began.
@@ -131,13 +134,22 @@ def sync(
     from im_attr_audit.outcomes import FAILED
     from im_attr_audit.record.runs import FinishedPoll, read_finished
     from im_attr_audit.sync import sync_apps
-    from im_attr_audit.tasks.targets import targets_to_poll
+    from im_attr_audit.tasks.declarations import declare
+    from im_attr_audit.tasks.targets import still_misconfigured, targets_to_poll
 
     confirm_seconds = settings.CONFIRM_SECONDS.read()
     # Clearing sets max_tries to the tries there were plus the retries that are granted again.
     first_try = ti.max_tries - (ti.task.retries or 0) + 1
     engine = audit_engine()
     try:
+        if not conn_ids:
+            if refused := declare(engine, dag_run_id, dag_folder, bundle):
+                raise AirflowFailException(refused)
+            return {}
+        if misconfigured:
+            listed = _listed_conn_ids()
+            few_enough = len(listed) <= MASKED_AT_MOST
+            misconfigured = still_misconfigured(misconfigured, listed, masked=few_enough)
         finished = read_finished(
             engine, dag_run_id=dag_run_id, first_try=first_try, conn_ids=conn_ids, begun_at=begun_at
         )
@@ -296,16 +308,17 @@ def report(
     engine = audit_engine()
     try:
         run = read_run(engine, dag_run_id)
-        log.info("%s", render(run))
+        polled = {poll.conn_id for poll in run.polls}
+        expected = [conn_id for instance in instances or () for conn_id in instance["conn_ids"]]
+        unpolled = [conn_id for conn_id in expected if conn_id not in polled]
+        log.info("%s", render(run, unpolled))
         refused = declare(engine, dag_run_id, dag_folder, bundle)
         alert_errors = _send_alerts(engine, dag_run_id)
     finally:
         engine.dispose()
 
     failures = [f"{poll.conn_id} {poll.outcome}" for poll in run.polls if poll.failed]
-    polled = {poll.conn_id for poll in run.polls}
-    expected = [conn_id for instance in instances or () for conn_id in instance["conn_ids"]]
-    failures += [f"{conn_id} not polled" for conn_id in expected if conn_id not in polled]
+    failures += [f"{conn_id} not polled" for conn_id in unpolled]
     failed_tasks = [
         f"task {task} {state}"
         for task, state in sorted(states.items())
@@ -365,29 +378,3 @@ def _listed_conn_ids() -> list[str]:
 
         given = ask_for_variable(settings.CONN_IDS)
     return settings.parse_conn_ids(given)
-
-
-def _size(targets: Sequence[Target | Unresolved]) -> int:
-    """How many of these apps one task may have: all of them may hang for their whole time-out."""
-    from im_attr_audit.sync import THREADS
-
-    longest = max((getattr(target, "timeout", 0.0) for target in targets), default=0.0)
-    return min(APPS_PER_TASK, int(THREADS * READS_AT_MOST / max(longest, 1.0)))
-
-
-def _split(
-    region: str, ids: list[str], size: int, misconfigured: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    parts = -(-len(ids) // size)
-    size = -(-len(ids) // parts)
-    instances = []
-    for part in range(parts):
-        mine = ids[part * size : (part + 1) * size]
-        instances.append(
-            {
-                "label": region if parts == 1 else f"{region} ({part + 1} of {parts})",
-                "conn_ids": mine,
-                "problems": {i: misconfigured[i] for i in mine if i in misconfigured},
-            }
-        )
-    return instances

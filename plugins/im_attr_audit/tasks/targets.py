@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -19,6 +20,11 @@ from im_attr_audit.tencent.target import Target, Unresolved
 #: How long a task waits for a failing secrets backend in all, in seconds. It is not asked again
 #: after that: with many connections the task would end by its time-out and record nothing.
 FAILING_AT_MOST = 60.0
+#: Apps in one mapped task. A mapping may have 1,024 instances, so this carries 250,000 apps.
+APPS_PER_TASK = 250
+#: What the first reads of one task may take where every app hangs, in seconds: a second round of
+#: them fits into the task's half hour too.
+READS_AT_MOST = 600
 
 
 def resolve(
@@ -109,3 +115,46 @@ def targets_to_poll(
         if is_last_try:
             targets[conn_id] = Unresolved(conn_id, Misconfigured(why))
     return [*targets.values()], unknown
+
+
+def still_misconfigured(
+    planned: Iterable[str], listed: Sequence[str], *, masked: bool
+) -> dict[str, str]:
+    """Why connections that `plan` found doubly listed must not be polled now.
+
+    The Variable and the connections may have been fixed since: then clearing `sync` is enough.
+    """
+    twice = doubly_listed(listed, resolve(listed, masked=masked))
+    gone = f"it is not listed any more in {settings.CONN_IDS}: clear the whole run"
+    return {
+        conn_id: twice.get(conn_id, gone)
+        for conn_id in planned
+        if conn_id in twice or conn_id not in listed
+    }
+
+
+def size_of(targets: Sequence[Target | Unresolved]) -> int:
+    """How many of these apps one task may have: all of them may hang for their whole time-out."""
+    from im_attr_audit.sync import THREADS
+
+    longest = max((getattr(target, "timeout", 0.0) for target in targets), default=0.0)
+    return min(APPS_PER_TASK, int(THREADS * READS_AT_MOST / max(longest, 1.0)))
+
+
+def split(
+    region: str, ids: list[str], size: int, misconfigured: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """What the mapped `sync` instances of a region are given."""
+    parts = -(-len(ids) // size)
+    size = -(-len(ids) // parts)
+    instances = []
+    for part in range(parts):
+        mine = ids[part * size : (part + 1) * size]
+        instances.append(
+            {
+                "label": region if parts == 1 else f"{region} ({part + 1} of {parts})",
+                "conn_ids": mine,
+                "problems": {i: misconfigured[i] for i in mine if i in misconfigured},
+            }
+        )
+    return instances

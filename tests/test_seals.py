@@ -11,11 +11,13 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
+from im_attr_audit.apps import AppKey
 from im_attr_audit.evidence.note import Signer, new_signer
 from im_attr_audit.evidence.stores import FileWitness
 from im_attr_audit.record.engine import create_audit_engine
 from im_attr_audit.record.runs import record_planned
 from im_attr_audit.record.seals import rows, sealing
+from im_attr_audit.record.seals.prove import NotProvable, prove_poll
 from im_attr_audit.record.seals.sealing import SealingRefused, make_checkpoint
 from im_attr_audit.record.seals.verify import check_seals, check_seals_on
 from im_attr_audit.record.upkeep.fold import fold_old_polls
@@ -121,6 +123,13 @@ def test_more_than_an_hour_without_a_run_is_noted(
     )
 
 
+def test_a_stray_file_of_any_number_is_a_finding(sealed: Sealing) -> None:
+    (sealed.folder / file_name(10**12 - 1)).write_text("{}")
+    assert any(
+        "lacks 999999999994 checkpoints, that of size 5 first" in each for each in sealed.found()
+    )
+
+
 def new_log(sealed: Sealing, folder: Path) -> Sealing:
     """The same record in a log that begins now: its first seal has polls of any age."""
     return sealing_of(sealed.db, folder, new_signer("example.com/another"))
@@ -184,6 +193,11 @@ def test_of_a_folded_month_no_more_is_missing_than_was_folded(
     assert found.findings == []
     [note] = [each for each in found.notes if "cannot be checked" in each]
     assert "8 of its 20 polls cannot be checked; good polls of " in note
+    app, begin = AppKey("seoul", 7), datetime.fromisoformat(f"{note.split()[-3]}-01T00:00+00:00")
+    with pytest.raises(NotProvable, match=r"Good polls of seoul/7 of .* are folded"):
+        prove_poll(sealed.engine, app, begin + timedelta(hours=5), None)
+    with pytest.raises(NotProvable, match="8 of the 20 polls of seal 0 are not there any more"):
+        prove_poll(sealed.engine, app, begin + timedelta(hours=20), None)
     _, *listed = sealed.seal().seal.note.split("\n\n")[0].split("\n")[3:]
     assert [json.loads(line)[::2] for line in listed] == [["coverage-v1", 1]]
     assert sealed.found() == []

@@ -301,6 +301,13 @@ def test_a_server_is_asked_a_few_times_for_its_newest_checkpoint(server: Server)
     assert len(server.requests) < 25
 
 
+def test_a_server_that_returns_something_for_every_name_is_no_witness(server: Server) -> None:
+    server.answer = lambda *_: (200, {}, b"<html>log in</html>")
+    with pytest.raises(WitnessFailed, match="it is not a witness"):
+        open_witness(server.url).sizes()
+    assert len(server.requests) < 50
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_refused_and_its_target_never_asked(server: Server, status: int) -> None:
     elsewhere = {"Location": f"{server.url}/elsewhere/"}

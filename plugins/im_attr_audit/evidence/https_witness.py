@@ -5,6 +5,9 @@ from __future__ import annotations
 from im_attr_audit.evidence.https import BadUrl, HttpFailed, Reply, check_url, request
 from im_attr_audit.evidence.witness import MOST_BYTES, BadTarget, Witness, file_name
 
+#: More checkpoints than a file's name can number.
+_MOST = 10**12
+
 
 class HttpsWitness(Witness):
     """A server that takes ``PUT`` of new files: WebDAV, an artifact repository."""
@@ -24,6 +27,8 @@ class HttpsWitness(Witness):
         least, beyond = 0, 1
         while self._content(file_name(beyond)) is not None:
             least, beyond = beyond, beyond * 2
+            if beyond > _MOST:
+                raise self._failed("it returns something for each name, so it is not a witness")
         while beyond - least > 1:
             middle = (least + beyond) // 2
             if self._content(file_name(middle)) is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine, text
 
@@ -28,9 +28,15 @@ from im_attr_audit.record.seals.rows import (
 )
 
 _POLL_AT = """
-select poll_id from attr_audit.poll
+select poll_id, requested_at from attr_audit.poll
  where region = :region and sdk_app_id = :number and requested_at <= :at
  order by requested_at desc, poll_id desc limit 1
+"""
+# A folded poll can be newer than the newest that is left.
+_FOLDED = """
+select max(from_at) from only attr_audit.coverage
+ where region = :region and sdk_app_id = :number and from_at <= :at
+   and (to_at > :found) is not false
 """
 _CHANGE_AT = """
 select change_id from only attr_audit.change
@@ -72,10 +78,17 @@ def prove_poll_on(
     """As `prove_poll`, in a transaction that reads one snapshot and reads nothing else after."""
     _prepare(connection, bounds)
     given = {"region": app.region, "number": app.sdk_app_id, "at": at}
-    poll_id = connection.execute(text(_POLL_AT), given).scalar_one_or_none()
-    if poll_id is None:
+    poll = connection.execute(text(_POLL_AT), given).one_or_none()
+    found = {"found": poll.requested_at if poll else None}
+    folded = connection.execute(text(_FOLDED), {**given, **found}).scalar_one()
+    if folded is not None:
+        raise NotProvable(
+            f"Good polls of {app.address} of {folded.astimezone(UTC):%Y-%m} are folded, so the "
+            f"newest one at {at} cannot be proven."
+        )
+    if poll is None:
         raise NotProvable(f"No poll of {app.address} was requested at or before {at}.")
-    return _prove(connection, KINDS[0], poll_id, verifier, bounds)
+    return _prove(connection, KINDS[0], poll.poll_id, verifier, bounds)
 
 
 def prove_change_on(
@@ -126,6 +139,13 @@ def _prove(
         if not row and place >= 0 and int(batch.columns[0][place]) == id_:
             row, index = batch.row(place), len(hashes) + place
         hashes += batch.hashes
+    count, _ = seal.rows(kind.number)
+    if kind.number == 0 and len(hashes) < count:
+        raise NotProvable(
+            f"{count - len(hashes)} of the {count} polls of seal {number} are not there any more, "
+            "so none of them can be proven. `im-attr-audit verify --checkpoints` shows whether "
+            "they were folded, or dropped with their month."
+        )
     if (len(hashes), root_of(hashes).hex()) != seal.rows(kind.number):
         raise NotProvable(
             f"The {kind.plural} of seal {number} are not as they were sealed, so none of them can "

@@ -265,7 +265,7 @@ def _plan_on_paper(bytes_a_row: dict[str, float]) -> list[str]:
         "|---|---:|---:|",
     ]
     for months, why in (
-        (25, "25 (the default: two years and the running one)"),
+        (25, "25 (the default), and the running month"),
         (13, "13"),
         (4, "4"),
     ):

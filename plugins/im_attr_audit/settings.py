@@ -70,7 +70,7 @@ STALE_AFTER: Final = Seconds(
     "IM_ATTR_AUDIT_STALE_AFTER",
     _ENVIRONMENT,
     "Seconds without a good poll before an app is stale: an alert is sent, and the page and "
-    "`healthz` show it. Use the same value for workers and API server.",
+    "`healthz` show it. Use the same value for workers, API server and `im-attr-audit metrics`.",
     "3600",
     least=1,
     most=366 * 86400,

@@ -214,7 +214,7 @@ def test_the_overview_says_what_needs_somebody(story: Stage, open_page: OpenPage
     needs = page.get_by_role("list", name="What needs attention").get_by_role("listitem")
     expect(needs).to_have_count(4)
     expect(needs.first).to_contain_text("silicon_valley/1721900005")
-    expect(needs.first).to_contain_text("last seen")
+    expect(needs.first).to_contain_text("last good poll")
     expect(needs.first).to_contain_text("Check the connection's password")
     expect(needs.nth(2)).to_contain_text("Loyalty tier 2 in frankfurt/20900004")
     at = needs.first.locator("time").first

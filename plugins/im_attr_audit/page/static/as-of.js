@@ -84,7 +84,7 @@ function matrix(group, at, marks) {
     row: (which) => {
       const app = group.apps[which];
       const row = rowOf(group.slots.map((slot) => slot.cells[which]), group.slots.map((slot) => marks.of(app, slot.slot)));
-      return h("tr", {}, h("th", { scope: "row" }, appOf(app), row.mark, app.retired ? h("span", { class: "since" }, " retired since") : null), row.cells);
+      return h("tr", {}, h("th", { scope: "row" }, appOf(app), row.mark, app.retired ? h("span", { class: "since" }, " retired later") : null), row.cells);
     },
   });
   return h("section", { "aria-labelledby": id },
@@ -113,7 +113,7 @@ function comparison(then, marks, all) {
       });
     }
   }
-  const toggle = h("a", { href: here({ all: all ? null : "yes" }) }, all ? "Show only the differences" : `Show also the ${same.toLocaleString("en")} that are the same`);
+  const toggle = h("a", { href: here({ all: all ? null : "yes" }) }, all ? "Show only the differences" : `Show the ${same.toLocaleString("en")} unchanged ${same === 1 ? "slot" : "slots"}, too`);
   const differ = rows.length - (all ? same : 0);
   return [
     h("p", { class: "pager" }, h("span", {}, `${count(differ, "slot")} ${differ === 1 ? "differs" : "differ"}, ${same.toLocaleString("en")} ${same === 1 ? "is" : "are"} the same.`), same || all ? toggle : null),

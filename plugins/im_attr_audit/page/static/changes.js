@@ -20,7 +20,7 @@ runAndRefresh(async () => {
   const active = FILTERS.some((name) => filter[name]);
   const empty = active ? null : await nothingYet(setup.apps);
   if (empty) return show(empty);
-  const counted = h("span", {}, `${page.changes.length} changes`);
+  const counted = h("span", {}, count(page.changes.length, "change"));
   show(
     filter.run ? runPart(runs, filter.run) : null,
     form(filter, setup.apps),
@@ -111,7 +111,7 @@ function runPart(run, runId) {
   const title = h("p", { class: "what" }, "What the run ", runLink(runId), " recorded. ", h("a", { href: here({ run: null, before: null }) }, "Show all runs"));
   if (!run.polls.length) return h("div", { class: "notice info" }, title, h("p", {}, run.is_folded ? "Retention has folded the good polls of its month." : "It has not polled any app yet, or its polls have been deleted by retention."));
   return h("div", { class: `notice ${failed.length ? "warning" : "good"}` }, title,
-    run.is_folded ? h("p", {}, "Retention has folded the good polls of its month. Below are those that a change cites, and the failed ones.") : h("p", {}, `${run.polls.length} connections polled, ${good} good, ${failed.length} failed${late ? `, ${late} superseded by newer polls` : ""}.`),
+    run.is_folded ? h("p", {}, "Retention has folded the good polls of its month. Below are those that a change cites, and the failed ones.") : h("p", {}, `${count(run.polls.length, "connection")} polled, ${good} good, ${failed.length} failed${late ? `, ${late} superseded by newer polls` : ""}.`),
     failed.length ? h("ul", {}, failed.map((poll) => h("li", {}, h("code", {}, poll.conn_id), `: ${poll.outcome}`,
       poll.error_code ? ` (${poll.error_code})` : "", poll.advice ? `. ${poll.advice}` : "", poll.error_info ? h("span", { class: "since" }, h("bdi", {}, poll.error_info)) : null))) : null,
     h("details", {}, h("summary", {}, `All ${count(run.polls.length, "poll")}, with proofs`), pollsOf(run.polls)));

@@ -92,7 +92,7 @@ function groupAddress(group, more = {}) {
 function groupRow(group) {
   const odd = group.slots.filter((slot) => isOdd(slot, group)).length;
   const parts = [count(group.apps, "app"), count(group.slots.length, "slot"), group.is_declared ? (odd ? `${odd} not as declared` : group.stale >= group.apps ? "no recent good poll" : "as declared where known") : odd ? `${odd} with drift` : "no drift",
-    group.stale ? `${group.stale} stale` : null, group.known < group.apps ? `${group.apps - group.known} never seen` : null];
+    group.stale ? `${group.stale} stale` : null, group.known < group.apps ? `${group.apps - group.known} without any good poll` : null];
   return h("tr", { class: "head" }, h("th", { colspan: 5, scope: "rowgroup" }, h("bdi", {}, group.app_group), h("small", {}, ` ${parts.filter(Boolean).join(", ")} `),
     group.slots.length ? h("a", { href: groupAddress(group, { matrix: "yes" }), "aria-label": `All apps of ${group.app_group}` }, "All apps")
       : h("small", {}, group.known ? "None of its apps has a name." : "None of its apps has answered yet.")));
@@ -150,7 +150,7 @@ function opened(group, slot, now) {
     bigTable({
       label: all ? `Apps of ${title}` : `Apps that differ in ${title}`,
       className: "list cards",
-      head: ["App", "Name", "Set between", "Last seen"].map((text) => h("th", { scope: "col" }, text)),
+      head: ["App", "Name", "Set between", "Last good poll"].map((text) => h("th", { scope: "col" }, text)),
       widths: ["16rem", "18rem", "18rem", "12rem"],
       count: rows.length,
       row: (at) => appRow(rows[at], slot, now, group),
@@ -194,7 +194,7 @@ function matrix(group, now) {
     widths: ["17rem", ...slots.map(() => "11rem")],
     count: apps.length,
     row: (at) => h("tr", { class: apps[at].stale ? "stale" : null },
-      h("th", { scope: "row", "data-tip": `Last seen ${ago(apps[at].last_ok_at, now.at)}` }, appLink(apps[at]), apps[at].stale ? [" ", stale()] : null),
+      h("th", { scope: "row", "data-tip": `Last good poll ${ago(apps[at].last_ok_at, now.at)}` }, appLink(apps[at]), apps[at].stale ? [" ", stale()] : null),
       slots.map((slot) => matrixCell(apps[at], slot, slot.cells[at], usual.get(slot.slot), now, wrong))),
   });
   arrowKeys(frame);
@@ -213,7 +213,7 @@ function matrixCell(app, slot, cell, usual, now, wrong) {
   const tip = () => [`${appName(app)}, slot ${slot.slot}: ${nameText(cell?.name ?? null)}`,
     cell ? (cell.not_before ? `Set between ${longTime(cell.not_before)} and ${longTime(cell.seen_at)}` : `Part of the baseline, seen since ${longTime(cell.seen_at)}`) : null,
     violation ? `Not as declared: ${violation.declared_name === null ? "it must be unused" : nameText(violation.declared_name)}` : differs ? `Usual in this slot: ${nameText(usual)}` : null,
-    app.stale ? `Stale: last seen ${ago(app.last_ok_at, now.at)}` : null].filter(Boolean).join("\n");
+    app.stale ? `Stale: last good poll ${ago(app.last_ok_at, now.at)}` : null].filter(Boolean).join("\n");
   const name = cell?.name ?? null;
   // As few elements as can be: while somebody scrolls there are hundreds of new cells a second.
   const link = h("a", {
@@ -242,7 +242,7 @@ async function uses(names, found) {
         count: found.uses.length,
         row: (at) => useRow(found.uses[at], known),
       }),
-      found.more_uses ? h("p", {}, `Only the first ${found.uses.length} are listed. Search for more of the name.`) : null),
+      found.more_uses ? h("p", {}, `Only the first ${found.uses.length} are listed. Enter more of the name.`) : null),
     h("div", {}, h("h2", {}, "Who has it, since when, until when"),
       bigTable({
         label: "Who has it, since when, until when",
@@ -252,7 +252,7 @@ async function uses(names, found) {
         count: found.spans.length,
         row: (at) => spanRow(found.spans[at], found.at),
       }),
-      found.more_spans ? h("p", {}, `Only the first ${found.spans.length} are listed. Search for more of the name, or choose a group.`) : null),
+      found.more_spans ? h("p", {}, `Only the first ${found.spans.length} are listed. Enter more of the name, or choose a group.`) : null),
   ];
 }
 

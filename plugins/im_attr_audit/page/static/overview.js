@@ -34,7 +34,7 @@ runAndRefresh(async () => {
 function sentence(overview) {
   const stale = total(overview.stale), failing = total(overview.failing), wrong = overview.violating_slots;
   const lastGood = overview.seen_at ? ago(overview.seen_at, overview.at) : null;
-  const seen = lastGood ? `a good poll ${lastGood} or more recently` : "no good poll yet";
+  const seen = lastGood ? `a good poll within the last ${span((new Date(overview.at) - new Date(overview.seen_at)) / 1000)}` : "no good poll yet";
   const parts = [];
   const part = (number, word, one, many) => { if (number) parts.push(`${count(number, word)} ${number === 1 ? one : many}`); };
   part(wrong, "slot", "is not as declared", "are not as declared");
@@ -102,7 +102,7 @@ function hints(overview) {
     overview.is_reviewed ? null
       : ["No change has been reviewed yet. While ", airflowLink("dags/im_attr_name_review", "the DAG im_attr_name_review"), " is not paused, it asks whether each change was expected."],
     overview.newest_seal ? null
-      : ["The record is not sealed. Run ", h("code", {}, "im-attr-audit checkpoint"), " once a day, on a machine that Airflow cannot write to, so that an outsider can check that nothing was rewritten."],
+      : ["The record is not sealed. Run ", h("code", {}, "im-attr-audit checkpoint"), " every 15 minutes, on a machine that Airflow cannot write to, so that an outsider can check that nothing was rewritten."],
   ].filter(Boolean);
   return missing.length ? h("section", { "aria-labelledby": "hints" }, h("h2", { id: "hints" }, "Not used yet"), h("ul", { class: "hints" }, missing.map((hint) => h("li", {}, hint)))) : null;
 }
@@ -140,7 +140,7 @@ function causeApps(cause) {
 
 function since(cause) {
   const never = cause.never_seen === cause.apps;
-  return [never ? "never seen, polled since " : cause.apps === 1 ? "last seen " : "longest: last seen ", when(cause.since)];
+  return [never ? "no good poll since the first poll, " : cause.apps === 1 ? "last good poll " : "oldest last good poll ", when(cause.since)];
 }
 
 function misconfigured(connections) {

@@ -1,6 +1,6 @@
 // Timeline: a lane for each app and slot that changed; unusual names in colour, failed polls and gaps.
 // The list below the lanes has the same changes for screen readers.
-import { announce, appName, appOf, ask, bounds, h, here, KINDS, kindOf, longTime, nameOf, nameText, nothingYet, notice, query, run, show, span, tableFrame, when } from "./page.js";
+import { count, announce, appName, appOf, ask, bounds, h, here, KINDS, kindOf, longTime, nameOf, nameText, nothingYet, notice, query, run, show, span, tableFrame, when } from "./page.js";
 import { appField, choice, field, filterForm, tick, periodFields } from "./forms.js";
 import { changeAddress } from "./change.js";
 import { drawAxis, drawLane, saidOf } from "./lanes.js";
@@ -242,7 +242,7 @@ function list(data) {
   if (!changes.length) return notice("info", "No change was seen in this period.", null, { "data-empty": "no-change" });
   const shown = changes.slice(0, 30);
   return h("details", { class: "as-list" },
-    h("summary", {}, `The ${changes.length} changes of this period as a list`),
+    h("summary", {}, changes.length === 1 ? "The change of this period as a list" : `The ${count(changes.length, "change")} of this period as a list`),
     shown.length < changes.length ? h("p", {}, `The newest ${shown.length}; `, h("a", { href: "changes" }, "Changes has all.")) : null,
     tableFrame("Changes of this period", h("table", { class: "list" },
       h("caption", { class: "unseen" }, "Changes of this period, newest first"),

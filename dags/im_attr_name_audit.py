@@ -95,15 +95,10 @@ def im_attr_name_audit() -> None:
     )
     def sync(label: str, conn_ids: list[str], problems: dict[str, str]) -> dict[str, int]:
         context = get_current_context()
-        ti = context["ti"]
-        return tasks.sync(
-            conn_ids,
-            problems,
-            dag_run_id=ti.run_id,
-            begun_at=context["dag_run"].start_date,
-            ti=ti,
-            **_where_declared(ti),
-        )
+        ti, begun_at = context["ti"], context["dag_run"].start_date
+        if not conn_ids:
+            return tasks.declare_again(ti.run_id, **_where_declared(ti))
+        return tasks.sync(conn_ids, problems, dag_run_id=ti.run_id, begun_at=begun_at, ti=ti)
 
     @task(retries=2, **ANNOUNCES)
     def publish() -> int:

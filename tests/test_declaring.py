@@ -79,10 +79,8 @@ def test_a_refused_document_fails_the_report_and_the_last_valid_one_stays_in_for
     def plan() -> None:
         assert len(tasks.plan(None, dag_run_id="run", dag_folder=tmp_path)) == 1
 
-    def sync_of(instance: dict[str, Any]) -> dict[str, int]:
-        ti = SimpleNamespace(try_number=1, max_tries=3, task=SimpleNamespace(retries=3))
-        where: dict[str, Any] = {"dag_run_id": "run", "begun_at": None, "dag_folder": tmp_path}
-        return tasks.sync(instance["conn_ids"], instance["problems"], ti=ti, **where)
+    def declare_again() -> dict[str, int]:
+        return tasks.declare_again("run", tmp_path, None)
 
     def report() -> None:
         tasks.report([], dag_run_id="run", states={}, dag_folder=tmp_path)
@@ -100,15 +98,15 @@ def test_a_refused_document_fails_the_report_and_the_last_valid_one_stays_in_for
     variable["declared"] = SHOP + "    more: 1\n"
     # Polls continue; one more instance of `sync` is red, and the run with it.
     _, again = tasks.plan(None, dag_run_id="run", dag_folder=tmp_path)
-    assert again["label"] == "declared names"
+    assert again == {"label": "declared names", "conn_ids": [], "problems": {}}
     assert 'im_attr_audit_declared_names, line 4: group "shop": "more" is unknown' in caplog.text
     with pytest.raises(AirflowFailException, match="declared names were refused"):
-        sync_of(again)
+        declare_again()
     with pytest.raises(AirflowFailException, match="declared names were refused"):
         report()
     assert run(audit_db.reader, recorded) == known
     variable["declared"] = SHOP
-    assert sync_of(again) == {}  # cleared once the document is right
+    assert declare_again() == {}  # cleared once the document is right
     del variable["declared"]
     report()  # cleared once the document is gone: nothing is declared any longer
     assert run(audit_db.reader, recorded) == [*known, ("none", False)]

@@ -632,7 +632,7 @@ def test_as_of_shows_what_was_and_how_certain(story: Stage, open_page: OpenPage)
     expect(rows.filter(has_text="UserID").or_(rows.filter(has_text="token"))).to_contain_text(
         "token type 1token type 0≠ type differs"
     )
-    page.get_by_role("link", name=re.compile("Show also")).click()
+    page.get_by_role("link", name=re.compile("Show the .* unchanged")).click()
     expect(ready(page).locator("tbody tr")).to_have_count(6 * 5 + 4)
 
 

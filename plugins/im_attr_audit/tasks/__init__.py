@@ -118,14 +118,11 @@ def sync(
     dag_run_id: str,
     begun_at: datetime | None,
     ti: Any,
-    dag_folder: Path | None = None,
-    bundle: Any = None,
 ) -> dict[str, int]:
     """Poll and record one instance's apps; how many ended in which outcome.
 
     ``begun_at``: when the DAG run began, by Airflow's clock. ``misconfigured``: the connections
-    that were listed for the same app when the run was planned. An instance without a connection
-    reads declared names again, which were refused then.
+    that were listed for the same app when the run was planned.
     A retry polls only what has no final outcome in this round; clearing the task begins a new one.
     Raises AirflowException (to be retried) if any app is `unavailable` or `unstable`, else
     AirflowFailException if any failed, or is `late` and has no good poll since the run began.
@@ -134,22 +131,13 @@ def sync(
     from im_attr_audit.outcomes import FAILED
     from im_attr_audit.record.runs import FinishedPoll, read_finished
     from im_attr_audit.sync import sync_apps
-    from im_attr_audit.tasks.declarations import declare
-    from im_attr_audit.tasks.targets import still_misconfigured, targets_to_poll
+    from im_attr_audit.tasks.targets import targets_to_poll
 
     confirm_seconds = settings.CONFIRM_SECONDS.read()
     # Clearing sets max_tries to the tries there were plus the retries that are granted again.
     first_try = ti.max_tries - (ti.task.retries or 0) + 1
     engine = audit_engine()
     try:
-        if not conn_ids:
-            if refused := declare(engine, dag_run_id, dag_folder, bundle):
-                raise AirflowFailException(refused)
-            return {}
-        if misconfigured:
-            listed = _listed_conn_ids()
-            few_enough = len(listed) <= MASKED_AT_MOST
-            misconfigured = still_misconfigured(misconfigured, listed, masked=few_enough)
         finished = read_finished(
             engine, dag_run_id=dag_run_id, first_try=first_try, conn_ids=conn_ids, begun_at=begun_at
         )
@@ -157,7 +145,7 @@ def sync(
         targets, unknown = targets_to_poll(
             engine,
             [conn_id for conn_id in conn_ids if conn_id not in done],
-            misconfigured,
+            _still_misconfigured(misconfigured),
             masked=len(conn_ids) <= MASKED_AT_MOST,
             is_last_try=ti.try_number > ti.max_tries,
         )
@@ -183,6 +171,32 @@ def sync(
     ]
     _raise_for([poll for poll in polls if poll.outcome in FAILED or poll.conn_id in blind])
     return dict(Counter(poll.outcome for poll in polls))
+
+
+@as_airflow_errors()
+def declare_again(dag_run_id: str, dag_folder: Path | None, bundle: Any) -> dict[str, int]:
+    """What the `sync` instance does that `plan` adds where declared names are refused.
+
+    Raises AirflowFailException as long as they are.
+    """
+    from im_attr_audit.tasks.declarations import declare
+
+    engine = audit_engine()
+    try:
+        if refused := declare(engine, dag_run_id, dag_folder, bundle):
+            raise AirflowFailException(refused)
+    finally:
+        engine.dispose()
+    return {}
+
+
+def _still_misconfigured(planned: Mapping[str, str]) -> Mapping[str, str]:
+    from im_attr_audit.tasks.targets import still_misconfigured
+
+    if not planned:
+        return planned
+    listed = _listed_conn_ids()
+    return still_misconfigured(planned, listed, masked=len(listed) <= MASKED_AT_MOST)
 
 
 def count_polls(recorded: Sequence[Recorded]) -> None:

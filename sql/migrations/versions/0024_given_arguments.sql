@@ -1,7 +1,8 @@
 -- A question about no name or at no instant is refused. name_in_window(null, …) said "no" of every app that was
 -- watched, which means that nobody had the name; names_as_of(null) gave no row, as if no app had been polled by
--- then. What names_as_of did until now is attr_audit_internal.names_at; "offset 0" hides a null from the planner,
--- which would see that no row can match and never ask whether there is an instant. Nothing is rewritten.
+-- then. What names_as_of did until now is attr_audit_internal.names_at. Where the instant is null the planner sees
+-- that no row of it can match and never asks a condition on the instant: hence "union all", and in the variant
+-- for text, where the instant is a value of a row, "offset 0". Nothing is rewritten.
 
 create function attr_audit_internal.is_given(value anyelement, what text) returns boolean
     language plpgsql immutable parallel safe as $$
@@ -64,9 +65,11 @@ create function attr_audit.names_as_of(at timestamptz)
     language sql stable
 begin atomic
     select n.region, n.sdk_app_id, n.app_group, n.slot, n.name, n.attr_type, n.certain
-      from (select names_as_of.at as at
-             where attr_audit_internal.is_given(names_as_of.at, 'at') offset 0) t
-     cross join lateral attr_audit_internal.names_at(t.at) n;
+      from attr_audit_internal.names_at(names_as_of.at) n
+     union all
+    -- Never a row, but an error where there is no instant; the planner drops it where there is one.
+    select null::text, null::bigint, null::text, null::smallint, null::text, null::smallint, false
+     where names_as_of.at is null and attr_audit_internal.is_given(names_as_of.at, 'at');
 end;
 
 comment on function attr_audit.names_as_of(timestamptz) is

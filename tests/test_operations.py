@@ -31,7 +31,12 @@ from tests.operations import GUIDE, RUNBOOKS, blocks, codes_table, written
 from tests.test_schema import run
 from tests.webhook import webhook
 
-PASSWORDS = {"deployer": "d-pw", "attr_audit_writer": "w-pw", "attr_audit_reader": "r-pw"}
+PASSWORDS = {
+    "deployer": "d-pw",
+    "attr_audit_writer": "w-pw",
+    "attr_audit_reader": "r-pw",
+    "attr_audit_sealer": "s-pw",
+}
 
 #: Blocks that no test here runs, with what does instead.
 ELSEWHERE = {
@@ -336,13 +341,11 @@ def test_every_command_of_the_guide_works_in_its_order(
 
 def run_the_regular_jobs(guide: Guide, server: EmbeddedPostgres) -> None:
     """Each as cron would run it, one after the other."""
-    sealer = f"attr_audit_sealer:s-pw@127.0.0.1:{server.port}/restored"
     guide.environment |= {
-        "IM_ATTR_AUDIT_SEALER_URL": f"postgresql://{sealer}",
+        "IM_ATTR_AUDIT_SEALER_URL": url(server, "attr_audit_sealer", "restored"),
         "WITNESS": str(guide.folder / "witness"),
         "METRICS": str(guide.folder),
     }
-    guide.run("""psql "$DBA_URL" --command="alter role attr_audit_sealer password 's-pw'" """)
     section = "Regular jobs"
     guide.next(section)
     assert "seal 0" in guide.next(section)

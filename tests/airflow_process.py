@@ -44,6 +44,7 @@ class AirflowProcess:
         self.log_path = home / "everything.log"
         self._log = self.log_path.open("wb")
         self._read = 0
+        self._set: set[str] = set()
         answers, answer_end = os.pipe()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.airflow_process", str(answer_end)],
@@ -84,13 +85,20 @@ class AirflowProcess:
     def run(self, environment: Mapping[str, str | None], conf: Any = None) -> Ended:
         """Run the DAG once with these variables set (None: unset)."""
         self.new_log()
-        reply = self.ask("run", environment=dict(environment), conf=conf)
+        reply = self.ask("run", environment=self._with_others_unset(environment), conf=conf)
         return Ended(reply["run_id"], reply["state"], reply["tasks"], self.new_log())
 
     def command(self, environment: Mapping[str, str | None], *arguments: str) -> tuple[int, str]:
         """The exit code and output of `im-attr-audit` in this Airflow's environment."""
-        code, output = self.ask("cli", environment=dict(environment), arguments=arguments)
+        given = self._with_others_unset(environment)
+        code, output = self.ask("cli", environment=given, arguments=arguments)
         return code, output
+
+    def _with_others_unset(self, environment: Mapping[str, str | None]) -> dict[str, str | None]:
+        """What an earlier test has set and this one has not is gone."""
+        others = dict.fromkeys(self._set - environment.keys())
+        self._set |= environment.keys()
+        return {**others, **environment}
 
     def connection_form(self, connection_type: str) -> Any:
         """What the form for a connection of this type is made from, as the UI asks for it."""

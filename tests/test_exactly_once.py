@@ -278,6 +278,8 @@ def test_many_failures_of_one_cause_are_a_few_lines_and_a_count(
 def test_a_doubly_listed_app_is_asked_by_neither_and_says_why(task: Task) -> None:
     china = task.targets[0]
     asked = len(task.rig.simulator.log())
+    listed = json.dumps([china.conn_id] + [target.conn_id for target in task.targets])
+    task.monkeypatch.setattr("im_attr_audit.tasks.Variable.get", lambda *_, **__: listed)
     with pytest.raises(AirflowFailException, match="misconfigured"):
         task.try_once({china.conn_id: "is listed more than once"})
     entries = task.rig.simulator.log()[asked:]

@@ -130,6 +130,13 @@ def test_a_stray_file_of_any_number_is_a_finding(sealed: Sealing) -> None:
     )
 
 
+def test_a_file_of_size_0_makes_up_for_no_missing_one(sealed: Sealing) -> None:
+    (sealed.folder / file_name(2)).rename(sealed.folder / file_name(0))
+    found = sealed.found()
+    assert any("lacks 1 checkpoints, that of size 2 first" in each for each in found)
+    assert any("the file of size 0 holds the checkpoint of size 2" in each for each in found)
+
+
 def new_log(sealed: Sealing, folder: Path) -> Sealing:
     """The same record in a log that begins now: its first seal has polls of any age."""
     return sealing_of(sealed.db, folder, new_signer("example.com/another"))

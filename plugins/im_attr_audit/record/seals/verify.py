@@ -138,10 +138,11 @@ def _read(
 ) -> list[str]:
     """Extend the log by these files of a witness, those after a size; gives what is wrong."""
     findings: list[str] = []
-    last = sizes[-1] if sizes else after
+    beyond = [size for size in sizes if size > after]
+    last = beyond[-1] if beyond else after
     # By counting: a stray file can have any number up to a million million.
-    if missing := last - after - len(sizes):
-        first = next(n for n, size in zip(count(after + 1), sizes, strict=False) if n != size)
+    if missing := last - after - len(beyond):
+        first = next(n for n, size in zip(count(after + 1), beyond, strict=False) if n != size)
         findings.append(f"{witness} lacks {missing} checkpoints, that of size {first} first")
     for size in sizes:
         try:

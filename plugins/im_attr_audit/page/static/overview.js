@@ -34,7 +34,7 @@ runAndRefresh(async () => {
 function sentence(overview) {
   const stale = total(overview.stale), failing = total(overview.failing), wrong = overview.violating_slots;
   const lastGood = overview.seen_at ? ago(overview.seen_at, overview.at) : null;
-  const seen = lastGood ? `a good poll within the last ${span((new Date(overview.at) - new Date(overview.seen_at)) / 1000)}` : "no good poll yet";
+  const seen = lastGood ? `a good poll within the last ${span((new Date(overview.at) - new Date(overview.seen_at)) / 1000, Math.ceil)}` : "no good poll yet";
   const parts = [];
   const part = (number, word, one, many) => { if (number) parts.push(`${count(number, word)} ${number === 1 ? one : many}`); };
   part(wrong, "slot", "is not as declared", "are not as declared");

@@ -292,11 +292,11 @@ export function longTime(text) {
   return exact.format(new Date(text));
 }
 
-/** How long, in a word or two. */
-export function span(seconds) {
+/** How long, in a word or two; ``round`` up where it is said as a bound. */
+export function span(seconds, round = Math.floor) {
   const units = [["d", 86400], ["h", 3600], ["min", 60]];
-  for (const [unit, size] of units) if (seconds >= 2 * size) return `${Math.floor(seconds / size)} ${unit}`;
-  return `${Math.max(0, Math.round(seconds))} s`;
+  for (const [unit, size] of units) if (seconds >= 2 * size) return `${round(seconds / size)} ${unit}`;
+  return `${Math.max(0, round === Math.ceil ? Math.ceil(seconds) : Math.round(seconds))} s`;
 }
 
 export function ago(text, now) {

@@ -344,6 +344,22 @@ def test_a_group_of_a_wrong_clock_holds_until_the_next_one(
     assert group_now(audit_db) == "c"
 
 
+def test_a_group_of_no_time_at_all_is_in_no_window(audit_db: AuditDb, app: Target) -> None:
+    jump(audit_db, TWO_DAYS, [app_of(app)])
+    for group in ("b", "c"):
+        rows(audit_db.owner, f"update attr_audit.app set app_group = '{group}', last_ok_at = now()")
+    jump(audit_db, -TWO_DAYS, [app_of(app)])
+    # Both are then taken to be of the moment in which the clock was found to be wrong.
+    correct_future_times(audit_db.writer, [app_of(app)])
+    window = "now() - interval '1 hour', now() + interval '1 minute'"
+    for question in ("name_in_window('city', {})", "attest({})"):
+        found = rows(
+            audit_db.reader,
+            f"select distinct app_group from attr_audit.{question.format(window)} order by 1",
+        )
+        assert {row.app_group for row in found} == {"default", "c"}, question
+
+
 # A clock that is behind ---------------------------------------------------------------------------
 
 

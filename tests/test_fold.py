@@ -218,14 +218,74 @@ def test_spans_can_be_edited_by_nobody(old: AuditDb) -> None:
         run(old.writer, "insert into attr_audit.coverage select * from attr_audit.coverage")
 
 
+WINDOW = "(timestamptz '2025-01-30 06:00Z', timestamptz '2025-01-31 06:00Z')"
+ATTESTED = (
+    "select polls_good, polls_failed, longest_gap_seconds, first_good_at, changes, verdict "
+    f"from attr_audit.attest{WINDOW}"
+)
+
+
+def unknown_failures(row: Any) -> tuple[Any, ...]:
+    return tuple({**row._mapping, "polls_failed": None}.values())
+
+
+def drop(db: AuditDb) -> None:
+    assert drop_old_polls(superuser(db), older_than=datetime(2025, 4, 1, tzinfo=UTC))
+
+
 def test_spans_outlive_the_months_that_retention_drops(old: AuditDb) -> None:
     fold(old)
-    window = "(timestamptz '2025-01-30 06:00Z', timestamptz '2025-01-31 06:00Z')"
-    asked = f"select polls_good, longest_gap_seconds, first_good_at from attr_audit.attest{window}"
-    before = run(old.reader, asked)
-    assert before[0].polls_good == 24
-    assert drop_old_polls(superuser(old), older_than=datetime(2025, 4, 1, tzinfo=UTC))
-    assert run(old.reader, asked) == before
+    [before] = run(old.reader, ATTESTED)
+    assert (before.polls_good, before.polls_failed) == (24, 0)
+    by_month = "select * from attr_audit.coverage_by_month where month < date '2025-03-01'"
+    months = run(old.reader, by_month)
+    assert [(month.polls_good, month.polls_failed) for month in months] == [(48, 0), (12, 0)]
+    drop(old)
+    # The rows of failed polls went with the month: how many there were, nobody knows any more.
+    assert run(old.reader, ATTESTED) == [unknown_failures(before)]
+    assert run(old.reader, by_month) == list(map(unknown_failures, months))
+
+
+def test_what_was_dropped_without_being_folded_is_not_known(old: AuditDb) -> None:
+    drop(old)
+    [found] = run(old.reader, ATTESTED)
+    assert (found.polls_good, found.polls_failed, found.longest_gap_seconds) == (None, None, None)
+    assert found.verdict == "not watched"
+    [january] = run(
+        old.reader,
+        "select polls_good, polls_failed, longest_gap_seconds, covered_pct "
+        "from attr_audit.coverage_by_month where month = date '2025-01-01'",
+    )
+    # Gaps of more than an hour are noted when polls are recorded: there was none.
+    assert january == (None, None, None, 100)
+
+
+def test_a_month_that_was_dropped_between_folded_ones_is_no_gap(old: AuditDb) -> None:
+    at = datetime(2025, 3, 1, tzinfo=UTC)
+    # The last poll before it was on 1 February: a gap that is noted.
+    for hour in range(2):
+        poll = polled({0: "gender"}, {0: "gender"}, at=at + timedelta(hours=hour))
+        record_polls(old.writer, [poll], dag_run_id="March", try_number=1)
+    every_gap = "select gap_from, gap_to, polls_failed from attr_audit.coverage_gaps() order by 1"
+    gaps = "select gap_from, gap_to from attr_audit.gaps('2025-01-30Z', '2025-03-01 01:00Z', '{}')"
+    before, short = (
+        run(old.reader, every_gap),
+        run(old.reader, gaps.format("59 minutes 30 seconds")),
+    )
+    fold(old)
+    for statement in (
+        "alter table attr_audit.coverage disable trigger append_only",
+        "delete from attr_audit.coverage where from_at between '2025-02-01Z' and '2025-03-01Z'",
+    ):
+        run(old.owner, statement)
+    assert run(old.reader, every_gap) != before
+    drop(old)
+    [noted, still_open] = before
+    # Only the gap to now is known to be one: that of February began with a poll that is not known.
+    assert run(old.reader, every_gap) == [unknown_failures(still_open)]
+    assert (noted.gap_from, noted.gap_to) in {(gap.gap_from, gap.gap_to) for gap in short}
+    after = run(old.reader, gaps.format("59 minutes 30 seconds"))
+    assert {gap.gap_from for gap in after} <= {gap.gap_from for gap in short}
 
 
 def test_polls_of_a_wrong_clock_are_not_folded(old: AuditDb) -> None:

@@ -15,11 +15,11 @@ class Attested(BaseModel):
     app_group: str
     region: str
     sdk_app_id: int
-    polls_good: int
-    polls_failed: int
+    polls_good: int | None
+    polls_failed: int | None
     changes: int
     source_changes: int
-    longest_gap_seconds: float
+    longest_gap_seconds: float | None
     first_good_at: datetime | None
     last_good_at: datetime | None
     head_seq: int | None

@@ -72,11 +72,13 @@ function table(attested) {
       const app = attested.apps[at];
       const second = (...said) => h("span", { class: "since" }, " ", ...said);
       const none = (text) => h("span", { class: "none" }, text);
+      // Null: retention has dropped the polls of the period, so nobody can count them.
+      const polls = (number, word) => (number === null ? `unknown number ${word}` : `${number.toLocaleString("en")} ${word}`);
       return h("tr", {},
         h("th", { scope: "row" }, appLink(app), one ? null : second(h("bdi", {}, app.app_group))), h("td", {}, verdict(app.verdict)),
         h("td", {}, app.changes, app.source_changes ? second("source changed ", count(app.source_changes, "time")) : null),
-        h("td", { class: "lines" }, `${app.polls_good.toLocaleString("en")} good`, second(`${app.polls_failed.toLocaleString("en")} failed`)),
-        h("td", {}, span(app.longest_gap_seconds)),
+        h("td", { class: "lines" }, polls(app.polls_good, "good"), second(polls(app.polls_failed, "failed"))),
+        h("td", {}, app.longest_gap_seconds === null ? none("unknown") : span(app.longest_gap_seconds)),
         h("td", { class: "lines" }, app.first_good_at ? [when(app.first_good_at), second("to ", when(app.last_good_at))] : none("none")),
         h("td", {}, app.head_seq ?? none("none")), h("td", {}, app.head_hash ? halves(app.head_hash) : none("none")));
     },

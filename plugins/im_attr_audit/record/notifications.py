@@ -1,9 +1,9 @@
 """Alerts, as the table ``notification`` keeps them until they have been sent.
 
 A change's alert is written by the database in the change's own transaction. Whether an app is
-stale, or no longer so, is decided here, by its good polls. Whether a violation began or ended is
-decided by the database's function ``queue_violations``. The alerts of one kind from one run are one
-message.
+stale, or no longer so, is decided here, by its last good poll in the view ``freshness``. Whether a
+violation began or ended is decided by the database's function ``queue_violations``. The alerts of
+one kind from one run are one message.
 """
 
 from __future__ import annotations
@@ -74,32 +74,26 @@ class Delivery:
     complete: bool
 
 
-# By the good polls themselves: a time in the future is a wrong clock, and no app is fresh by it.
-# What retention has removed, the app's row remembers.
+# By the last good poll as the view shows it: folded polls count, those of a wrong clock never do.
+# Once per app, for where a time is in the future it is looked up.
 _SEEN = """
-with seen as (
-    select a.region, a.sdk_app_id, least(a.first_polled_at, now()) as first_polled_at,
-           coalesce(good.at, case when a.last_ok_at <= now() then a.last_ok_at end) as good_at
-      from attr_audit.app a
-      left join lateral (select coalesce(p.last_requested_at, p.requested_at) as at
-                           from attr_audit.poll p
-                          where p.region = a.region and p.sdk_app_id = a.sdk_app_id
-                            and p.outcome = 'ok' and p.requested_at <= now()
-                          order by p.requested_at desc
-                          limit 1) good on true
-     where a.retired_at is null
+with seen as materialized (
+    select f.region, f.sdk_app_id, f.last_ok_at as good_at,
+           coalesce(f.last_ok_at, least(a.first_polled_at, now())) as gap_from
+      from attr_audit.freshness f
+      join attr_audit.app a using (region, sdk_app_id)
 )
 """
 
 _STALE = f"""
 insert into attr_audit.notification (kind, region, sdk_app_id, gap_from, dag_run_id)
 {_SEEN}
-select 'stale', a.region, a.sdk_app_id, coalesce(a.good_at, a.first_polled_at), :dag_run_id
+select 'stale', a.region, a.sdk_app_id, a.gap_from, :dag_run_id
   from seen a
- where now() - coalesce(a.good_at, a.first_polled_at) > :stale_after
+ where now() - a.gap_from > :stale_after
    and not exists (select from attr_audit.notification n
                     where n.kind = 'stale' and n.region = a.region and n.sdk_app_id = a.sdk_app_id
-                      and n.gap_from = coalesce(a.good_at, a.first_polled_at))
+                      and n.gap_from = a.gap_from)
  order by a.region, a.sdk_app_id
     on conflict on constraint one_row_per_fact do nothing
 """  # noqa: S608 - both halves are written above

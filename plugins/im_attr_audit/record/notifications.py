@@ -104,14 +104,15 @@ insert into attr_audit.notification (kind, region, sdk_app_id, gap_from, gap_to,
 {_SEEN}
 select 'back', a.region, a.sdk_app_id, s.gap_from, a.good_at, :dag_run_id
   from seen a
-  join (select n.region, n.sdk_app_id, max(n.gap_from) as gap_from
-          from attr_audit.notification n
-         where n.kind = 'stale'
-         group by n.region, n.sdk_app_id) s using (region, sdk_app_id)
+  join (select g.region, g.sdk_app_id, g.gap_from
+          from (select n.region, n.sdk_app_id,
+                       max(n.gap_from) filter (where n.kind = 'stale') as gap_from,
+                       max(n.gap_from) filter (where n.kind = 'back') as ended
+                  from attr_audit.notification n
+                 where n.kind in ('stale', 'back')
+                 group by n.region, n.sdk_app_id) g
+         where g.ended is distinct from g.gap_from) s using (region, sdk_app_id)
  where a.good_at > s.gap_from and now() - a.good_at <= :stale_after
-   and not exists (select from attr_audit.notification n
-                    where n.kind = 'back' and n.region = a.region and n.sdk_app_id = a.sdk_app_id
-                      and n.gap_from = s.gap_from)
  order by a.region, a.sdk_app_id
     on conflict on constraint one_row_per_fact do nothing
 """  # noqa: S608 - both halves are written above

@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: What one report sends at most; the rest is the next one's. Messengers limit messages a minute.
+#: What one report sends to a destination at most; the rest is the next one's. Messengers limit
+#: messages a minute.
 MOST_MESSAGES = 20
-#: Seconds for one destination to take one message; its answer may trickle for ever.
+#: Seconds for the destinations to take one message; an answer may trickle for ever.
 DEADLINE = 30.0
 #: Seconds after which one report begins no further message.
 BUDGET = 120.0
@@ -50,10 +51,9 @@ _TEST = f"This is a test of the connection {CONN_ID}. No action is needed."
 def send_waiting(engine: Engine) -> None:
     """Send what waits, each message once; what cannot be sent now waits for the next run.
 
-    Raises database errors only.
+    What waits for one destination does not delay another one's. Raises database errors only.
     """
-    waiting = read_waiting(engine, most=MOST_MESSAGES)
-    if not waiting:
+    if not read_waiting(engine, most=1):
         return
     with muted() as keep_muted:
         messenger = _messenger(keep_muted)
@@ -61,8 +61,9 @@ def send_waiting(engine: Engine) -> None:
             return
         begun = time.monotonic()
         unsent = 0
-        for message in waiting:
-            over = messenger.is_down or time.monotonic() - begun > BUDGET
+        keys = messenger.keys
+        for message in read_waiting(engine, most=MOST_MESSAGES, destinations=keys):
+            over = not messenger.can_send(message.sent_to) or time.monotonic() - begun > BUDGET
             unsent += over or not deliver(engine, message, messenger.send)
     if unsent:
         log.warning("%d message(s) wait for the next run.", unsent)
@@ -73,7 +74,7 @@ class CannotSend(AttrAuditError):
 
 
 class Messenger:
-    """The destinations of the connection. One that fails is left alone until the next report.
+    """The destinations of the connection, for one report. One that fails is left alone after that.
 
     ``keep_muted`` is called where a destination still runs after its deadline.
     """
@@ -92,7 +93,6 @@ class Messenger:
         self._deadline = deadline
         self._keep_muted = keep_muted
         self._destinations: dict[str, Any] = {}
-        self._failed: set[str] = set()
         for destination in destinations:
             key = base = _key(destination)
             number = 1
@@ -101,24 +101,39 @@ class Messenger:
                 key = f"{base}-{number}"
             self._destinations[key] = destination
 
+        #: How many messages each may still be sent.
+        self._left = dict.fromkeys(self._destinations, MOST_MESSAGES)
+
     @property
-    def is_down(self) -> bool:
-        """Whether no destination is left to try."""
-        return self._failed.issuperset(self._destinations)
+    def keys(self) -> frozenset[str]:
+        """What identifies the destinations in ``sent_to``."""
+        return frozenset(self._destinations)
+
+    def can_send(self, sent_to: frozenset[str]) -> bool:
+        """Whether a destination that has not got the message can be tried, or all have got it."""
+        lacking = self.keys - sent_to
+        return not lacking or any(self._left[key] for key in lacking)
 
     def send(self, alerts: Sequence[Alert], sent_to: frozenset[str]) -> Delivery:
         """Send one message to every destination that has not got it."""
-        for place, (key, destination) in enumerate(self._destinations.items(), 1):
-            if key in sent_to or key in self._failed:
-                continue
+        tried = [
+            (place, key, destination)
+            for place, (key, destination) in enumerate(self._destinations.items(), 1)
+            if key not in sent_to and self._left[key]
+        ]
+        messages = []
+        for _, _, destination in tried:
             limit = min(MOST_BYTES, destination.body_maxlen or MOST_BYTES)
             message = compose(alerts, limit=limit, base_url=self._base_url)
-            notify_type = "info" if alerts[0].kind in _GOOD else "warning"
-            why_not = self._send_one(destination, *message, notify_type)
+            messages.append((destination, *message))
+        notify_type = "info" if alerts[0].kind in _GOOD else "warning"
+        outcomes = self._send_each(messages, notify_type)
+        for (place, key, destination), why_not in zip(tried, outcomes, strict=True):
             if why_not is None:
                 sent_to |= {key}
+                self._left[key] -= 1
             else:
-                self._failed.add(key)
+                self._left[key] = 0
                 log.warning(
                     "Destination %d of %d of the connection %s (%s) did not accept a message: %s. "
                     "It waits for the next run.",
@@ -133,37 +148,58 @@ class Messenger:
     def send_test(self) -> Iterator[tuple[str, str | None]]:
         """Send every destination one test alert: its service, and None or why it was not taken."""
         body = f"{_TEST}\nPage: {self._base_url}/im-attr-audit/" if self._base_url else _TEST
-        for destination in self._destinations.values():
-            why_not = self._send_one(destination, "Attribute names: test alert", body, "info")
-            yield destination.service_name, why_not
+        destinations = self._destinations.values()
+        messages = [(each, "Attribute names: test alert", body) for each in destinations]
+        for each, why_not in zip(destinations, self._send_each(messages, "info"), strict=True):
+            yield each.service_name, why_not
 
-    def _send_one(self, destination: Any, title: str, body: str, notify_type: str) -> str | None:
-        """None, or why it did not take the message; in words of our own, for it knows secrets."""
-        sender = self._apprise.Apprise(asset=destination.asset)
-        sender.add(destination)
-        outcome: list[str | None] = []
+    def _send_each(
+        self, messages: Sequence[tuple[Any, str, str]], notify_type: str
+    ) -> list[str | None]:
+        """For each destination with its title and body: None, or why it did not take them.
 
-        def send() -> None:
-            try:
-                taken = sender.notify(
-                    body=body,
-                    title=title,
-                    notify_type=notify_type,
-                    body_format=self._apprise.NotifyFormat.TEXT,
-                    # Escapes in a message are there to stay escapes.
-                    interpret_escapes=False,
-                )
-                outcome.append(None if taken else "it could not be reached, or refused")
-            except Exception as error:
-                outcome.append(f"Apprise failed with {type(error).__name__}")
+        They are sent at the same time, so that several dead destinations take as long as one.
+        """
+        outcomes: list[list[str | None]] = [[] for _ in messages]
+        threads = []
+        for message, outcome in zip(messages, outcomes, strict=True):
+            thread = threading.Thread(
+                target=self._send_one,
+                args=(*message, notify_type, outcome),
+                name="im-attr-audit-notify",
+                daemon=True,
+            )
+            thread.start()
+            threads.append(thread)
+        until = time.monotonic() + self._deadline
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        why_not = []
+        for outcome in outcomes:
+            if not outcome:
+                self._keep_muted()
+            late = f"it did not answer within {self._deadline:g} s"
+            why_not.append(outcome[0] if outcome else late)
+        return why_not
 
-        thread = threading.Thread(target=send, name="im-attr-audit-notify", daemon=True)
-        thread.start()
-        thread.join(self._deadline)
-        if not outcome:
-            self._keep_muted()
-            return f"it did not answer within {self._deadline:g} s"
-        return outcome[0]
+    def _send_one(
+        self, destination: Any, title: str, body: str, notify_type: str, outcome: list[str | None]
+    ) -> None:
+        """Add what came of it, in words of our own, for it knows secrets."""
+        try:
+            sender = self._apprise.Apprise(asset=destination.asset)
+            sender.add(destination)
+            taken = sender.notify(
+                body=body,
+                title=title,
+                notify_type=notify_type,
+                body_format=self._apprise.NotifyFormat.TEXT,
+                # Escapes in a message are there to stay escapes.
+                interpret_escapes=False,
+            )
+            outcome.append(None if taken else "it could not be reached, or refused")
+        except Exception as error:
+            outcome.append(f"Apprise failed with {type(error).__name__}")
 
 
 @without_frames

@@ -8,7 +8,7 @@ one kind from one run are one message.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -123,14 +123,19 @@ n.sent_at is null and n.created_at > now() - :expire_after
    and (n.kind in ('change', 'unreviewed') or a.retired_at is null)
 """
 
+# The oldest of each destination, and the oldest of those that every destination has.
 _WAITING = f"""
-select n.kind, n.dag_run_id, n.sent_to, min(n.notification_id) as first
-  from attr_audit.notification n
-  join attr_audit.app a using (region, sdk_app_id)
- where {IS_CURRENT}
- group by n.kind, n.dag_run_id, n.sent_to
- order by first
- limit :most
+select p.kind, p.dag_run_id, p.sent_to
+  from (select w.*, row_number() over (partition by d.key order by w.first) as place
+          from (select n.kind, n.dag_run_id, n.sent_to, min(n.notification_id) as first
+                  from attr_audit.notification n
+                  join attr_audit.app a using (region, sdk_app_id)
+                 where {IS_CURRENT}
+                 group by n.kind, n.dag_run_id, n.sent_to) w
+          left join unnest(cast(:destinations as text[])) as d (key) on d.key <> all(w.sent_to)) p
+ where p.place <= :most
+ group by p.kind, p.dag_run_id, p.sent_to, p.first
+ order by p.first
 """  # noqa: S608 - both halves are written above
 
 _CLAIM = f"""
@@ -189,10 +194,19 @@ def record_violations(engine: Engine, *, dag_run_id: str) -> int:
     return queued
 
 
-def read_waiting(engine: Engine, *, most: int) -> list[Batch]:
-    """The messages that wait to be sent, oldest first, at most so many."""
+def read_waiting(engine: Engine, *, most: int, destinations: Collection[str] = ()) -> list[Batch]:
+    """The messages that wait to be sent, oldest first.
+
+    At most so many that each of the destinations has not got, whatever waits for the others, and
+    as many that all of them have. Without destinations: at most so many.
+    """
+    values = {
+        "expire_after": EXPIRE_AFTER,
+        "most": most,
+        "destinations": sorted(destinations),
+    }
     with engine.connect() as connection:
-        rows = connection.execute(text(_WAITING), {"expire_after": EXPIRE_AFTER, "most": most})
+        rows = connection.execute(text(_WAITING), values)
         return [Batch(row.kind, row.dag_run_id, frozenset(row.sent_to)) for row in rows]
 
 

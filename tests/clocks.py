@@ -30,6 +30,7 @@ _TIMES = {
     ),
     "membership": ("from_at",),
     "clock_correction": ("found_at", "ok_at", "recorded_at"),
+    "notification": ("gap_from", "gap_to", "created_at", "sent_at"),
 }
 _REHASH = """
 do $$

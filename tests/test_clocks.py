@@ -10,6 +10,7 @@ import psycopg2
 import pytest
 from im_attr_audit.errors import Unavailable
 from im_attr_audit.record.database_clock import correct_future_times
+from im_attr_audit.record.notifications import record_gaps
 from im_attr_audit.record.runs import read_run
 from im_attr_audit.record.store import record_polls
 from im_attr_audit.record.upkeep.migrate import migrate, revisions
@@ -319,6 +320,29 @@ def test_an_app_seen_only_by_polls_in_the_future_is_not_certain_at_any_time(
     assert [certain for *_, certain in names_now(audit_db, at)] == [False, False]
     [fresh] = rows(audit_db.reader, "select age from attr_audit.freshness")
     assert fresh.age > TWO_DAYS
+
+
+def test_a_poll_of_a_wrong_clock_ends_no_gap_and_begins_none_when_its_date_comes(
+    rig: Rig, app: Target, audit_db: AuditDb
+) -> None:
+    def alerts_after(by: timedelta) -> list[tuple[str, datetime]]:
+        """The alerts that are queued when so much more time has passed."""
+        jump(audit_db, by, [app_of(app)])
+        record_gaps(audit_db.writer, dag_run_id="run", stale_after=timedelta(hours=1))
+        queued = "select kind, gap_from from attr_audit.notification where kind <> 'change'"
+        return [tuple(row) for row in rows(audit_db.reader, queued)]
+
+    trusted: datetime = rig.record(app).apps[0].last_ok_at
+    jump(audit_db, TWO_DAYS, [app_of(app)])
+    assert rig.outcomes(app) == ["ok"]
+    jump(audit_db, -TWO_DAYS, [app_of(app)])
+    rig.fault(app, "bad_gateway")
+    assert rig.outcomes(app) == ["unavailable"]
+    assert alerts_after(timedelta(0)) == []
+    day = timedelta(days=1)
+    assert alerts_after(day) == [("stale", trusted - day)]
+    assert alerts_after(day) == [("stale", trusted - 2 * day)]
+    assert alerts_after(day) == [("stale", trusted - 3 * day)]
 
 
 def group_now(db: AuditDb) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from im_attr_audit.page import queries
 from im_attr_audit.record.checks.verify import check_database
+from im_attr_audit.record.notifications import record_gaps
 from im_attr_audit.record.store import record_polls
 from im_attr_audit.record.upkeep.fold import fold_old_polls
 from im_attr_audit.record.upkeep.retention import RetentionRefused, drop_old_polls
@@ -301,6 +302,17 @@ def test_polls_of_a_wrong_clock_are_not_folded(old: AuditDb) -> None:
     # Three polls of January do not count; those of February came later.
     assert fold(old) == ["poll_2025_02"]
     assert count(old)[1] == 60
+
+
+def test_a_stale_app_has_no_second_alert_after_the_fold(old: AuditDb) -> None:
+    alerted = "select kind, gap_from from attr_audit.notification where kind <> 'change'"
+    record_gaps(old.writer, dag_run_id="before", stale_after=timedelta(hours=1))
+    before = run(old.reader, alerted)
+    [last] = run(old.reader, "select last_ok_at from attr_audit.app")
+    assert [tuple(row) for row in before] == [("stale", last.last_ok_at)]
+    fold(old)
+    record_gaps(old.writer, dag_run_id="after", stale_after=timedelta(hours=1))
+    assert run(old.reader, alerted) == before
 
 
 def test_the_page_says_where_a_run_lacks_its_good_polls(old: AuditDb) -> None:

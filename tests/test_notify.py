@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -246,6 +247,106 @@ def test_of_two_destinations_the_one_that_has_it_gets_it_no_second_time(
         assert (len(hook.take()), len(other.take())) == (0, 1)
 
 
+@pytest.fixture
+def other(hook: Webhook, monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+    """A second destination of the connection, which refuses everything at first."""
+    with webhook() as it:
+        monkeypatch.setenv(NOTIFY, hook.connection(it.url()))
+        it.status = 500
+        yield it
+
+
+def test_what_waits_for_a_dead_destination_delays_no_alert_of_another_one(
+    db: AuditDb, hook: Webhook, other: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "MOST_MESSAGES", 2)
+    for number in range(1, 6):
+        record(db, {0: f"name {number}", 1: "city"}, run_id=f"run {number}", at=900 * number)
+        send_waiting(db.writer)
+        [(_, body)] = hook.take()
+        assert f'→ "name {number}"' in body
+    assert other.refused == 5  # one try a report
+    other.status = 200
+    counts, bodies = [], []
+    for _ in range(4):
+        send_waiting(db.writer)
+        taken = other.take()
+        counts.append(len(taken))
+        bodies += [body for _, body in taken]
+    assert counts == [2, 2, 1, 0]
+    assert [f'→ "name {number}"' in body for number, body in enumerate(bodies, 1)] == [True] * 5
+    assert hook.take() == []
+    assert read_waiting(db.writer, most=9) == []
+
+
+def test_a_destination_that_catches_up_takes_no_more_than_its_limit(
+    db: AuditDb, hook: Webhook, other: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "MOST_MESSAGES", 2)
+    for number in range(1, 6):
+        record(db, {0: f"name {number}", 1: "city"}, run_id=f"run {number}", at=900 * number)
+        if number <= 3:
+            send_waiting(db.writer)
+    assert len(hook.take()) == 3
+    other.status = 200
+    # Two new ones for both, beside the three that wait for the other one.
+    send_waiting(db.writer)
+    assert (len(hook.take()), len(other.take())) == (2, 2)
+    send_waiting(db.writer)
+    assert [f'→ "name {number}"' in body for number, (_, body) in enumerate(other.take(), 3)] == [
+        True,
+        True,
+    ]
+    send_waiting(db.writer)
+    send_waiting(db.writer)
+    assert (len(hook.take()), len(other.take())) == (0, 1)
+
+
+def test_what_waited_only_for_a_destination_that_was_removed_is_done(
+    db: AuditDb, hook: Webhook, other: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, names in enumerate((GENDER, SEX), 1):
+        record(db, names, run_id=f"run {number}", at=900 * number)
+    send_waiting(db.writer)
+    assert (len(hook.take()), other.refused) == (2, 1)
+    monkeypatch.setenv(NOTIFY, hook.connection())
+    send_waiting(db.writer)
+    assert hook.take() == []
+    assert read_waiting(db.writer, most=9) == []
+
+
+def test_destinations_are_sent_a_message_at_the_same_time() -> None:
+    """So that the time that several dead ones take is not lost to the others."""
+    both = threading.Barrier(2)
+
+    class Destination:
+        asset = service_name = body_maxlen = None
+
+        def __init__(self, address: str) -> None:
+            self.address = address
+
+        def url(self, *, privacy: bool) -> str:
+            return f"{self.address}?{privacy}"
+
+    class Apprise:
+        NotifyFormat = SimpleNamespace(TEXT="text")
+
+        def __init__(self, asset: None) -> None:
+            assert asset is None
+
+        def add(self, destination: Destination) -> None:
+            assert destination.address
+
+        def notify(self, **_: str) -> bool:
+            both.wait(10)
+            return True
+
+    fake = SimpleNamespace(Apprise=Apprise, NotifyFormat=Apprise.NotifyFormat)
+    messenger = Messenger([Destination("a"), Destination("b")], apprise=fake)
+    assert messenger.send([FACT], frozenset()).complete
+    assert [why_not for _, why_not in messenger.send_test()] == [None, None]
+
+
 def test_two_reports_at_the_same_time_send_a_message_once(db: AuditDb) -> None:
     record(db, GENDER, run_id="run 1", at=900)
     [message] = read_waiting(db.writer, most=9)
@@ -370,7 +471,7 @@ def test_a_messenger_whose_answer_never_ends_is_given_up(hook: Webhook) -> None:
     kept_mute = threading.Event()
     messenger = Messenger(gathered.find(), apprise=apprise, deadline=0.5, keep_muted=kept_mute.set)
     assert messenger.send([FACT], frozenset()) == Delivery(frozenset(), complete=False)
-    assert messenger.is_down
+    assert not messenger.can_send(frozenset())
     assert kept_mute.is_set()  # it may still log its address
 
 

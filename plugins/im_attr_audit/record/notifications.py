@@ -1,14 +1,14 @@
 """Alerts, as the table ``notification`` keeps them until they have been sent.
 
 A change's alert is written by the database in the change's own transaction. Whether an app is
-stale, or no longer so, is decided here, by its good polls. Whether a violation began or ended is
-decided by the database's function ``queue_violations``. The alerts of one kind from one run are one
-message.
+stale, or no longer so, is decided here, by its last good poll in the view ``freshness``. Whether a
+violation began or ended is decided by the database's function ``queue_violations``. The alerts of
+one kind from one run are one message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -74,32 +74,26 @@ class Delivery:
     complete: bool
 
 
-# By the good polls themselves: a time in the future is a wrong clock, and no app is fresh by it.
-# What retention has removed, the app's row remembers.
+# By the last good poll as the view shows it: folded polls count, those of a wrong clock never do.
+# Once per app, for where a time is in the future it is looked up.
 _SEEN = """
-with seen as (
-    select a.region, a.sdk_app_id, least(a.first_polled_at, now()) as first_polled_at,
-           coalesce(good.at, case when a.last_ok_at <= now() then a.last_ok_at end) as good_at
-      from attr_audit.app a
-      left join lateral (select coalesce(p.last_requested_at, p.requested_at) as at
-                           from attr_audit.poll p
-                          where p.region = a.region and p.sdk_app_id = a.sdk_app_id
-                            and p.outcome = 'ok' and p.requested_at <= now()
-                          order by p.requested_at desc
-                          limit 1) good on true
-     where a.retired_at is null
+with seen as materialized (
+    select f.region, f.sdk_app_id, f.last_ok_at as good_at,
+           coalesce(f.last_ok_at, least(a.first_polled_at, now())) as gap_from
+      from attr_audit.freshness f
+      join attr_audit.app a using (region, sdk_app_id)
 )
 """
 
 _STALE = f"""
 insert into attr_audit.notification (kind, region, sdk_app_id, gap_from, dag_run_id)
 {_SEEN}
-select 'stale', a.region, a.sdk_app_id, coalesce(a.good_at, a.first_polled_at), :dag_run_id
+select 'stale', a.region, a.sdk_app_id, a.gap_from, :dag_run_id
   from seen a
- where now() - coalesce(a.good_at, a.first_polled_at) > :stale_after
+ where now() - a.gap_from > :stale_after
    and not exists (select from attr_audit.notification n
                     where n.kind = 'stale' and n.region = a.region and n.sdk_app_id = a.sdk_app_id
-                      and n.gap_from = coalesce(a.good_at, a.first_polled_at))
+                      and n.gap_from = a.gap_from)
  order by a.region, a.sdk_app_id
     on conflict on constraint one_row_per_fact do nothing
 """  # noqa: S608 - both halves are written above
@@ -110,14 +104,15 @@ insert into attr_audit.notification (kind, region, sdk_app_id, gap_from, gap_to,
 {_SEEN}
 select 'back', a.region, a.sdk_app_id, s.gap_from, a.good_at, :dag_run_id
   from seen a
-  join (select n.region, n.sdk_app_id, max(n.gap_from) as gap_from
-          from attr_audit.notification n
-         where n.kind = 'stale'
-         group by n.region, n.sdk_app_id) s using (region, sdk_app_id)
+  join (select g.region, g.sdk_app_id, g.gap_from
+          from (select n.region, n.sdk_app_id,
+                       max(n.gap_from) filter (where n.kind = 'stale') as gap_from,
+                       max(n.gap_from) filter (where n.kind = 'back') as ended
+                  from attr_audit.notification n
+                 where n.kind in ('stale', 'back')
+                 group by n.region, n.sdk_app_id) g
+         where g.ended is distinct from g.gap_from) s using (region, sdk_app_id)
  where a.good_at > s.gap_from and now() - a.good_at <= :stale_after
-   and not exists (select from attr_audit.notification n
-                    where n.kind = 'back' and n.region = a.region and n.sdk_app_id = a.sdk_app_id
-                      and n.gap_from = s.gap_from)
  order by a.region, a.sdk_app_id
     on conflict on constraint one_row_per_fact do nothing
 """  # noqa: S608 - both halves are written above
@@ -128,14 +123,19 @@ n.sent_at is null and n.created_at > now() - :expire_after
    and (n.kind in ('change', 'unreviewed') or a.retired_at is null)
 """
 
+# The oldest of each destination, and the oldest of those that every destination has.
 _WAITING = f"""
-select n.kind, n.dag_run_id, n.sent_to, min(n.notification_id) as first
-  from attr_audit.notification n
-  join attr_audit.app a using (region, sdk_app_id)
- where {IS_CURRENT}
- group by n.kind, n.dag_run_id, n.sent_to
- order by first
- limit :most
+select p.kind, p.dag_run_id, p.sent_to
+  from (select w.*, row_number() over (partition by d.key order by w.first) as place
+          from (select n.kind, n.dag_run_id, n.sent_to, min(n.notification_id) as first
+                  from attr_audit.notification n
+                  join attr_audit.app a using (region, sdk_app_id)
+                 where {IS_CURRENT}
+                 group by n.kind, n.dag_run_id, n.sent_to) w
+          left join unnest(cast(:destinations as text[])) as d (key) on d.key <> all(w.sent_to)) p
+ where p.place <= :most
+ group by p.kind, p.dag_run_id, p.sent_to, p.first
+ order by p.first
 """  # noqa: S608 - both halves are written above
 
 _CLAIM = f"""
@@ -194,10 +194,19 @@ def record_violations(engine: Engine, *, dag_run_id: str) -> int:
     return queued
 
 
-def read_waiting(engine: Engine, *, most: int) -> list[Batch]:
-    """The messages that wait to be sent, oldest first, at most so many."""
+def read_waiting(engine: Engine, *, most: int, destinations: Collection[str] = ()) -> list[Batch]:
+    """The messages that wait to be sent, oldest first.
+
+    At most so many that each of the destinations has not got, whatever waits for the others, and
+    as many that all of them have. Without destinations: at most so many.
+    """
+    values = {
+        "expire_after": EXPIRE_AFTER,
+        "most": most,
+        "destinations": sorted(destinations),
+    }
     with engine.connect() as connection:
-        rows = connection.execute(text(_WAITING), {"expire_after": EXPIRE_AFTER, "most": most})
+        rows = connection.execute(text(_WAITING), values)
         return [Batch(row.kind, row.dag_run_id, frozenset(row.sent_to)) for row in rows]
 
 

@@ -94,7 +94,10 @@ def add_prove(commands: Any) -> None:
     prove.add_argument("--app", required=True, type=int, metavar="N", help="the app's SDKAppID")
     which = prove.add_mutually_exclusive_group(required=True)
     which.add_argument(
-        "--at", type=_time, metavar="T", help="prove the app's newest poll at this time (ISO 8601)"
+        "--at",
+        type=_time,
+        metavar="T",
+        help="prove the app's newest poll at or before this time (ISO 8601)",
     )
     which.add_argument("--seq", type=int, metavar="N", help="prove the app's change of this number")
     prove.add_argument("--vkey", metavar="KEY", help="the public key, to check the proof by it")
@@ -124,7 +127,7 @@ def verify_checkpoints(given: argparse.Namespace) -> bool:
     from im_attr_audit.record.seals.verify import check_seals
 
     if not given.vkey:
-        raise CannotDo("--checkpoints needs --vkey: the public key that the checkpoints need.")
+        raise CannotDo("--checkpoints needs --vkey: the public key of the checkpoints.")
     engine = shared.auditing_engine()
     try:
         files = [path for path in map(Path, given.checkpoints) if path.is_file()]

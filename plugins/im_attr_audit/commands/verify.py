@@ -130,7 +130,10 @@ def _check_record(given: argparse.Namespace, witnessed: Sequence[Head]) -> Check
 
     if given.export:
         return check_export(given.export, witnessed)
-    engine = shared.auditing_engine() if given.checkpoints else shared.reader_engine()
+    try:
+        engine = shared.auditing_engine() if given.checkpoints else shared.reader_engine()
+    except CannotDo as refused:
+        raise CannotDo(f"{refused} To check an export, use --export.") from None
     try:
         return check_database(engine, witnessed)
     finally:

@@ -176,8 +176,9 @@ def _checkpoint(given: argparse.Namespace) -> int:
         engine.dispose()
     polls, changes, planned = (sealed.seal.rows(kind)[0] for kind in range(3))
     print(
-        f"seal {sealed.seal.n}, closed at {at(sealed.seal.closed_us)}: {polls} polls, {changes} "
-        f"changes, {planned} planned targets; {sealed.check.rows} older rows checked"
+        f"seal {sealed.seal.n}, closed at {at(sealed.seal.closed_us)}: {_count(polls, 'poll')}, "
+        f"{_count(changes, 'change')}, {_count(planned, 'planned target')}; "
+        f"{_count(sealed.check.rows, 'older row')} checked"
     )
     print(sealed.seal.note, end="")
     for target in sealed.written:
@@ -196,6 +197,10 @@ def _checkpoint(given: argparse.Namespace) -> int:
             return 1
         failed = failed or bool(silent)
     return 2 if failed else 0
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _poll(given: argparse.Namespace, run: int) -> tuple[list[str], list[str]]:

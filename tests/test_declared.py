@@ -124,7 +124,7 @@ WRONG = {
     "groups: [": "line ",
     "groups:\n  shop: 3": 'line 2: group "shop": a mapping',
     "groups:\n  shop: {names: {}}\n  shop: {}": 'line 3: groups: "shop" appears twice',
-    "groups:\n  shop:\n    names:\n      0: a\n      0: b": 'line 5: group "shop", names: "0" is',
+    "groups:\n  shop:\n    names:\n      0: a\n      0: b": 'line 5: group "shop", names: "0"',
     "groups:\n  shop:\n    names:\n      0: a\n      1: a": 'line 5: group "shop", slot 1: "a" is',
     "groups:\n  shop:\n    names: {1000: a}": 'slot "1000" is not a number from 0 to 999',
     "groups:\n  shop:\n    names: {-1: a}": 'slot "-1"',
@@ -260,7 +260,7 @@ _DOCUMENTS = st.fixed_dictionaries(
 def test_what_the_schema_refuses_is_refused_and_what_it_allows_is_refused_for_more_only(
     document: Any,
 ) -> None:
-    """The schema cannot say that a name or a slot is there twice."""
+    """The schema cannot say that a name or a slot appears twice."""
     try:
         parse(json.dumps(document), "x")
     except InvalidDeclaration as error:

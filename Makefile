@@ -18,7 +18,7 @@ help:
 	@echo 'make test         all tests'
 	@echo 'make soak         the random tests for hours: SOAK_MINUTES=60 make soak'
 	@echo 'make test-cluster a region of 1,000 apps on Celery workers, parts killed (needs redis-server)'
-	@echo 'make test-review   a person answers for a change in Airflow, in a real browser'
+	@echo 'make test-review   a person reviews a change in Airflow, in a real browser'
 	@echo 'make test-pgbouncer  the audit behind a real PgBouncer (needs pgbouncer)'
 	@echo 'make test-kubernetes  the values for the chart (needs helm; see docs/kubernetes.md)'
 	@echo 'make test-airflow-versions  on the lowest and the newest Airflow allowed'

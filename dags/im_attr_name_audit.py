@@ -19,9 +19,10 @@ Asks Tencent Cloud Chat for every listed app's user-attribute names, and records
 Postgres (schema `attr_audit`).
 
 * **plan** reads the Variable `im_attr_audit_conn_ids`, retires apps that are no longer listed and
-  records the declared names whenever they differ.
-* **sync** polls and records, one instance per region. It is red while one of its apps could not be
-  polled; the others are recorded. *Clear* it after fixing a connection.
+  records the declared names whenever they have changed.
+* **sync** polls and records, one instance per region, or per part of a region with more than 250
+  apps. It is red while one of its apps could not be polled; the others are recorded. *Clear* it
+  after fixing a connection.
 * **publish** emits the asset `im-attr-audit/changes`, one event per region and run with changes
   that no event has announced yet.
 * **report** logs the table of this run, sends alerts, and fails if anything failed.

@@ -22,14 +22,14 @@ declared need no review.
   Choose *Expected* or *Not expected*; ticket and comment are optional. It stores the answer in
   `attr_audit.review` with your name. *Clear* a review to ask again: the last answer counts.
 
-Trigger the DAG by hand to ask about everything unreviewed of the last days.
+Trigger the DAG by hand to ask about every unreviewed change of the last 30 days (param `days`).
 """
 
 
 @dag(
     dag_id=settings.REVIEW_DAG_ID,
     dag_display_name="Attribute name review",
-    description="Asks a person about every change of an attribute name",
+    description="Asks a person about each change that is not as declared",
     doc_md=DOC,
     schedule=[tasks.CHANGES],
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
@@ -46,7 +46,8 @@ Trigger the DAG by hand to ask about everything unreviewed of the last days.
             minimum=1,
             maximum=3660,
             title="Days",
-            description="A run triggered by hand asks about unreviewed changes of so many days.",
+            description="A run triggered by hand asks about unreviewed changes of this many days "
+            "back.",
         )
     },
     default_args={

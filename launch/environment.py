@@ -119,7 +119,7 @@ def conn_ids(environment: Mapping[str, str]) -> list[str]:
     if not isinstance(listed, list) or not listed or not all(isinstance(i, str) for i in listed):
         raise LaunchError(
             f"{CONN_IDS} is not a JSON list of connection ids. It looks like this: "
-            '["tencent_im_frankfurt", "tencent_im_china"]'
+            '["im_frankfurt", "im_china"]'
         )
     return listed
 

@@ -246,21 +246,27 @@ select p.proname || '()'
  order by 1
 """
 
-# The function itself, not its overload for text arguments, which is created after it.
-_FUNCTION = """
-select pg_get_function_arguments(oid), obj_description(oid, 'pg_proc')
-  from pg_proc
- where proname = :'name' and pronamespace = 'attr_audit'::regnamespace
- order by oid limit 1
+# The function itself, not its overload for text arguments: a migration may create either first.
+_OID = """
+select p.oid
+  from pg_proc p
+ where p.proname = :'name' and p.pronamespace = 'attr_audit'::regnamespace
+ order by p.pronargs > 0 and 'text'::regtype = all (p.proargtypes::oid[]), p.oid
+ limit 1
 """
 
-_RESULT = """
+_FUNCTION = f"""
+select pg_get_function_arguments(oid), obj_description(oid, 'pg_proc')
+  from pg_proc
+ where oid = ({_OID})
+"""
+
+_RESULT = f"""
 select t.name, format_type(t.type, null)
   from pg_proc p
  cross join unnest(p.proargnames, p.proallargtypes, p.proargmodes) with ordinality
        as t (name, type, mode, number)
- where p.oid = (select min(oid) from pg_proc
-                 where proname = :'name' and pronamespace = 'attr_audit'::regnamespace)
+ where p.oid = ({_OID})
    and t.mode = 't'
  order by t.number
 """

@@ -87,24 +87,24 @@ FORGED: dict[str, tuple[str, ...]] = {
     },
     "one poll of the first seal is gone": (
         f"delete from {POLL} where poll_id = 2",
-        "seal 0: 1 polls are gone, the first after poll 1 of frankfurt/7",
+        "seal 0: 1 poll is gone; it was after poll 1 of frankfurt/7",
     ),
     "one poll is gone": (
         f"delete from {POLL} where poll_id = 5",
-        "seal 2: 1 polls are gone, the first before poll 6 of seoul/7",
+        "seal 2: 1 poll is gone; it was before poll 6 of seoul/7",
     ),
     "the polls of a seal are gone": (
         f"delete from {POLL} where poll_id in (5, 6)",
-        "seal 2: 2 polls are gone, the first all of them",
+        "seal 2: all 2 polls are gone",
     ),
     "all polls are gone": (
         f"truncate {POLL}",
-        *(f"seal {n}: 2 polls are gone, the first all of them" for n in range(4)),
+        *(f"seal {n}: all 2 polls are gone" for n in range(4)),
     ),
     "the month's polls are dropped": (
         "do $$ begin execute 'drop table attr_audit_internal.poll_' || "
         "to_char(now() at time zone 'UTC', 'YYYY_MM'); end $$",
-        *(f"seal {n}: 2 polls are gone, the first all of them" for n in range(4)),
+        *(f"seal {n}: all 2 polls are gone" for n in range(4)),
     ),
     "a poll is added among sealed ones": (
         copied(POLL, COPIED, "poll_id = 9", poll_id="5"),
@@ -118,7 +118,7 @@ FORGED: dict[str, tuple[str, ...]] = {
         f"insert into {POLL} (poll_id, conn_id, region, sdk_app_id, requested_at, outcome, "
         "recorded_at) overriding system value "
         "values (77, 'c', 'seoul', 7, now() - interval '1 hour', 'ok', now() - interval '1 hour')",
-        "poll 77 of seoul/7 is dated falsely",
+        "poll 77 of seoul/7 has a false date",
     ),
     "289 polls are back-dated into a gap": (
         f"insert into {POLL} (poll_id, conn_id, region, sdk_app_id, requested_at, outcome, "
@@ -126,7 +126,7 @@ FORGED: dict[str, tuple[str, ...]] = {
         "select 1000 + n, 'c', 'seoul', 7, t, 'ok', t from (select n, "
         "date_trunc('month', now(), 'UTC') + n * interval '1 second' as t "
         "from generate_series(1, 289) n) g",
-        "poll 1001 of seoul/7 is dated falsely",
+        "poll 1001 of seoul/7 has a false date",
     ),
     "two polls of a seal change places": (
         f"{FREE} update {POLL} set poll_id = -poll_id where poll_id in (5, 6); "
@@ -140,7 +140,7 @@ FORGED: dict[str, tuple[str, ...]] = {
     ),
     "a sealed poll is moved behind the seals": (
         f"{FREE} update {POLL} set poll_id = 99 where poll_id = 8",
-        "seal 3: 1 polls are gone, the first after poll 7 of frankfurt/7",
+        "seal 3: 1 poll is gone; it was after poll 7 of frankfurt/7",
     ),
     "a name is edited": (
         f"update {CHANGE} set new_name = 'x' where change_id = 1",
@@ -167,18 +167,18 @@ FORGED: dict[str, tuple[str, ...]] = {
     ),
     "a change is gone": (
         f"delete from {CHANGE} where change_id = 5",
-        "seal 1: 1 changes are gone, the first before change seoul/7 seq 3",
+        "seal 1: 1 change is gone; it was before change seoul/7 seq 3",
         "seal 2: poll 5 of frankfurt/7 is not as it was sealed",
     ),
     "an app's last change is cut off": (
         f"delete from {CHANGE} where seq > 3",
-        "seal 2: 4 changes are gone, the first all of them",
-        "seal 3: 2 changes are gone, the first all of them",
+        "seal 2: all 4 changes are gone",
+        "seal 3: all 2 changes are gone",
         "seal 3: poll 7 of frankfurt/7 is not as it was sealed",
     ),
     "all changes are gone": (
         f"truncate {CHANGE}",
-        *(f"seal {n}: {4 - n % 2 * 2} changes are gone, the first all of them" for n in range(4)),
+        *(f"seal {n}: all {4 - n % 2 * 2} changes are gone" for n in range(4)),
         *(
             f"seal {n}: poll {2 * n + 1} of frankfurt/7 is not as it was sealed"
             for n in range(1, 4)
@@ -198,7 +198,7 @@ FORGED: dict[str, tuple[str, ...]] = {
             seen_at="now() - interval '1 day'",
             recorded_at="now() - interval '1 day'",
         ),
-        "change frankfurt/7 seq 99 is dated falsely",
+        "change frankfurt/7 seq 99 has a false date",
     ),
     "a change is added among sealed ones": (
         f"alter table {CHANGE} alter change_id drop identity, drop constraint change_pkey; "
@@ -232,7 +232,7 @@ FORGED: dict[str, tuple[str, ...]] = {
     "a planned target is taken out": (
         f"update {PLANNED} set conn_ids = conn_ids[2:], regions = regions[2:], "
         "sdk_app_ids = sdk_app_ids[2:] where planned_id = 2",
-        "seal 1: 1 planned targets are gone, the first before planned target im_seoul_7 of run",
+        "seal 1: 1 planned target is gone; it was before planned target im_seoul_7 of run",
     ),
     "a planned target is added": (
         f"update {PLANNED} set conn_ids = array_append(conn_ids, 'y'), "
@@ -250,7 +250,7 @@ FORGED: dict[str, tuple[str, ...]] = {
         f"update {PLANNED} set planned_id = planned_id + 1 where planned_id > 2; "
         f"insert into {PLANNED} (planned_id, dag_run_id, conn_ids, regions, sdk_app_ids, "
         "recorded_at) overriding system value values (3, 'x', '{a}', '{b}', '{1}', now())",
-        "seal 2: 1 planned targets are gone, the first before planned target a of run x",
+        "seal 2: 1 planned target is gone; it was before planned target a of run x",
         "seal 3: planned target im_frankfurt_7 of run run 2 (planned_id 4) is not as it was sealed",
     ),
     "the plans of two runs change places": (
@@ -261,7 +261,7 @@ FORGED: dict[str, tuple[str, ...]] = {
     ),
     "the plan of a run is gone": (
         f"delete from {PLANNED} where planned_id = 2",
-        "seal 1: 2 planned targets are gone",
+        "seal 1: all 2 planned targets are gone",
     ),
     "the plan of a run is of another one": (
         f"update {PLANNED} set dag_run_id = 'x' where planned_id = 2",
@@ -271,11 +271,11 @@ FORGED: dict[str, tuple[str, ...]] = {
         f"insert into {PLANNED} (planned_id, dag_run_id, conn_ids, regions, sdk_app_ids, "
         "recorded_at) overriding system value values (9, 'x', '{a}', '{b}', '{1}', "
         "now() - interval '1 day')",
-        "planned target a of run x (planned_id 9) is dated falsely",
+        "planned target a of run x (planned_id 9) has a false date",
     ),
     "all plans are gone": (
         f"truncate {PLANNED}",
-        *(f"seal {n}: 2 planned targets are gone, the first all of them" for n in range(4)),
+        *(f"seal {n}: all 2 planned targets are gone" for n in range(4)),
     ),
     "a review's comment is edited": (
         "update attr_audit.review set comment = 'x' where review_seq = 1",
@@ -313,7 +313,7 @@ FORGED: dict[str, tuple[str, ...]] = {
             recorded_at="recorded_at - interval '1 day'",
             reviewed_at="reviewed_at - interval '1 day'",
         ),
-        "review 4 of frankfurt/7 is dated falsely: it is in no seal yet",
+        "review 4 of frankfurt/7 has a false date: it is in no seal yet",
     ),
     "two reviews change places": (
         "update attr_audit.review set review_seq = -review_seq where review_seq < 3; "
@@ -343,7 +343,7 @@ FORGED: dict[str, tuple[str, ...]] = {
     "a declaration is added before all": (
         "insert into attr_audit.declaration (declaration_id, recorded_at, source, digest, document)"
         " overriding system value values (0, now() - interval '1 day', 'x', '', '{}')",
-        "declaration 0 is dated falsely: it is in no seal yet",
+        "declaration 0 has a false date: it is in no seal yet",
     ),
     "all declarations are gone": (
         "truncate attr_audit.declaration",
@@ -352,7 +352,7 @@ FORGED: dict[str, tuple[str, ...]] = {
     "a declaration is back-dated": (
         "insert into attr_audit.declaration (declaration_id, recorded_at, source, digest, document)"
         " overriding system value values (99, now() - interval '1 day', 'x', '', '{}')",
-        "declaration 99 is dated falsely: it is in no seal yet",
+        "declaration 99 has a false date: it is in no seal yet",
     ),
     "an edit behind a replaced trigger": (
         "create or replace function attr_audit_internal.refuse_rewriting() returns trigger "
@@ -384,7 +384,7 @@ FORGED: dict[str, tuple[str, ...]] = {
         "create function attr_audit.never(bigint, bigint) returns boolean language sql immutable "
         "as 'select false'; create operator attr_audit.> (function = attr_audit.never, "
         f"leftarg = bigint, rightarg = bigint); delete from {POLL} where poll_id = 5",
-        "seal 2: 1 polls are gone, the first before poll 6 of seoul/7",
+        "seal 2: 1 poll is gone; it was before poll 6 of seoul/7",
     ),
     "an edit behind dropped triggers and constraints": (
         f"drop trigger append_only on {CHANGE}; alter table {CHANGE} drop constraint "

@@ -154,7 +154,7 @@ def _declare(writer: Engine, server: EmbeddedPostgres, name: str) -> None:
 def _seal(server: EmbeddedPostgres, name: str) -> None:
     """Everything is sealed at the end, and the idle hour after it.
 
-    A poll has to be recorded before its seal: otherwise sealing refuses it as dated falsely.
+    A poll has to be recorded before its seal: otherwise sealing refuses its date as false.
     """
     with server.connect(name) as owner, owner.cursor() as cursor:
         cursor.execute("set session_replication_role = replica")

@@ -224,14 +224,14 @@ def _report(
 ) -> str:
     outcome = "no failure" if not failures else f"{len(failures)} FAILED"
     page = [
-        "# What the last long run tried",
+        "# Report of the last soak run",
         "",
         "Written by `make soak`; see `tests/soak.py`. Everything against a real Postgres and the",
         "simulator; every property is checked in every case.",
         "",
         f"- result: {outcome}",
         f"- commit: {commit}",
-        f"- begun: {began:%Y-%m-%d %H:%M} UTC, for {minutes:g} minutes in {number} processes",
+        f"- started: {began:%Y-%m-%d %H:%M} UTC, for {minutes:g} minutes in {number} processes",
         f"- machine: {os.cpu_count()} cores of {platform.machine()}, {_memory()}, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         f"- seed: {seed} (`SOAK_SEED`)",
@@ -242,7 +242,12 @@ def _report(
         "",
     ]
     if short:
-        page += ["Fewer than a whole run is to reach:", "", *(f"- {each}" for each in short), ""]
+        page += [
+            "Goals of a full run that this run did not reach:",
+            "",
+            *(f"- {each}" for each in short),
+            "",
+        ]
     for failure in failures:
         page += ["```", failure.strip(), "```", ""]
     return "\n".join(page)

@@ -211,7 +211,7 @@ def test_declared_names_reach_the_database_and_a_refused_document_fails_the_run_
     assert (states.pop("report"), states.pop("declared names")) == ("failed", "failed")
     assert set(states.values()) == {"success"}
     assert audit.outcomes(second) == {f"im_{region}": ["ok"] for region in APPS}
-    assert 'im_attr_audit_declared_names, line 2: group "default": "name" is unknown' in second.log
+    assert 'im_attr_audit_declared_names, line 2: group "default": unknown key "name"' in second.log
     assert audit.query(declared) == recorded
     assert audit.query(violations) == [each for each in found if each[0] != "seoul"]
     assert audit.query(f"{begun} or kind = 'violation_over'") == [(4,)]

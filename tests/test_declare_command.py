@@ -121,7 +121,7 @@ def test_errors_are_shown_by_name_and_line_before_anything_is_connected(file: Pa
     file.write_text(SHOP.replace("reason: local wording", "because: x"), encoding="utf-8")
     done = command("declare", str(file.resolve()))
     assert (done.returncode, done.stderr) == (1, "")
-    assert 'line 5: error: group "shop", exception: "because" is unknown' in done.stdout
+    assert 'line 5: error: group "shop", exception: unknown key "because"' in done.stdout
     assert done.stdout.endswith("names.yaml is refused: 2 errors.\n")
 
 

@@ -123,8 +123,8 @@ WRONG = {
     "a tab\n\t: [": "line 2",
     "groups: [": "line ",
     "groups:\n  shop: 3": 'line 2: group "shop": a mapping',
-    "groups:\n  shop: {names: {}}\n  shop: {}": 'line 3: groups: "shop" is there twice',
-    "groups:\n  shop:\n    names:\n      0: a\n      0: b": 'line 5: group "shop", names: "0" is',
+    "groups:\n  shop: {names: {}}\n  shop: {}": 'line 3: groups: "shop" appears twice',
+    "groups:\n  shop:\n    names:\n      0: a\n      0: b": 'line 5: group "shop", names: "0"',
     "groups:\n  shop:\n    names:\n      0: a\n      1: a": 'line 5: group "shop", slot 1: "a" is',
     "groups:\n  shop:\n    names: {1000: a}": 'slot "1000" is not a number from 0 to 999',
     "groups:\n  shop:\n    names: {-1: a}": 'slot "-1"',
@@ -134,11 +134,11 @@ WRONG = {
     "groups:\n  shop:\n    names: {0: 12}": "the name is read as a number: put it in quotes",
     "groups:\n  shop:\n    names: {0: 2026-01-01}": "the name is read as a date: put it in quotes",
     "groups:\n  shop:\n    names: {0: [a]}": "the name is not a text",
-    "groups:\n  shop:\n    names: {}\n    more: 1": 'line 4: group "shop": "more" is unknown',
+    "groups:\n  shop:\n    names: {}\n    more: 1": 'line 4: group "shop": unknown key "more"',
     "groups:\n  shop: {}": "names is missing",
     "groups:\n  shop: {names: {}, other_slots: maybe}": "forbidden or allowed",
     "groups:\n  shop: {names: {}, exceptions: {}}": "exceptions must be a list",
-    "groups: {}\nversion: 2": 'line 2: the document: "version" is unknown',
+    "groups: {}\nversion: 2": 'line 2: the document: unknown key "version"',
     "names: {}": "groups is missing",
     "groups: &a {}": None,
     "groups:\n  a: &a {names: {}}\n  b: *a": "line 3: aliases",
@@ -148,7 +148,7 @@ WRONG = {
     "[" * 40: "nested too deeply",
     '{"groups": {"g": {"names": {"0": "a\\u0000"}}}}': "NUL",
     '{"groups": {"g": {"names": {"0": "\\ud800"}}}}': "half of a character",
-    '{"groups": {"g": {"names": {"0": "a", "0": "b"}}}}': "is there twice",
+    '{"groups": {"g": {"names": {"0": "a", "0": "b"}}}}': "appears twice",
     '{"groups": {"g": {"names": {"0": 1}}}}': "read as a number",
     "groups:\n  g:\n    names: {0: " + "a" * 1025 + "}": "longer than 1,024 bytes",
 }
@@ -194,7 +194,9 @@ def test_a_wrong_exception_is_refused(case: str) -> None:
 
 def test_two_exceptions_for_the_same_slot_of_the_same_apps_are_refused() -> None:
     exception = {"region": "china", "names": {"0": "a"}, "reason": "r"}
-    with pytest.raises(InvalidDeclaration, match="slot 0 has another exception for the same"):
+    with pytest.raises(
+        InvalidDeclaration, match="slot 0 is already set for the same apps by the exception in line"
+    ):
         parse(group(exceptions=[exception, exception | {"until": "2027-01-01"}]), "x")
 
 
@@ -207,7 +209,7 @@ def test_what_looks_like_a_mistake_is_a_warning() -> None:
     exception = {"region": "china", "names": {"0": "a"}, "reason": "r"}
     declaration = parse(group(exceptions=[exception]), "x").declaration
     [nobody] = look_over(declaration, [], THEN)
-    assert str(nobody) == 'line 1: group "shop": no app of it is polled'
+    assert str(nobody) == 'line 1: group "shop": none of its apps is polled'
     [none_there] = look_over(declaration, [("shop", SEOUL)], THEN)
     assert "no such app is polled" in str(none_there)
     assert look_over(declaration, [("shop", CHINA)], THEN) == []
@@ -258,14 +260,14 @@ _DOCUMENTS = st.fixed_dictionaries(
 def test_what_the_schema_refuses_is_refused_and_what_it_allows_is_refused_for_more_only(
     document: Any,
 ) -> None:
-    """The schema cannot say that a name or a slot is there twice."""
+    """The schema cannot say that a name or a slot appears twice."""
     try:
         parse(json.dumps(document), "x")
     except InvalidDeclaration as error:
         refused = [each.text for each in error.errors]
     else:
         refused = []
-    beyond = ("declared twice", "would be in slots", "another exception for the same")
+    beyond = ("declared twice", "would be in slots", "is already set for the same apps")
     assert VALIDATOR.is_valid(document) == all(
         any(words in text for words in beyond) for text in refused
     )

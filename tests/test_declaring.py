@@ -99,7 +99,7 @@ def test_a_refused_document_fails_the_report_and_the_last_valid_one_stays_in_for
     # Polls continue; one more instance of `sync` is red, and the run with it.
     _, again = tasks.plan(None, dag_run_id="run", dag_folder=tmp_path)
     assert again == {"label": "declared names", "conn_ids": [], "problems": {}}
-    assert 'im_attr_audit_declared_names, line 4: group "shop": "more" is unknown' in caplog.text
+    assert 'im_attr_audit_declared_names, line 4: group "shop": unknown key "more"' in caplog.text
     with pytest.raises(AirflowFailException, match="declared names were refused"):
         declare_again()
     with pytest.raises(AirflowFailException, match="declared names were refused"):

@@ -61,7 +61,7 @@ def test_a_run_is_shown_app_by_app_and_change_by_change() -> None:
         "  frankfurt  1400000001  rejected       as of 2026-05-03 10:00:00Z: "
         '0 "sex"  2 "" (type 1)',
         "  seoul      1400000001  ok             (none)",
-        "  -          im_None     misconfigured  (never seen)",
+        "  -          im_None     misconfigured  (never had a good poll)",
         "",
         "Baseline: 1 names seen for the first time.",
         "",
@@ -79,14 +79,14 @@ def test_a_run_is_shown_app_by_app_and_change_by_change() -> None:
 
 def test_a_target_that_failed_is_not_said_to_be_unchanged() -> None:
     text = render(Run("manual__1", (poll("china"), poll("seoul", "unavailable")), ()))
-    assert "Changes: none in the 1 recorded; names of the failed are not known." in text
+    assert "Changes: none in the 1 recorded poll. The names of the failed apps are unknown." in text
 
 
 def test_a_target_without_a_poll_is_counted_and_named() -> None:
     """Its task ended before it recorded anything."""
     text = render(Run("manual__1", (poll("china"),), ()), ["im_seoul", "im_tokyo"])
     assert text.startswith("Run manual__1: 1 of 3 targets recorded")
-    assert "Changes: none in the 1 recorded; names of the failed are not known." in text
+    assert "Changes: none in the 1 recorded poll. The names of the failed apps are unknown." in text
     assert text.endswith("not polled; the log of their sync task shows why: im_seoul; im_tokyo")
     assert "im_seoul" in render(Run("manual__1", (), ()), ["im_seoul"])
 

@@ -71,7 +71,7 @@ def sentences_of_findings() -> Iterator[str]:
                         yield literal(sentence)
                 case ast.Call(func=ast.Attribute(attr="_find"), args=[_, sentence]):
                     yield literal(sentence)
-                case ast.FunctionDef(name="compare" | "_first_difference"):
+                case ast.FunctionDef(name="compare" | "_first_difference" | "_gone"):
                     for inner in ast.walk(node):
                         if isinstance(inner, ast.Return) and inner.value is not None:
                             of = inner.value

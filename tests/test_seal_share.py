@@ -108,7 +108,7 @@ def test_a_forged_old_row_is_refused_at_once_where_all_is_to_be_read(
     as_superuser(long.db, "delete from attr_audit.poll where poll_id = 3")
     assert cli.main([*arguments, "--full"]) == 1
     said = capsys.readouterr().out
-    assert "1 polls are gone, the first before poll 4 of seoul/7" in said
+    assert "1 poll is gone; it was before poll 4 of seoul/7" in said
     assert cli.main(arguments) == 0
     assert "older rows checked" in capsys.readouterr().out
 
@@ -123,7 +123,7 @@ AT_ONCE = {
         "insert into attr_audit.poll (conn_id, region, sdk_app_id, requested_at, outcome, "
         "recorded_at) values ('c', 'seoul', 7, now() - interval '1 hour', 'ok', "
         "now() - interval '1 hour')",
-        "is dated falsely",
+        "has a false date",
     ),
     "the last ids of the copy": (
         "update attr_audit.seal set last_poll_id = last_poll_id + 5 where n = 3",
@@ -169,7 +169,7 @@ def test_an_old_copy_that_was_edited_is_not_built_on_where_no_witness_has_it(
         long.db,
         "update attr_audit.seal set note = replace(note, E'\\n4\\n', E'\\n5\\n') where n = 3",
     )
-    with pytest.raises(SealingRefused, match=r"attr_audit\.seal, seal 3: .* no witness has it"):
+    with pytest.raises(SealingRefused, match=r"copy differs \(seal 3: .* no witness"):
         make_checkpoint(long.engine, long.signer, [folder_at(tmp_path / "new")])
 
 

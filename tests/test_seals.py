@@ -237,7 +237,7 @@ def test_of_a_folded_month_no_more_is_missing_than_was_folded(
     )
     with pytest.raises(SealingRefused) as refused:
         sealed.seal()
-    assert any("is dated falsely: it is in no seal yet" in f for f in refused.value.findings)
+    assert any("has a false date: it is in no seal yet" in f for f in refused.value.findings)
     forge("delete from attr_audit.coverage where sdk_app_id = 9")
     superuser.dispose()
 
@@ -397,7 +397,7 @@ def test_rows_of_a_clock_that_was_ahead_wait_for_their_time_and_break_no_log(
         "where declaration_id = (select max(declaration_id) from attr_audit.declaration)",
     )
     before = sorted(path.name for path in sealed.folder.iterdir())
-    with pytest.raises(SealingRefused, match=r"clock of the database was [67]\d\d\d s") as refused:
+    with pytest.raises(SealingRefused, match=r"database's clock was [67]\d\d\d s") as refused:
         sealed.seal()
     assert refused.value.findings == ()
     assert sorted(path.name for path in sealed.folder.iterdir()) == before

@@ -86,7 +86,7 @@ def test_another_shape_of_the_list_is_refused_with_what_to_write(value: object, 
     with pytest.raises(BadSetting) as refused:
         settings.parse_conn_ids(value)
     assert f"The Variable im_attr_audit_conn_ids {why}." in str(refused.value)
-    assert 'such as ["tencent_im_frankfurt"]' in str(refused.value)
+    assert 'such as ["im_frankfurt"]' in str(refused.value)
 
 
 def test_the_guide_lists_the_settings_of_the_table() -> None:

@@ -181,7 +181,7 @@ def test_a_hanging_vendor_is_given_up_in_the_targets_own_time(rig: Rig, app: Tar
     rig.fault(app, "hang")
     assert rig.outcomes(replace(app, timeout=0.2)) == ["unavailable"]
     rig.simulator.clear_faults()
-    assert rig.record(app).polls[-1].error_info.endswith("within 0.2 s, the target's timeout")
+    assert rig.record(app).polls[-1].error_info.endswith("within 0.2 s, the connection's timeout")
 
 
 def test_a_broken_connection_is_recorded_without_being_sent(rig: Rig, app: Target) -> None:

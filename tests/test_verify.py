@@ -545,7 +545,7 @@ def test_saving_heads_does_not_replace_a_file_that_the_record_contradicts(
     as_a_forger(recorded, *CONSISTENT["an edit re-hashed to the end"][:1])
     code, said = verify(recorded, "--save-heads", file)
     assert code == 1
-    assert "1 apps that are not as a witness saw them" in said
+    assert "1 app whose chain does not match a stored head" in said
     assert said[-1] == (
         f"Heads were not saved to {file}: see the findings above. The file was left unchanged."
     )
@@ -572,9 +572,9 @@ def test_at_most_twenty_findings_of_a_sort_are_printed_after_their_number(
     save_heads(others, file, START)
     code, said = verify(recorded, "--heads", file)
     assert code == 1
-    assert said[1] == "10000 apps that are not as a witness saw them"
+    assert said[1] == "10000 apps whose chain does not match a stored head"
     assert said[2].startswith("NOT AS RECORDED  seoul/100 seq 1: rows from here to seq 3")
-    assert said[22] == "NOT AS RECORDED  9980 more apps that are not as a witness saw them"
+    assert said[22] == "NOT AS RECORDED  9980 more apps whose chain does not match a stored head"
     assert len(said) < 30
 
 

@@ -107,7 +107,7 @@ def test_an_alert_of_a_violation_links_to_the_slot_and_its_names_are_inert() -> 
         page = "im-attr-audit/changes?slot=2&app=frankfurt%2F20000004"
         assert f"\nPage: https://airflow.example/{page}\n" in body
         assert body.endswith("Run: https://airflow.example/dags/im_attr_name_audit/runs/run")
-    assert "A slot that is not as declared again has an alert of its own." in body
+    assert "A slot that is in violation again has an alert of its own." in body
 
 
 def test_the_writer_cannot_queue_an_alert_of_a_violation_itself(audit_db: AuditDb) -> None:

@@ -416,7 +416,7 @@ def test_a_time_stamp_shows_when_the_checkpoint_existed(
     server.answer = lambda _, __, query: (200, {}, authority.respond(query, at))
     response = request_timestamp(f"{server.url}/tsr", NOTE)
     assert verify_timestamp(response, NOTE, [authority.root]) == at
-    with pytest.raises(TimestampFailed, match="something else"):
+    with pytest.raises(TimestampFailed, match="not for this checkpoint"):
         verify_timestamp(response, NOTE + b"x", [authority.root])
     with pytest.raises(TimestampFailed, match="not valid"):
         verify_timestamp(response, NOTE, [TimestampAuthority().root])
@@ -449,7 +449,7 @@ def test_an_answer_that_is_no_time_stamp_of_this_request_is_refused(
     request_timestamp(server.url, NOTE)
     with pytest.raises(TimestampFailed, match="answers another request"):
         request_timestamp(server.url, NOTE)
-    with pytest.raises(TimestampFailed, match="something else"):
+    with pytest.raises(TimestampFailed, match="not for this checkpoint"):
         request_timestamp(server.url, b"another checkpoint\n")
     refusal = bytes.fromhex("30053003020102")
     for status, body in ((200, refusal), (200, b"<html>"), (200, b""), (500, b""), (302, b"")):

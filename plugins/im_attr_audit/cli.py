@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"im-attr-audit {given.command}: {error}", file=sys.stderr)
     except SQLAlchemyError as error:
         text = str(getattr(error, "orig", None) or error).strip()
-        print(f"im-attr-audit {given.command}: the database says: {text}", file=sys.stderr)
+        print(f"im-attr-audit {given.command}: database error: {text}", file=sys.stderr)
     else:
         return code
     return 2

@@ -62,7 +62,7 @@ _ROWS: Final = (
     ),
     Outcome(
         "invalid",
-        "The answer is not a valid one. It is kept in attr_audit.poll, column answer.",
+        "The answer is not valid. It is kept in attr_audit.poll, column answer.",
         "Check that the connection's host and port are the vendor's. If they are, report the "
         "answer as an issue of im-attr-audit.",
         is_failed=True,

@@ -70,13 +70,13 @@ def _fields() -> dict[str, dict[str, Any]]:
         },
         "app_group": {
             "label": "App group",
-            "description": "Apps that are meant to carry the same names share a group.",
+            "description": "Give apps that should have the same names the same group.",
             "schema": {"type": ["string", "null"], "default": DEFAULT_APP_GROUP, "maxLength": 128},
         },
         "api": {
             "label": "API",
-            "description": "timpush for apps with the push plug-in; the two may answer "
-            "differently.",
+            "description": "Use timpush for apps with the push plug-in. The two APIs can return "
+            "different names.",
             "schema": {"type": "string", "enum": list(API_PATHS), "default": DEFAULT_API},
         },
         "ca_bundle": {

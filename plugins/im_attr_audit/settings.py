@@ -193,10 +193,7 @@ def parse_conn_ids(value: object) -> list[str]:
 
     ``value`` is None where the Variable is not set. Raises BadSetting for anything else.
     """
-    how = (
-        f"Set the Variable {CONN_IDS} to a JSON list of connection ids, such as "
-        '["tencent_im_frankfurt"].'
-    )
+    how = f'Set the Variable {CONN_IDS} to a JSON list of connection ids, such as ["im_frankfurt"].'
     if value is None:
         raise BadSetting(f"The Variable {CONN_IDS} is not set. {how}")
     listed: object = value

@@ -214,8 +214,8 @@ def _warn_of_vendors_clock(polls: Iterable[Poll]) -> None:
                 worst = (off, poll, date)
     if worst and worst[0] > CLOCK_TOLERANCE:
         log.warning(
-            "The vendor's clock in %s and the database's are %.0f s apart (%s said %s): bounds of "
-            "changes are the database's. Check both clocks.",
+            "The vendor's clock in %s and the database's are %.0f s apart (%s reported %s): bounds "
+            "of changes are the database's. Check both clocks.",
             worst[1].region,
             worst[0].total_seconds(),
             worst[1].conn_id,

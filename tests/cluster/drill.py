@@ -215,7 +215,7 @@ class Drill:
         self.down_and_up()
         self.apps_from_a_file()
         self.lost_and_restored()
-        self.say("\nAll of it came about as expected.")
+        self.say("\nAll checks passed.")
 
     def from_nothing(self) -> None:
         self.chapter("Without secrets nothing starts")
@@ -269,7 +269,9 @@ class Drill:
             came = get(path)
             show(path, came)
         login = came
-        self.expect("/auth/login" in login[1], "who is not logged in is sent to the login")
+        self.expect(
+            "/auth/login" in login[1], "users who are not logged in are redirected to the login"
+        )
         token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', login[2])
         password = self.setting("AIRFLOW_ADMIN_PASSWORD")
         form = {
@@ -288,12 +290,14 @@ class Drill:
         return found[1] if found else ""
 
     def little_knowledge(self) -> None:
-        self.chapter("What a worker may not")
+        self.chapter("What a worker cannot do")
         reach = self.do(
             f"docker compose exec -T worker python - <<'END'\n{CONNECT}\nEND",
             shown="docker compose exec worker python …      # connect as attr_audit_writer to each",
         )
-        self.expect(reach.count("CONNECT privilege") == 2, "the worker reaches the record alone")
+        self.expect(
+            reach.count("CONNECT privilege") == 2, "the worker can connect only to the record"
+        )
         names = self.do("docker compose exec -T worker env", quiet=True)
         secrets = {
             name: self.setting(name)
@@ -326,7 +330,7 @@ class Drill:
             for service in self.do("docker compose ps --services", quiet=True).split()
             if self.do(f"{self.exec(service)} sh -c '! test -e {KEY} || echo yes'", quiet=True)
         ]
-        self.expect(has_key == ["checkpoint"], "the key is in the container checkpoint alone")
+        self.expect(has_key == ["checkpoint"], "only the container checkpoint has the key")
 
     def exec(self, service: str) -> str:
         return f"docker compose exec -T {service}"
@@ -371,7 +375,7 @@ class Drill:
         )
         self.sql("attr_audit", f"{forge}'unavailable' where poll_id = {poll}", show=True)
         said = self.verify(self.vkey, WITNESS, fails=True)
-        self.expect(f"poll {poll} of " in said, "it is found, by its number")
+        self.expect(f"poll {poll} of " in said, "verify names the edited poll")
         self.sql("attr_audit", f"{forge}'ok' where poll_id = {poll}")
         self.verify(self.vkey, WITNESS)
 
@@ -581,7 +585,7 @@ class Drill:
         )
         self.expect("The record is as it was recorded." in said, "the restored record is right")
         said = self.verify(self.vkey, WITNESS, fails=True)
-        self.expect(" polls are gone" in said, "what was sealed after the dump is missed")
+        self.expect(" gone" in said, "verify reports what was sealed after the dump as missing")
 
         self.do("docker compose --profile demo up --wait", last=1)
         self.end_the_story()
@@ -601,7 +605,10 @@ class Drill:
         self.do(f"{ALL} up --wait", last=1)
         self.seals_more(key, f"{WITNESS}/2")
         said = self.verify(key, f"{WITNESS}/2")
-        self.expect("this log follows the log example.com/im-attr-audit," in said, "it says so")
+        self.expect(
+            "this log follows the log example.com/im-attr-audit," in said,
+            "verify names the previous log",
+        )
 
     def expect(self, so: bool, what: str) -> None:
         self.say(f"{'✓' if so else '✗ NOT SO:'} {what}")

@@ -94,7 +94,10 @@ def add_prove(commands: Any) -> None:
     prove.add_argument("--app", required=True, type=int, metavar="N", help="the app's SDKAppID")
     which = prove.add_mutually_exclusive_group(required=True)
     which.add_argument(
-        "--at", type=_time, metavar="T", help="prove the app's newest poll at this time (ISO 8601)"
+        "--at",
+        type=_time,
+        metavar="T",
+        help="prove the app's newest poll at or before this time (ISO 8601)",
     )
     which.add_argument("--seq", type=int, metavar="N", help="prove the app's change of this number")
     prove.add_argument("--vkey", metavar="KEY", help="the public key, to check the proof by it")
@@ -124,7 +127,7 @@ def verify_checkpoints(given: argparse.Namespace) -> bool:
     from im_attr_audit.record.seals.verify import check_seals
 
     if not given.vkey:
-        raise CannotDo("--checkpoints needs --vkey: the public key that the checkpoints need.")
+        raise CannotDo("--checkpoints needs --vkey: the public key of the checkpoints.")
     engine = shared.auditing_engine()
     try:
         files = [path for path in map(Path, given.checkpoints) if path.is_file()]
@@ -173,8 +176,9 @@ def _checkpoint(given: argparse.Namespace) -> int:
         engine.dispose()
     polls, changes, planned = (sealed.seal.rows(kind)[0] for kind in range(3))
     print(
-        f"seal {sealed.seal.n}, closed at {at(sealed.seal.closed_us)}: {polls} polls, {changes} "
-        f"changes, {planned} planned targets; {sealed.check.rows} older rows checked"
+        f"seal {sealed.seal.n}, closed at {at(sealed.seal.closed_us)}: {_count(polls, 'poll')}, "
+        f"{_count(changes, 'change')}, {_count(planned, 'planned target')}; "
+        f"{_count(sealed.check.rows, 'older row')} checked"
     )
     print(sealed.seal.note, end="")
     for target in sealed.written:
@@ -193,6 +197,10 @@ def _checkpoint(given: argparse.Namespace) -> int:
             return 1
         failed = failed or bool(silent)
     return 2 if failed else 0
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _poll(given: argparse.Namespace, run: int) -> tuple[list[str], list[str]]:

@@ -34,8 +34,8 @@ def reader_engine() -> Engine:
     if connection is not None:
         return engine_of_connection(connection)
     raise CannotDo(
-        f"Airflow has neither the connection {AUDIT_DB_READER} nor {AUDIT_DB}. Set one, "
-        "such as AIRFLOW_CONN_IM_ATTR_AUDIT_DB_READER in the environment, or check an --export."
+        f"Airflow has neither the connection {AUDIT_DB_READER} nor {AUDIT_DB}. Create "
+        "one of them, for example with AIRFLOW_CONN_IM_ATTR_AUDIT_DB_READER in the environment."
     )
 
 

@@ -20,15 +20,24 @@ if TYPE_CHECKING:
     from im_attr_audit.record.checks.heads import Finding, Head
     from im_attr_audit.record.checks.verify import Checked
 
-#: What a category of findings is called in the summary.
+#: What one finding of a category is called in the summary, and what several are called.
 CATEGORIES = {
-    "chain": "breaks in a chain",
-    "snapshot": "differences between the snapshot and the changes",
-    "span": "apps with changes that names_as_of does not find where they belong",
-    "app": "apps hidden from the views",
-    "poll": "polls that do not fit what they are of",
-    "review": "reviews that are not as they were recorded",
-    "witness": "apps that are not as a witness saw them",
+    "chain": ("broken chain", "broken chains"),
+    "snapshot": (
+        "difference between the snapshot and the changes",
+        "differences between the snapshot and the changes",
+    ),
+    "span": (
+        "app with changes that names_as_of can miss",
+        "apps with changes that names_as_of can miss",
+    ),
+    "app": ("app hidden from the views", "apps hidden from the views"),
+    "poll": ("finding about polls", "findings about polls"),
+    "review": ("altered or missing review", "altered or missing reviews"),
+    "witness": (
+        "app whose chain does not match a stored head",
+        "apps whose chain does not match a stored head",
+    ),
 }
 
 
@@ -130,7 +139,10 @@ def _check_record(given: argparse.Namespace, witnessed: Sequence[Head]) -> Check
 
     if given.export:
         return check_export(given.export, witnessed)
-    engine = shared.auditing_engine() if given.checkpoints else shared.reader_engine()
+    try:
+        engine = shared.auditing_engine() if given.checkpoints else shared.reader_engine()
+    except CannotDo as refused:
+        raise CannotDo(f"{refused} To check an export, use --export.") from None
     try:
         return check_database(engine, witnessed)
     finally:
@@ -153,12 +165,18 @@ def _print_findings(findings: Sequence[Finding]) -> None:
         by_category[finding.category].append(finding)
     for category, found in by_category.items():
         if found:
-            print(f"{len(found)} {CATEGORIES[category]}")
+            print(f"{len(found)} {_called(category, len(found))}")
     for category, found in by_category.items():
         for finding in sorted(found, key=_place)[:SHOWN]:
             print(f"NOT AS RECORDED  {finding}")
         if len(found) > SHOWN:
-            print(f"NOT AS RECORDED  {len(found) - SHOWN} more {CATEGORIES[category]}")
+            rest = len(found) - SHOWN
+            print(f"NOT AS RECORDED  {rest} more {_called(category, rest)}")
+
+
+def _called(category: str, number: int) -> str:
+    one, several = CATEGORIES[category]
+    return one if number == 1 else several
 
 
 def _asset_heads() -> tuple[Head, ...]:

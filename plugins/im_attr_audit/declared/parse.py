@@ -101,7 +101,7 @@ def look_over(
     for name, group in declaration.groups.items():
         polled = by_group.get(name)
         if polled is None:
-            warnings.append(Problem(group.line, f"group {shown(name)}: no app of it is polled"))
+            warnings.append(Problem(group.line, f"group {shown(name)}: none of its apps is polled"))
         for each in group.exceptions:
             where = f"group {shown(name)}, {_selector(each)}"
             if not each.holds(at):
@@ -228,7 +228,10 @@ class _Reader:
             for slot in each.names:
                 first = decided.setdefault((each.region, each.sdk_app_id, slot), each)
                 if first is not each:
-                    text = f"slot {slot} has another exception for the same in line {first.line}"
+                    text = (
+                        f"slot {slot} is already set for the same apps by the exception in line "
+                        f"{first.line}"
+                    )
                     self.errors.append(Problem(each.line, f"{place}: {text}"))
             theirs: dict[str, int] = {}
             for slot, name in sorted({**names, **each.names}.items()):
@@ -243,7 +246,7 @@ class _Reader:
         fields = {}
         for key, value in self._entries(node, where):
             if key.text not in known:
-                self._error(key, where, f"{shown(key.text)} is unknown: known {_listed(known)}")
+                self._error(key, where, f"unknown key {shown(key.text)}; allowed: {_listed(known)}")
             fields[key.text] = value
         for name in required:
             if name not in fields and isinstance(node, Entries):
@@ -260,7 +263,7 @@ class _Reader:
         lines: dict[str, int] = {}
         for key, value in node.entries:
             if key.text in lines:
-                text = f"{shown(key.text)} is there twice, first in line {lines[key.text]}"
+                text = f"{shown(key.text)} appears twice, first in line {lines[key.text]}"
                 self._error(key, where, text)
                 continue
             lines[key.text] = key.line

@@ -54,9 +54,9 @@ def read_text(text: str) -> Checkpoint:
     origin, size, encoded, *extensions = lines
     root = decode_base64(encoded)
     if not re.fullmatch(r"0|[1-9][0-9]{0,18}", size, re.ASCII):
-        raise BadCheckpoint("the second line of a checkpoint is its number of leaves")
+        raise BadCheckpoint("the second line is not a number of leaves")
     if root is None or len(root) != 32:
-        raise BadCheckpoint("the third line of a checkpoint is its root, 32 bytes in base64")
+        raise BadCheckpoint("the third line is not a root (32 bytes in base64)")
     return Checkpoint(origin, int(size), root, tuple(extensions))
 
 

@@ -85,7 +85,7 @@ def _stamped(response: bytes, note: bytes) -> Any:
     except (ValueError, TypeError) as error:
         raise TimestampFailed(f"the answer is not a time stamp: {error}") from None
     if algorithm != _SHA256 or digest != sha256(note).digest():
-        raise TimestampFailed("the time stamp is of something else than this checkpoint")
+        raise TimestampFailed("the time stamp is not for this checkpoint")
     return stamped
 
 

@@ -143,14 +143,14 @@ def _over_title(alerts: Sequence[Alert]) -> str:
 
 def _over_line(alert: Alert) -> str:
     word = "no name" if alert.actual_name is None else inert_word(alert.actual_name)
-    now = f"{word}, {alert.violation}" if alert.violation else "not as declared again"
+    now = f"{word}, {alert.violation}" if alert.violation else "in violation again"
     period = f"from {time_text(alert.gap_from)} to {time_text(alert.gap_to)}"
     return f"{_app(alert)}, slot {alert.slot}: {now}. It was a violation {period}"
 
 
 def _over_end(alerts: Sequence[Alert]) -> str:
     again = any(alert.violation is None for alert in alerts)
-    return "A slot that is not as declared again has an alert of its own." if again else _OVER
+    return "A slot that is in violation again has an alert of its own." if again else _OVER
 
 
 _Form = tuple[

@@ -176,11 +176,11 @@ def answer_of(response: Mapping[str, Any], *, dag_run_id: str) -> Answer:
     user, at = response.get("responded_by_user"), response.get("responded_at")
     name = user.get("name") or user.get("id") if isinstance(user, Mapping) else None
     if not isinstance(user, Mapping) or not name:
-        raise NotAnAnswer("Airflow does not say which user answered")
+        raise NotAnAnswer("Airflow did not return which user answered")
     if isinstance(at, str):
         at = datetime.fromisoformat(at)
     if not isinstance(at, datetime):
-        raise NotAnAnswer("Airflow does not say when it was answered")
+        raise NotAnAnswer("Airflow did not return when the user answered")
     form = response.get("params_input") or {}
     return Answer(
         verdict=verdict,

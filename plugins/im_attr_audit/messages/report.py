@@ -85,10 +85,12 @@ def render(run: Run, unpolled: Sequence[str] = ()) -> str:
         if len(changes) > MOST_CHANGES:
             lines += [f"  … and {len(changes) - MOST_CHANGES} more: see this run on the page."]
     elif failed or (unpolled and run.polls):
-        lines += [f"Changes: none in the {recorded} recorded; names of the failed are not known."]
+        lines += [
+            f"Changes: none in the {_polls(recorded)}. The names of the failed apps are unknown."
+        ]
     elif recorded < len(run.polls):
         lines += [
-            f"Changes: none in the {recorded} recorded; late polls are superseded by newer ones."
+            f"Changes: none in the {_polls(recorded)}. Late polls are superseded by newer ones."
         ]
     elif run.polls:
         lines += ["Changes: none."]
@@ -179,9 +181,13 @@ def _counts(polls: Sequence[RunPoll]) -> list[str]:
     )
 
 
+def _polls(recorded: int) -> str:
+    return f"{recorded} recorded poll{'' if recorded == 1 else 's'}"
+
+
 def _names(poll: RunPoll) -> str:
     if not poll.names:
-        return "(none)" if poll.last_ok_at else "(never seen)"
+        return "(none)" if poll.last_ok_at else "(never had a good poll)"
     names = "  ".join(f"{slot} {named(name, quoted)}" for slot, name in sorted(poll.names.items()))
     if poll.failed:
         return f"as of {time_text(poll.last_ok_at)}: {names}"

@@ -135,7 +135,7 @@ def connection_from_airflow() -> PostgresConnection | None:
         return find_reading_connection()
     except SecretsUnavailable as error:
         raise CannotRead(
-            "secrets_unavailable", f"Not known how to connect: {error}.", "Check that backend."
+            "secrets_unavailable", f"Cannot connect: {error}.", "Check the secrets backend."
         ) from None
     except BadSetting as error:
         raise CannotRead("misconfigured", f"Cannot connect: {error}.", "Fix it.") from None

@@ -49,7 +49,10 @@ _QUERIES = (
             ("apps", "Apps that are polled; retired ones are left out."),
             ("stale_apps", "Apps without a good poll for IM_ATTR_AUDIT_STALE_AFTER."),
             ("unseen_apps", "Apps that have never had a good poll."),
-            ("oldest_knowledge_seconds", "Age of what is known of the app seen longest ago."),
+            (
+                "oldest_knowledge_seconds",
+                "Seconds since the last good poll of the app for which that is longest.",
+            ),
         ),
         """
         select region, app_group, count(*),
@@ -71,7 +74,10 @@ _QUERIES = (
         ("region", "outcome"),
         (
             ("polls_last_hour", "Polls requested within the last hour."),
-            ("poll_seconds_last_hour", "Seconds that these polls took, together."),
+            (
+                "poll_seconds_last_hour",
+                "Total seconds of the polls requested within the last hour.",
+            ),
         ),
         """
         select coalesce(region, '?'), outcome, count(*),
@@ -139,7 +145,10 @@ _QUERIES = (
                 "unsent_alerts",
                 "Alerts that wait to be sent; those too old to be sent are left out.",
             ),
-            ("oldest_unsent_alert_seconds", "Age of the oldest of them; 0 where there is none."),
+            (
+                "oldest_unsent_alert_seconds",
+                "Age in seconds of the oldest alert that waits to be sent; 0 if there is none.",
+            ),
         ),
         f"""
         select count(*), coalesce(extract(epoch from now() - min(n.created_at)), 0)

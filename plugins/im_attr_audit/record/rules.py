@@ -119,7 +119,7 @@ def judge(known: Known, poll: Poll, dag_run_id: str) -> Verdict:
     if poll.failure is None and _is_late(known, poll):
         return Verdict(
             "late",
-            "it was sent before a poll that is already recorded had ended",
+            "it was sent before the end of a poll that is already recorded",
             emptied_seen_at=pending_at,
             emptied_dag_run_id=pending_run,
         )

@@ -275,7 +275,7 @@ def _types(document: dict[str, Any], slots: Collection[str], clean: Clean) -> di
         _refuse("AttrTypes has a slot twice")
     for key, number in types.items():
         if key not in slots:
-            _refuse(f"AttrTypes has slot {_quoted(key, clean)}, which AttrNames has not")
+            _refuse(f"AttrTypes has slot {_quoted(key, clean)}, which is missing from AttrNames")
         if type(number) is not int or number not in _SMALLINT:
             _refuse(f"the type of slot {key} is not a small integer")
     return types

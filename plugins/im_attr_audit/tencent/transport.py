@@ -200,7 +200,7 @@ class Pool:
             if dropped and not (call.connected or call.answered or limits.reconnected):
                 limits.reconnected = True
                 continue
-            what = f"no complete answer within {target.timeout:g} s, the target's timeout"
+            what = f"no complete answer within {target.timeout:g} s, the connection's timeout"
             if time.monotonic() < limits.deadline:
                 what = _describe(causes)
             reason = f"{target.base_url}: {what}"

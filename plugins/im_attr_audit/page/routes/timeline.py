@@ -42,7 +42,7 @@ def timeline(
         window_to = asked.until or at
         window_from = asked.since or _begin_of_window(window_to, matching)
         if window_from >= window_to:
-            raise HTTPException(422, "The time must begin before it ends.")
+            raise HTTPException(422, "The period must begin before it ends.")
         if asked.lanes == "changed" and not asked.app:
             window = {"window_from": window_from, "window_to": window_to, "slot": asked.slot}
             rows = queries.read(connection, "changed_apps", **window)

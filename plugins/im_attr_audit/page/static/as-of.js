@@ -149,5 +149,5 @@ function downloads(then) {
 }
 
 function legend() {
-  return h("p", { class: "since" }, h("span", { class: "bar", "aria-hidden": "true" }), " not as declared. ", h("span", { class: "bar drift", "aria-hidden": "true" }), " another name than most apps of the group. Certain means that the polls on both sides agree: a change that was reverted between two polls cannot be seen. Not certain: between the bounds of a change, or after the app's last good poll. Each app is in the group that it had at that time.");
+  return h("p", { class: "since" }, h("span", { class: "bar", "aria-hidden": "true" }), " not as declared. ", h("span", { class: "bar drift", "aria-hidden": "true" }), " a different name from most apps of the group. Certain means that the polls on both sides agree: a change that was reverted between two polls cannot be seen. Not certain: between the bounds of a change, or after the app's last good poll. Each app is in the group that it had at that time.");
 }

@@ -138,7 +138,7 @@ async function verify(place, again) {
   } }, "Check again");
   try {
     const result = await ask("verification", { again: again || null });
-    const how = h("span", {}, `${result.rows_checked} changes in ${result.chains} chains, checked `, when(result.at, { seconds: true }), ` in ${result.took_seconds.toFixed(1)} s. `);
+    const how = h("span", {}, `${count(result.rows_checked, "change")} in ${count(result.chains, "chain")}, checked `, when(result.at, { seconds: true }), ` in ${result.took_seconds.toFixed(1)} s. `);
     place.replaceChildren(
       !result.chains ? notice("info", "There is no change yet, so there is no chain to check.", how, { "data-chain": "none" })
       : result.ok ? notice("good", "Every chain is intact.", how, { "data-chain": "ok" })

@@ -1,5 +1,5 @@
 // The drawing of one lane of the timeline and of its axis, as SVG.
-import { appName, KINDS, longTime, nameText } from "./page.js";
+import { appName, count, KINDS, longTime, nameText } from "./page.js";
 import { changeAddress } from "./change.js";
 
 const HEIGHT = 28;
@@ -208,7 +208,7 @@ function changeMarks(lane, scale, within) {
 
 function mark({ change, at, more }, lane, scale, within) {
   const [sign, word] = KINDS[change.kind];
-  const label = `${appName(change)} slot ${change.slot} ${word}: ${nameText(change.old_name)} to ${nameText(change.new_name)}, seen ${longTime(change.seen_at)}${more ? `; ${more} more changes beside it` : ""}`;
+  const label = `${appName(change)} slot ${change.slot} ${word}: ${nameText(change.old_name)} to ${nameText(change.new_name)}, seen ${longTime(change.seen_at)}${more ? `; ${count(more, "more change")} beside it` : ""}`;
   const many = `changes?${new URLSearchParams({ app: appName(change), slot: change.slot })}`;
   const begin = change.not_before ? Math.max(-2, x(scale, within(change.not_before))) : at;
   const place = Math.min(Math.max(at, 9), scale.width - 9);

@@ -122,7 +122,7 @@ function chips(group, slot) {
   return h("div", { class: "chips" }, shown.map((other) =>
     h("a", { class: `chip ${other.violations ? "odd" : group.is_declared ? "" : "drift"}`, href: groupAddress(group, { slot: slot.slot }) }, other.violations ? [h("span", { "aria-hidden": "true" }, "≠ "), h("span", { class: "unseen" }, "not as declared: ")] : null, nameOf(other.name),
       h("small", {}, other.apps === 1 ? [" in ", appOf(other.some[0])] : ` in ${other.apps} apps`))),
-  others.length > CHIPS ? h("a", { class: "chip", href: groupAddress(group, { slot: slot.slot }) }, `${others.length - CHIPS} more names`) : null);
+  others.length > CHIPS ? h("a", { class: "chip", href: groupAddress(group, { slot: slot.slot }) }, count(others.length - CHIPS, "more name")) : null);
 }
 
 // One slot ------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ function matrix(group, now) {
   tips(frame);
   return h("section", { "aria-labelledby": "all" },
     h("h2", { id: "all" }, h("bdi", {}, group.app_group), h("small", {}, ` ${count(apps.length, "app")}, ${count(slots.length, "slot")}`)),
-    h("p", { class: "pager" }, h("a", { href: groupAddress(group) }, "A row for each slot"), h("span", {}, h("span", { class: `bar ${wrong ? "" : "drift"}`, "aria-hidden": "true" }), wrong ? " not as declared" : " another name than most apps"),
+    h("p", { class: "pager" }, h("a", { href: groupAddress(group) }, "A row for each slot"), h("span", {}, h("span", { class: `bar ${wrong ? "" : "drift"}`, "aria-hidden": "true" }), wrong ? " not as declared" : " a different name from most apps"),
       h("span", { class: "wide" }, "The arrow keys go from cell to cell.")),
     frame);
 }

@@ -64,7 +64,7 @@ function sentence(overview) {
 }
 
 const VIOLATIONS = {
-  different: "has another name than declared",
+  different: "has a different name than declared",
   missing: "has no name where one is declared",
   undeclared: "has a name where none is declared",
 };
@@ -76,7 +76,7 @@ function violations(overview) {
     cause.violation === "undeclared" ? "Have the attribute removed in Tencent's console, or declare its name." : "Have the name corrected in Tencent's console, or declare an exception with its reason.",
     [cause.some.map((app, at) => [at ? ", " : "", appLink(app), " since ", when(app.since)]), cause.apps > cause.some.length ? ` and ${count(cause.apps - cause.some.length, "more app")}` : ""]));
   const more = overview.violation_causes - shown.length;
-  if (more > 0) shown.push(moreOf("names?only=yes", `${more} more differences from the declared names`));
+  if (more > 0) shown.push(moreOf("names?only=yes", `${count(more, "more difference")} from the declared names`));
   // Stale apps are listed by their cause; only apps that are not among them are missing here.
   if (overview.unknown_apps > total(overview.stale)) {
     shown.push(need("", "?", `${count(overview.unknown_apps, "app")} with declared names ${overview.unknown_apps === 1 ? "has" : "have"} no recent good poll`, null, "Find the cause in Health.", h("a", { href: "health" }, "Health")));
@@ -100,7 +100,7 @@ function hints(overview) {
     overview.declared_groups.length ? null
       : ["No names are declared, so only drift can be shown. Write the right names into the Variable im_attr_audit_declared_names, or into declared_names.yaml in the DAG's folder; ", h("code", {}, "im-attr-audit declare FILE"), " checks it first."],
     overview.is_reviewed ? null
-      : ["No change has been reviewed yet. While ", airflowLink("dags/im_attr_name_review", "the DAG im_attr_name_review"), " is not paused, it asks whether each change was expected."],
+      : ["No change has been reviewed yet. While ", airflowLink("dags/im_attr_name_review", "the DAG im_attr_name_review"), " is not paused, it asks about each change that is not as declared."],
     overview.newest_seal ? null
       : ["The record is not sealed. Run ", h("code", {}, "im-attr-audit checkpoint"), " every 15 minutes, on a machine that Airflow cannot write to, so that an outsider can check that nothing was rewritten."],
   ].filter(Boolean);
@@ -162,7 +162,7 @@ function driftNeed(slot) {
     slot.newest_change_at ? ["newest change seen ", when(slot.newest_change_at)] : "since the baseline",
     "Find out which name is right, then have the others changed in Tencent's console.",
     [nameOf(slot.usual.name), ` in ${slot.usual.apps} of ${slot.apps}`, slot.others.slice(0, 4).map((other) => ["; ", nameOf(other.name), " in ", other.apps === 1 ? appLink(other.some[0]) : count(other.apps, "app")]),
-      slot.others.length > 4 ? `; ${slot.others.length - 4} more names` : ""]);
+      slot.others.length > 4 ? `; ${count(slot.others.length - 4, "more name")}` : ""]);
 }
 
 function changes(list) {

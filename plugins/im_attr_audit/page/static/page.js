@@ -256,7 +256,7 @@ export const LOOKALIKES = {
   case: "differs only in case",
   whitespace: "differs only in white space",
   normalization: "the same characters, coded differently",
-  confusable: "looks the same, is not",
+  confusable: "looks the same but is different",
 };
 
 export function lookalikeOf(kind) {
@@ -311,7 +311,7 @@ export function bounds(notBefore, seenAt) {
   const later = sameDay && Math.abs(Date.now() - to) <= 300 * 86400e3
     ? h("time", { datetime: seenAt, title: utc(seenAt) }, clock.format(to))
     : when(seenAt);
-  return h("span", {}, "set ", when(notBefore), " to ", later);
+  return h("span", {}, "between ", when(notBefore), " and ", later);
 }
 
 function zone() {

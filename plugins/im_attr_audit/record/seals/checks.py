@@ -189,14 +189,14 @@ class _Look:
     def report_date(self, row: Misdated) -> None:
         """A row that was not recorded when its seal was open."""
         seals = self.log.seals
-        when = "a time that cannot be" if row.time is None else at(row.time)
+        when = "an invalid time" if row.time is None else at(row.time)
         number = len(seals) if row.seal is None else row.seal
         where = "no seal yet"
         if row.seal is not None:
             where = f"seal {number}, closed at {at(seals[number].closed_us)}"
         before = f"; seal {number - 1} closed at {at(seals[number - 1].closed_us)}"
         self.found.findings.append(
-            f"{row.label} is dated falsely: its recorded_at is {when}, and it is in {where}"
+            f"{row.label} has a false date: its recorded_at is {when}, but it is in {where}"
             f"{before if number else ''}"
         )
 
@@ -252,6 +252,21 @@ def _first_other(marks: Sequence[bytes], kept: Sequence[bytes]) -> int | None:
     return next((at for at, mark in enumerate(marks) if mark not in others), None)
 
 
+def _gone(kind: Kind, missing: int, rows: Sequence[Sequence[bytes]], first: int) -> str:
+    """How many rows are missing, and the rows before and after the ``first`` that is."""
+    if not rows and missing == 1:
+        return f"its only {kind.name} is gone"
+    number = f"{missing} {kind.plural}"
+    if not rows:
+        return f"all {number} are gone"
+    places = [f"after {kind.label(rows[first - 1])}"] if first else []
+    places += [f"before {kind.label(rows[first])}"] if first < len(rows) else []
+    place = " and ".join(places)
+    if missing == 1:
+        return f"1 {kind.name} is gone; it was {place}"
+    return f"{number} are gone; the first was {place}"
+
+
 def _first_difference(
     kind: Kind,
     rows: Sequence[Sequence[bytes]],
@@ -264,10 +279,7 @@ def _first_difference(
         return f"its {kind.plural} are not as they were sealed"
     label = kind.label(rows[first]) if first < len(rows) else ""
     if len(marks) < len(kept):
-        places = [f"after {kind.label(rows[first - 1])}"] if first else []
-        places += [f"before {label}"] if label else []
-        place = " and ".join(places) or "all of them"
-        return f"{len(kept) - len(marks)} {kind.plural} are gone, the first {place}"
+        return _gone(kind, len(kept) - len(marks), rows, first)
     if len(marks) > len(kept):
         return f"{label} was added after it closed"
     if sorted(marks) == sorted(kept):

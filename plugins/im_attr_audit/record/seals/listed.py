@@ -227,7 +227,7 @@ class _Check:
             self.newest = max(self.newest, at or 0)
         if at is None or (self._since or at) > at or (until is not None and at > until):
             where = "no seal yet" if number is None else f"seal {number}"
-            self._find(label, f"{label} is dated falsely: it is in {where}")
+            self._find(label, f"{label} has a false date: it is in {where}")
 
     def _find(self, what: object, sentence: str) -> None:
         if what not in self._bad:

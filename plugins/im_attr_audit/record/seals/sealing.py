@@ -159,7 +159,7 @@ def _check_and_gather(
     check.findings += listing.findings
     if check.findings:
         raise SealingRefused(
-            "Nothing was sealed: what was sealed before is not what is stored.", check.findings
+            "Nothing was sealed: stored rows differ from what was sealed.", check.findings
         )
     return check, listing
 
@@ -169,9 +169,9 @@ def _refuse_times_to_come(newest: int, closed_us: int) -> None:
     ahead = newest - closed_us
     if ahead > CLOCKS_US:
         raise SealingRefused(
-            f"Nothing was sealed: rows are dated up to {at(newest)}, and here it is "
-            f"{at(closed_us)}. The clock of the database was {ahead // 1_000_000} s ahead, or this "
-            "machine's is behind: set it right. The rows are sealed once that time has come."
+            f"Nothing was sealed: the newest row is dated {at(newest)}, but this machine's clock "
+            f"shows {at(closed_us)}. The database's clock was {ahead // 1_000_000} s ahead, or "
+            f"this machine's is behind: correct it. A run after {at(newest)} seals the rows."
         )
 
 
@@ -180,9 +180,9 @@ def _refuse_clock_ahead(closed_us: int, database_us: int) -> None:
     ahead = closed_us - database_us
     if ahead > CLOCKS_US:
         raise SealingRefused(
-            f"Nothing was sealed: here it is {at(closed_us)}, and the database's clock says "
+            f"Nothing was sealed: this machine's clock shows {at(closed_us)}, the database's "
             f"{at(database_us)}. This machine's clock is {ahead // 1_000_000} s ahead, or the "
-            "database's is behind: set it right."
+            "database's is behind: correct it."
         )
 
 
@@ -242,8 +242,8 @@ def _read_log(
         )
     if len(log.seals) < len(stored):
         raise SealingRefused(
-            f"Nothing was sealed: attr_audit.seal, {unlike}, and no witness has it. Name a witness "
-            "that has the log's newest checkpoint."
+            f"Nothing was sealed: the database's copy differs ({unlike}), and no witness that was "
+            "named has these seals. Name the witness with the log's newest checkpoint."
         )
     if split := compare(log, [(str(witness), checkpoint) for witness, checkpoint, _ in found]):
         raise SealingRefused("Nothing was sealed: a witness holds another log.", split)

@@ -213,8 +213,8 @@ def _require_seal(connection: Connection, part: str, ends_at: datetime) -> None:
     sealed = connection.execute(text(_LAST_SEALED)).scalar_one()
     if sealed is None:
         raise RetentionRefused(
-            "Nothing was folded: no poll is sealed. A folded poll can be proved by nothing but a "
-            "seal. Run im-attr-audit checkpoint first, or fold with --unsealed."
+            "Nothing was folded: no poll is sealed. A folded poll can no longer be sealed or "
+            "proven. Run im-attr-audit checkpoint first, or fold with --unsealed."
         )
     if last > sealed:
         raise RetentionRefused(

@@ -16,6 +16,7 @@ from im_attr_audit.evidence.note import BadNote, Verifier
 from im_attr_audit.evidence.witnesses import Witness
 from im_attr_audit.record.checks.parts import reading
 from im_attr_audit.record.seals.checks import SealCheck, at, check_sealed_rows
+from im_attr_audit.record.seals.left_out import notes_of_left_out
 from im_attr_audit.record.seals.listed import check_listed
 from im_attr_audit.record.seals.log import (
     BadWitness,
@@ -28,20 +29,6 @@ from im_attr_audit.record.seals.log import (
     stored_seals,
 )
 from im_attr_audit.record.seals.rows import prepare_sealed
-
-# A connection that was planned in a run and has no poll in it. The run is over where a later run
-# has planned its own targets.
-_LEFT_OUT = """
-select p.dag_run_id, t.conn_id
-  from only attr_audit.planned as p
- cross join lateral unnest(p.conn_ids) as t (conn_id)
- where exists (select from only attr_audit.planned as l where l.planned_id > p.planned_id
-                  and l.dag_run_id <> p.dag_run_id)
-   and not exists (select from attr_audit.poll as q
-                    where q.dag_run_id = p.dag_run_id and q.conn_id = t.conn_id)
- order by p.planned_id desc, t.conn_id
- limit 21
-"""
 
 # Its files are being written at this moment, or never will be.
 _IS_NEW = """
@@ -107,9 +94,7 @@ def check_seals_on(
     notes, unlike = compare_log_before(connection, log)
     findings += unlike
     found = check_sealed_rows(connection, log, engine=engine)
-    for run, conn_id in connection.execute(text(_LEFT_OUT)).tuples():
-        found.notes.append(f"run {run} planned {conn_id} and recorded no poll of it")
-    found.notes += [*_without_runs(log.seals), *notes]
+    found.notes += [*notes_of_left_out(connection), *_without_runs(log.seals), *notes]
     listing = check_listed(connection, log.dated())
     found.rows += listing.rows
     found.findings += listing.findings

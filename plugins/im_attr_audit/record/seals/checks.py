@@ -14,8 +14,9 @@ from typing import Literal
 
 from sqlalchemy import Connection, Engine, text
 
-from im_attr_audit.evidence.bundle import MARK, Seal
+from im_attr_audit.evidence.bundle import MARKS, Seal
 from im_attr_audit.evidence.canonical import CHANGE
+from im_attr_audit.evidence.note import BadNote
 from im_attr_audit.record.checks.parts import without_garbage_collection
 from im_attr_audit.record.checks.tables import KEPT_SINCE
 from im_attr_audit.record.seals.hashes import (
@@ -28,6 +29,7 @@ from im_attr_audit.record.seals.hashes import (
 )
 from im_attr_audit.record.seals.listed import CLOCKS_US
 from im_attr_audit.record.seals.log import Log
+from im_attr_audit.record.seals.marks import hash_of_marks, signed_hash
 from im_attr_audit.record.seals.rows import END, KINDS, Batch, Heads, Kind, read_batches
 
 #: Seals whose first bad row is looked for.
@@ -209,15 +211,26 @@ class _Look:
         if excuse is None or size >= count:
             return False
         reason, how = excuse
-        if size and (kept := self._kept(number)) is not None:
-            rows, marks = self._rows(number)
-            if (odd := _first_other(marks, kept)) is not None:
+        what = f"{count - size} of its {count} polls cannot be checked"
+        kept = self._kept(number) if size else []
+        if kept is None:
+            what = (
+                f"none of its {count} polls can be checked, and {count - size} are missing: it has "
+                "no marks of them"
+            )
+        elif size:
+            rows, hashes = self._rows(number)
+            bytes_ = len(kept[0])
+            if (odd := _first_other([hash_[:bytes_] for hash_ in hashes], kept)) is not None:
                 label = self.kind.label(rows[odd])
                 self.found.findings.append(f"{_where(seal)}: {label} is not as it was sealed")
                 return True
-        self.found.notes.append(
-            f"{_where(seal)}: {count - size} of its {count} polls cannot be checked; {reason}"
-        )
+            if bytes_ < MARKS[0]:
+                what += (
+                    f", and the other {size} only by {bytes_} bytes of their hashes, which a "
+                    "forged poll can be made to have"
+                )
+        self.found.notes.append(f"{_where(seal)}: {what}; {reason}")
         if how == "folded":
             self.lacking.missing += count - size
         return True
@@ -225,21 +238,33 @@ class _Look:
     def _explain(self, number: int) -> None:
         what = f"its {self.kind.plural} are not as they were sealed"
         if self.bad <= _NAMED and (kept := self._kept(number)) is not None:
-            what = _first_difference(self.kind, *self._rows(number), kept)
+            rows, hashes = self._rows(number)
+            size = len(kept[0]) if kept else 0
+            what = _first_difference(self.kind, rows, [hash_[:size] for hash_ in hashes], kept)
         self.found.findings.append(f"{_where(self.log.seals[number])}: {what}")
 
     def _kept(self, number: int) -> list[bytes] | None:
-        return self.log.whole(number).marks_of(self.kind.number)
+        """The marks; a finding where they are not those that the seal's checkpoint signs."""
+        seal, what = self.log.seals[number], "its marks are missing or edited"
+        try:
+            signed = signed_hash(self.log.signed(number))
+        except BadNote as error:
+            signed, what = "", f"its checkpoint was edited: {error}"
+        whole = self.log.whole(number)
+        if signed is not None and hash_of_marks(whole.marks) != signed:
+            self.found.findings.append(f"{_where(seal)}: its rows cannot be compared: {what}")
+            return None
+        return whole.marks_of(self.kind.number)
 
     def _rows(self, number: int) -> tuple[list[list[bytes]], list[bytes]]:
-        """The columns that name a row, and the marks."""
+        """The columns that name a row, and the hashes."""
         [end] = (part := stretch_of(self.kind, self.log.seals, number, number + 1)).ends
         rows: list[list[bytes]] = []
-        marks: list[bytes] = []
+        hashes: list[bytes] = []
         for batch in read_batches(self.connection, self.kind, part.after, end.last):
             rows += [batch.row(place)[:4] for place in range(len(batch))]
-            marks += [hash_[:MARK] for hash_ in batch.hashes]
-        return rows, marks
+            hashes += batch.hashes
+        return rows, hashes
 
 
 def _where(seal: Seal) -> str:

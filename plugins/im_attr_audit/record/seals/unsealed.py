@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from im_attr_audit.evidence.bundle import MARK
+from im_attr_audit.evidence.bundle import MARKS
 from im_attr_audit.record.checks.canonical import NULL
 from im_attr_audit.record.seals.hashes import newest_time
 from im_attr_audit.record.seals.rows import Batch, Kind, microseconds_of
 from im_attr_audit.record.seals.rows_root import Root
 
-#: A seal with more rows keeps no marks.
-MOST_MARKS = 200_000
+#: A seal with more rows keeps no marks: its file would be too long for a witness to read.
+MOST_MARKS = 2_000_000
 
 
 @dataclass(slots=True)
@@ -34,7 +34,8 @@ class NewRows:
         self.root.extend(batch.hashes[:end])
         self.runs.update(set(batch.columns[kind.run][:end]) - {NULL})
         if self.root.size <= MOST_MARKS:
-            self.marks += b"".join(hash_[:MARK] for hash_ in batch.hashes[:end])
+            size = MARKS[kind.number]
+            self.marks += b"".join(hash_[:size] for hash_ in batch.hashes[:end])
         self.last = int(batch.columns[0][end - 1])
         self.newest = max(self.newest, newest_time(kind, batch, end))
         if kind.requested_at is not None:

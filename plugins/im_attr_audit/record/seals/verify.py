@@ -141,9 +141,12 @@ def _read(
                 f"{witness}: the file of size {size} holds the checkpoint of size "
                 f"{known[-1][1].size}"
             )
-        elif size == len(log.seals) + 1 and (
-            reason := log.append(seal, partial(read_seal, witness, size))
-        ):
+            continue
+        again = partial(read_seal, witness, size)
+        reason = log.append(seal, again) if size == len(log.seals) + 1 else None
+        if reason is None and size <= len(log.seals):
+            reason = log.offer(size - 1, seal, again)
+        if reason:
             findings.append(f"{witness}: the checkpoint of size {size}: {reason}")
     return findings
 

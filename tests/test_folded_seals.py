@@ -14,6 +14,7 @@ from im_attr_audit.record.seals import sealing, unsealed
 from im_attr_audit.record.seals.sealing import SealingRefused
 from im_attr_audit.record.seals.verify import check_seals
 from im_attr_audit.record.upkeep.fold import fold_old_polls
+from im_attr_audit.record.upkeep.retention import drop_old_polls
 
 from tests.sealing import Sealing, as_superuser, edit_file, folder_at, new_log
 from tests.test_schema import run
@@ -73,10 +74,11 @@ def folded(sealed: Sealing, tmp_path: Path) -> Iterator[Sealing]:
 
 
 def make_it_an_earlier_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Marks of four bytes that no checkpoint signs."""
+    """Marks of four bytes; the checkpoint signs neither them nor the numbers of polls."""
     monkeypatch.setattr(bundle, "MARKS", (4, 4, 4))
     monkeypatch.setattr(unsealed, "MARKS", (4, 4, 4))
-    monkeypatch.setattr(sealing, "line_of_marks", lambda _: ())
+    for line in ("line_of_marks", "line_of_months"):
+        monkeypatch.setattr(sealing, line, lambda _: ())
 
 
 def test_a_poll_that_was_edited_in_a_folded_month_must_match_16_bytes(folded: Sealing) -> None:
@@ -131,6 +133,135 @@ def test_of_a_seal_without_marks_the_note_states_that_no_poll_can_be_checked(
             f"them; good polls of {month} are folded"
         ],
     )
+    made.engine.dispose()
+
+
+# How many polls may be missing --------------------------------------------------------------------
+
+
+def cite(sealed: Sealing, poll_id: int) -> None:
+    """A change cites that poll, so a fold keeps its row."""
+    as_superuser(
+        sealed.db,
+        "update attr_audit.change c set poll_id = p.poll_id, seen_at = p.requested_at "
+        f"from attr_audit.poll p where p.poll_id = {poll_id} and c.change_id = (select "
+        "min(change_id) from attr_audit.change where region = p.region)",
+    )
+
+
+def test_a_fold_excuses_no_missing_poll_of_another_month(sealed: Sealing, tmp_path: Path) -> None:
+    """Months were folded before the log began; then sealed polls of a later one are deleted."""
+    sealed.seal()
+    record_month(sealed, 5)
+    record_month(sealed, 4)
+    sealed.seal()
+    fold(sealed)
+    made = new_log(sealed, tmp_path / "new")
+    month = record_month(made, 0, good=0, failed=6)
+    made.seal()
+    assert results(made)[0] == []
+    as_superuser(
+        made.db,
+        "delete from attr_audit.poll where conn_id = 'c' and outcome = 'rejected' and "
+        f"requested_at >= '{month}-01' and poll_id % 2 = 0",
+    )
+    [finding], notes = results(made)
+    assert finding.startswith("seal 0: 3 polls are gone, the first ")
+    assert notes == []
+    made.engine.dispose()
+
+
+def test_a_fold_excuses_no_missing_poll_that_was_not_good(folded: Sealing) -> None:
+    as_superuser(
+        folded.db,
+        "delete from attr_audit.poll where poll_id = (select max(poll_id) from attr_audit.poll "
+        "where conn_id = 'c')",
+    )
+    month = f"{begin_of_month(3):%Y-%m}"
+    findings, [note] = results(folded)
+    assert findings == [f"seal 0: 1 polls of {month} are gone that no fold removes"]
+    assert note.startswith("seal 0: 8 of its 20 polls cannot be checked; ")
+
+
+@pytest.mark.parametrize("is_earlier", [False, True])
+def test_a_mark_that_was_taken_off_a_kept_poll_excuses_no_missing_one(
+    sealed: Sealing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_earlier: bool
+) -> None:
+    made = new_log(sealed, tmp_path / "new")
+    month = record_month(made, 3)
+    cite(made, 12)
+    with monkeypatch.context() as earlier:
+        if is_earlier:
+            make_it_an_earlier_versions(earlier)
+        made.seal()
+    fold(made)
+    findings, [note] = results(made)
+    assert findings == []
+    assert note.startswith("seal 0: 7 of its 20 polls cannot be checked")
+    as_superuser(
+        made.db,
+        "delete from attr_audit.poll where poll_id = (select max(poll_id) from attr_audit.poll "
+        "where conn_id = 'c'); update attr_audit.poll set is_folded = null where poll_id = 12",
+    )
+    gone = f"seal 0: 1 polls of {month} are gone that no fold removes"
+    if is_earlier:
+        span = f"{month} to {begin_of_month(0):%Y-%m}"
+        gone = (
+            f"8 sealed polls of folded months ({span}) are gone, and attr_audit.coverage holds "
+            "7 of them"
+        )
+    unmarked = "poll 12 of seoul/7 is in attr_audit.coverage and not marked as folded"
+    assert sorted(results(made)[0]) == sorted([gone, unmarked])
+    made.engine.dispose()
+
+
+def test_a_good_poll_that_is_gone_from_a_folded_month_is_found(
+    sealed: Sealing, tmp_path: Path
+) -> None:
+    """The one that a change cites is not among those that the fold removed."""
+    made = new_log(sealed, tmp_path / "new")
+    record_month(made, 3)
+    cite(made, 12)
+    made.seal()
+    fold(made)
+    assert results(made)[0] == []
+    as_superuser(made.db, "delete from attr_audit.poll where poll_id = 12")
+    [finding], _ = results(made)
+    assert finding.startswith("poll 12 is gone, and change seoul/7 seq ")
+    made.engine.dispose()
+
+
+@pytest.mark.parametrize("poll", ["conn_id = 'c' and outcome <> 'ok'", "poll_id = 1"])
+def test_a_poll_that_is_falsely_marked_as_folded_is_found(folded: Sealing, poll: str) -> None:
+    as_superuser(folded.db, f"update attr_audit.poll set is_folded = true where {poll}")
+    findings, _ = results(folded)
+    assert findings
+    assert all("is marked as folded and not in attr_audit.coverage" in each for each in findings)
+
+
+def test_polls_of_a_dropped_and_of_a_folded_month_are_accounted_for_by_month(
+    sealed: Sealing, tmp_path: Path
+) -> None:
+    made = new_log(sealed, tmp_path / "new")
+    record_month(made, 4)
+    month = record_month(made, 3)
+    made.seal()
+    fold(made)
+    drop_old_polls(made.db.server.url(made.db.name), older_than=begin_of_month(3))
+    assert results(made) == (
+        [],
+        [
+            f"seal 0: 18 of its 30 polls cannot be checked; polls before {month}-01 00:00:00Z are "
+            f"not kept and good polls of {month} are folded"
+        ],
+    )
+    as_superuser(
+        made.db,
+        "delete from attr_audit.poll where poll_id = (select max(poll_id) from attr_audit.poll "
+        "where conn_id = 'c')",
+    )
+    [finding], _ = results(made)
+    assert finding == f"seal 0: 1 polls of {month} are gone that no fold removes"
     made.engine.dispose()
 
 

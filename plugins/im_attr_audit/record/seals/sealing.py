@@ -24,7 +24,8 @@ from im_attr_audit.evidence.merkle import leaf_hash
 from im_attr_audit.evidence.note import Signer
 from im_attr_audit.evidence.witnesses import Witness, WitnessFailed
 from im_attr_audit.record.checks.parts import reading
-from im_attr_audit.record.seals.checks import SealCheck, at, check_sealed_rows
+from im_attr_audit.record.seals.checks import SealCheck, check_sealed_rows
+from im_attr_audit.record.seals.lacking import at
 from im_attr_audit.record.seals.listed import CLOCKS_US, Listing, check_listed
 from im_attr_audit.record.seals.log import (
     BadWitness,
@@ -38,6 +39,7 @@ from im_attr_audit.record.seals.log import (
     stored_seals,
 )
 from im_attr_audit.record.seals.marks import line_of_marks
+from im_attr_audit.record.seals.months import line_of_months
 from im_attr_audit.record.seals.rows import prepare_sealed
 from im_attr_audit.record.seals.unsealed import MOST_MARKS, NewRows
 
@@ -324,7 +326,7 @@ def _next_seal(
     root = log.root_with(leaf_hash(leaf))
     total = sum(each.root.size for each in rows)
     marks = b"".join(each.marks for each in rows) if total <= MOST_MARKS else b""
-    lines += line_of_marks(marks)
+    lines += line_of_months(polls.months) + line_of_marks(marks)
     note = Checkpoint(signer.name, len(log.seals) + 1, root, lines).sign(signer)
     return Seal(
         leaf=leaf.decode(),

@@ -15,7 +15,8 @@ from im_attr_audit.evidence.checkpoint import Checkpoint, open_checkpoint
 from im_attr_audit.evidence.note import BadNote, Verifier
 from im_attr_audit.evidence.witnesses import Witness
 from im_attr_audit.record.checks.parts import reading
-from im_attr_audit.record.seals.checks import SealCheck, at, check_sealed_rows
+from im_attr_audit.record.seals.checks import SealCheck, check_sealed_rows
+from im_attr_audit.record.seals.lacking import at
 from im_attr_audit.record.seals.left_out import notes_of_left_out
 from im_attr_audit.record.seals.listed import check_listed
 from im_attr_audit.record.seals.log import (

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from im_attr_audit.evidence import bundle
 from im_attr_audit.record.seals import sealing, unsealed
+from im_attr_audit.record.seals.months import count_months
 from im_attr_audit.record.seals.sealing import SealingRefused
 from im_attr_audit.record.seals.verify import check_seals
 from im_attr_audit.record.upkeep.fold import fold_old_polls
@@ -317,3 +318,34 @@ def test_a_copy_of_a_folded_seal_that_was_edited_is_not_sealed_on(folded: Sealin
     with pytest.raises(SealingRefused) as refused:
         folded.seal()
     assert "its marks are missing or edited" in refused.value.findings[0]
+
+
+@pytest.mark.parametrize(
+    ("times", "outcomes", "expected"),
+    [
+        ([], [], {}),
+        (["2026-11-30 23:59:59.999999"], ["ok"], {("2026-11", True): 1}),
+        (
+            ["2026-11-30 23:59:59.999999", "2026-12-01", "2026-12-31 12:00"],
+            ["ok", "late", "ok"],
+            {("2026-11", True): 1, ("2026-12", False): 1, ("2026-12", True): 1},
+        ),
+        (
+            ["2026-11-01", "2026-11-30"],
+            ["late", "ok"],
+            {("2026-11", True): 1, ("2026-11", False): 1},
+        ),
+        (["1999-11-01", "2026-11-30"], ["ok", "ok"], {("1999-11", True): 1, ("2026-11", True): 1}),
+        (["infinity"], ["ok"], {("", True): 1}),
+    ],
+)
+def test_polls_are_counted_by_month_and_outcome(
+    times: list[str], outcomes: list[str], expected: dict[tuple[str, bool], int]
+) -> None:
+    tokens = [
+        b"infinity"
+        if each == "infinity"
+        else b"%d" % (datetime.fromisoformat(f"{each}+00:00").timestamp() * 1_000_000)
+        for each in (f"{at} 00:00" if len(at) == 10 else at for at in times)
+    ]
+    assert count_months(tokens, [b'"%b"' % each.encode() for each in outcomes]) == expected

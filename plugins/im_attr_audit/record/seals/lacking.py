@@ -112,7 +112,7 @@ class Lacking:
         return max(seal.polls_from, before.closed_us - _UNDER_WAY_US - CLOCKS_US)
 
     def _is_dropped(self, month: str) -> bool:
-        return bool(self.kept_since) and month < month_of(self.kept_since)
+        return bool(self.kept_since) and "" < month < month_of(self.kept_since)
 
 
 def _reasons(kept_since: int | None, folded: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
@@ -31,8 +31,14 @@ def month_of(microseconds: int) -> str:
         return ""
 
 
-def count_months(requested: Sequence[bytes], outcomes: Iterable[bytes]) -> Months:
+def count_months(requested: Sequence[bytes], outcomes: Sequence[bytes]) -> Months:
     """The months of some polls, from the tokens of requested_at and outcome."""
+    if {*map(len, requested)} == {16}:
+        # Of a time in 2001 to 2286, tokens are ordered as numbers are. Most seals have one month.
+        month = month_of(int(min(requested)))
+        if month == month_of(int(max(requested))):
+            good = outcomes.count(_GOOD)
+            return +Counter({(month, True): good, (month, False): len(outcomes) - good})
     try:
         days: list[int | None] = [int(each) // _DAY_US for each in requested]
     except ValueError:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from im_attr_audit.declared.parse import parse
@@ -92,6 +94,20 @@ def sealing_of(db: AuditDb, folder: Path, signer: Signer | None = None) -> Seali
     engine = create_audit_engine(make_url(db.url(SEALER)))
     signer = signer or new_signer("example.com/audit")
     return Sealing(db, engine, signer, folder, datetime.now(UTC))
+
+
+def new_log(sealed: Sealing, folder: Path) -> Sealing:
+    """The same record in a log that begins now: its first seal has polls of any age."""
+    return sealing_of(sealed.db, folder, new_signer("example.com/another"))
+
+
+def edit_file(folder: Path, seal: int, **values: object) -> dict[str, Any]:
+    """Give a seal's file at a witness other values; returns what it had."""
+    file = folder / file_name(seal + 1)
+    before: dict[str, Any] = json.loads(file.read_text())
+    file.chmod(0o600)
+    file.write_text(json.dumps({**before, **values}))
+    return before
 
 
 @pytest.fixture(scope="session")

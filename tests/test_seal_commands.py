@@ -122,7 +122,7 @@ def test_a_log_in_a_restored_database_says_which_log_it_follows(
         log, found = check_seals(restored.engine, new, restored.signer.verifier)
         old = check_seals(sealed.engine, [folder_at(sealed.folder)], sealed.signer.verifier)[0]
         before = ["follows-v1", "example.com/audit", 4, old.roots[4].hex()]
-        assert json.loads(log.checkpoints[0].extensions[-1]) == before
+        assert before in map(json.loads, log.checkpoints[0].extensions)
         assert "follows-v1" not in str(log.checkpoints[1].extensions)
         assert found.findings == []
         said = "this log follows the log example.com/audit, which had 4 seals when it began"

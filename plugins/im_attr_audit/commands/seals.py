@@ -153,7 +153,7 @@ def verify_checkpoints(given: argparse.Namespace) -> bool:
 def _checkpoint(given: argparse.Namespace) -> int:
     from im_attr_audit.evidence.note import read_key_file, write_new_key
     from im_attr_audit.evidence.witnesses import open_witness
-    from im_attr_audit.record.seals.checks import at
+    from im_attr_audit.record.seals.lacking import at
     from im_attr_audit.record.seals.sealing import SealingRefused, make_checkpoint
 
     if given.new_key:

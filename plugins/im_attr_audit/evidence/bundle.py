@@ -1,8 +1,9 @@
 """What a witness keeps of one seal: leaf, signed checkpoint, and what helps to find a forged row.
 
 One file per checkpoint, written once: `000000000012.json` holds the checkpoint of 12 leaves and the
-last of them. The signature covers the leaf alone. The rest (last ids, marks) only helps to name
-what is not as it was sealed: where it was edited, the rows no longer give the roots in the leaf.
+last of them. The signature covers the leaf and, since marks show what is left of a folded seal, a
+hash of the marks. The rest (last ids, time) only helps to name what is not as it was sealed: where
+it was edited, the rows no longer give the roots in the leaf.
 """
 
 from __future__ import annotations
@@ -11,14 +12,19 @@ import base64
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
+from operator import mul
 
 from im_attr_audit.errors import AttrAuditError
 from im_attr_audit.evidence.canonical import RUN, Value
 from im_attr_audit.evidence.merkle import leaf_hash
 
 FORMAT = "im-attr-audit-seal-v1"
-#: Bytes of each row's leaf hash that are kept.
-MARK = 4
+#: Bytes of each row's leaf hash that are kept: of a poll, a change, a planned target. Where folded
+#: polls are gone, the others are compared by their marks alone, which must not be found by trying.
+MARKS = (16, 4, 4)
+#: Those of earlier versions.
+_EARLIER_MARKS = (4, 4, 4)
 
 
 class BadBundle(AttrAuditError):
@@ -70,12 +76,14 @@ class Seal:
     def marks_of(self, kind: int) -> list[bytes] | None:
         """The marks of its polls, changes or planned targets; None: they were not kept."""
         counts = [self.rows(each)[0] for each in range(3)]
-        if len(self.marks) != MARK * sum(counts):
-            return None
-        first = sum(counts[:kind])
-        return [
-            self.marks[MARK * at : MARK * (at + 1)] for at in range(first, first + counts[kind])
-        ]
+        for sizes in (MARKS, _EARLIER_MARKS):
+            ends = list(accumulate(map(mul, sizes, counts), initial=0))
+            if len(self.marks) == ends[-1]:
+                size = sizes[kind]
+                return [
+                    self.marks[at : at + size] for at in range(ends[kind], ends[kind + 1], size)
+                ]
+        return None
 
     @property
     def leaf_hash(self) -> bytes:

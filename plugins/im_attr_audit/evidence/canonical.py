@@ -22,6 +22,7 @@ RUN, POLL, CHANGE, TARGET = "run-v1", "poll-v1", "change-v1", "target-v1"
 #: What a line of a checkpoint begins with.
 LISTED, REVIEW, DECLARATION = "listed-v1", "review-v1", "declaration-v1"
 COVERAGE, FOLLOWS = "coverage-v1", "follows-v1"
+MARKED, MONTHS = "marks-v1", "months-v1"
 
 #: `json.dumps` builds an encoder per call where options are given; this one is built once.
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

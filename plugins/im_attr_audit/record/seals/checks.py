@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
-from typing import Literal
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 
-from im_attr_audit.evidence.bundle import MARK, Seal
+from im_attr_audit.evidence.bundle import MARKS, Seal
 from im_attr_audit.evidence.canonical import CHANGE
+from im_attr_audit.evidence.note import BadNote
 from im_attr_audit.record.checks.parts import without_garbage_collection
-from im_attr_audit.record.checks.tables import KEPT_SINCE
 from im_attr_audit.record.seals.hashes import (
     Hashed,
     Misdated,
@@ -26,25 +24,14 @@ from im_attr_audit.record.seals.hashes import (
     stretch_of,
     stretches,
 )
-from im_attr_audit.record.seals.listed import CLOCKS_US
+from im_attr_audit.record.seals.lacking import Lacking, at, read_lacking
 from im_attr_audit.record.seals.log import Log
+from im_attr_audit.record.seals.marks import hash_of_marks, signed_hash
+from im_attr_audit.record.seals.months import count_months, signed_months
 from im_attr_audit.record.seals.rows import END, KINDS, Batch, Heads, Kind, read_batches
 
 #: Seals whose first bad row is looked for.
 _NAMED = 20
-#: A poll is recorded within the hour in which it was sent: `verify` reports any other.
-_UNDER_WAY_US = 3600 * 1_000_000
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FOLDED = """
-select distinct date_trunc('month', c.from_at, 'UTC') as month from only attr_audit.coverage as c
-"""
-# Without those whose rows are kept, for a change cites them.
-_FOLDED_POLLS = """
-select coalesce((select sum(c.polls) from only attr_audit.coverage as c
-                  where c.from_at >= :kept_since), 0)
-       - (select count(*) from attr_audit.poll as p where p.is_folded)
-"""
 
 
 @dataclass(slots=True)
@@ -58,11 +45,6 @@ class SealCheck:
     notes: list[str] = field(default_factory=list)
     rows: int = 0
     waiting: int = 0
-
-
-def at(microseconds: int) -> str:
-    """A time as a person reads it."""
-    return f"{_EPOCH + timedelta(microseconds=microseconds):%Y-%m-%d %H:%M:%S}Z"
 
 
 @without_garbage_collection()
@@ -82,10 +64,7 @@ def check_sealed_rows(
     """
     found = SealCheck()
     seals = log.seals
-    lacking = _Lacking(
-        _kept_since(connection, seals),
-        frozenset(connection.execute(text(_FOLDED)).scalars()) if seals else frozenset(),
-    )
+    lacking = read_lacking(connection, log)
     numbers = range(len(seals)) if chosen is None else chosen
     work = [part for kind in KINDS for part in stretches(kind, seals, numbers)]
     heads = Heads(connection)
@@ -106,63 +85,8 @@ def check_sealed_rows(
             found.waiting += len(batch)
             take(kind, batch)
     if chosen is None:
-        _check_folds(connection, lacking, found)
+        found.findings += lacking.folds.check(connection, lacking.kept_since)
     return found
-
-
-@dataclass(slots=True)
-class _Lacking:
-    """Polls that retention dropped or folded. ``missing``: so many of folded months are gone."""
-
-    kept_since: int
-    folded: frozenset[datetime]
-    missing: int = 0
-
-    def reason(
-        self, kind: Kind, seal: Seal, before: Seal | None
-    ) -> tuple[str, Literal["dropped", "folded"]] | None:
-        """Why polls of the seal may lack; None: they may not. ``before``: the seal before it.
-
-        `polls_from` is not signed, and whoever edits it must not excuse a poll: the time at which
-        the seal before it closed is, and no poll of this one was sent long before that.
-        """
-        if kind.number != 0 or seal.polls_from is None:
-            return None
-        since = seal.polls_from
-        if before is not None:
-            since = max(since, before.closed_us - _UNDER_WAY_US - CLOCKS_US)
-        if since < self.kept_since:
-            return f"polls before {at(self.kept_since)} are not kept", "dropped"
-        begin = _EPOCH + timedelta(microseconds=since)
-        end = _EPOCH + timedelta(microseconds=seal.closed_us)
-        month = begin.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-        if any(month <= folded <= end for folded in self.folded):
-            return f"good polls of {month:%Y-%m} are folded", "folded"
-        return None
-
-
-def _check_folds(connection: Connection, lacking: _Lacking, found: SealCheck) -> None:
-    """No more polls may be missing than spans say were folded."""
-    if not lacking.missing:
-        return
-    kept = _EPOCH + timedelta(microseconds=lacking.kept_since)
-    folded = connection.execute(text(_FOLDED_POLLS), {"kept_since": kept}).scalar_one()
-    if lacking.missing > folded:
-        found.findings.append(
-            f"{lacking.missing} sealed polls of folded months are gone, and attr_audit.coverage "
-            f"holds {folded} of them"
-        )
-
-
-def _kept_since(connection: Connection, seals: Sequence[Seal]) -> int:
-    """Polls of earlier months were dropped; 0: none were, or it was not retention."""
-    since = connection.execute(text(KEPT_SINCE)).scalar_one()
-    if since is None or not seals:
-        return 0
-    # Retention keeps the running month, whatever it is asked for.
-    running = _EPOCH + timedelta(microseconds=seals[-1].closed_us)
-    is_retention = since <= running.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    return (since - _EPOCH) // timedelta(microseconds=1) if is_retention else 0
 
 
 @dataclass(slots=True)
@@ -172,7 +96,7 @@ class _Look:
     connection: Connection
     kind: Kind
     log: Log
-    lacking: _Lacking
+    lacking: Lacking
     found: SealCheck
     bad: int = 0
 
@@ -204,42 +128,83 @@ class _Look:
         """Whether polls of the seal may lack; what is left must be as sealed, in its order."""
         seal = self.log.seals[number]
         before = self.log.seals[number - 1] if number else None
-        excuse = self.lacking.reason(self.kind, seal, before)
         count, _ = seal.rows(self.kind.number)
-        if excuse is None or size >= count:
+        if self.kind.number != 0 or size >= count:
             return False
-        reason, how = excuse
-        if size and (kept := self._kept(number)) is not None:
-            rows, marks = self._rows(number)
-            if (odd := _first_other(marks, kept)) is not None:
-                label = self.kind.label(rows[odd])
-                self.found.findings.append(f"{_where(seal)}: {label} is not as it was sealed")
-                return True
-        self.found.notes.append(
-            f"{_where(seal)}: {count - size} of its {count} polls cannot be checked; {reason}"
-        )
-        if how == "folded":
-            self.lacking.missing += count - size
+        try:
+            months = signed_months(self.log.signed(number))
+        except BadNote:
+            return False
+        if not self.lacking.may_miss(number, seal, before, months):
+            return False
+        rows, hashes = self._rows(number) if size else ([], [])
+        only, odd = self._compare_rest(number, hashes) if size else ("", None)
+        if odd is not None:
+            label = self.kind.label(rows[odd])
+            self.found.findings.append(f"{_where(seal)}: {label} is not as it was sealed")
+            return True
+        left = count_months([row[7] for row in rows], [row[9] for row in rows])
+        missing = self.lacking.compare(number, seal, before, months, left)
+        if missing.is_more:
+            self.found.findings.append(f"{_where(seal)}: its polls are not as they were sealed")
+        for month, polls in missing.gone.items():
+            self.found.findings.append(
+                f"{_where(seal)}: {polls} polls of {month} are gone that no fold removes"
+            )
+        if missing.excused:
+            what = f"{missing.excused} of its {count} polls cannot be checked"
+            what = only.format(count=count, missing=missing.excused, left=size) or what
+            self.found.notes.append(f"{_where(seal)}: {what}; {' and '.join(missing.reasons)}")
         return True
+
+    def _compare_rest(self, number: int, hashes: Sequence[bytes]) -> tuple[str, int | None]:
+        """What else the note has to state, and the first of these rows that was not sealed."""
+        if (kept := self._kept(number)) is None:
+            return (
+                "none of its {count} polls can be checked, and {missing} are missing: it has no "
+                "marks of them",
+                None,
+            )
+        size = len(kept[0])
+        odd = _first_other([hash_[:size] for hash_ in hashes], kept)
+        if size == MARKS[0]:
+            return "", odd
+        return (
+            "{missing} of its {count} polls cannot be checked, and the other {left} only by "
+            f"{size} bytes of their hashes, which a forged poll can be made to have",
+            odd,
+        )
 
     def _explain(self, number: int) -> None:
         what = f"its {self.kind.plural} are not as they were sealed"
         if self.bad <= _NAMED and (kept := self._kept(number)) is not None:
-            what = _first_difference(self.kind, *self._rows(number), kept)
+            rows, hashes = self._rows(number)
+            size = len(kept[0]) if kept else 0
+            what = _first_difference(self.kind, rows, [hash_[:size] for hash_ in hashes], kept)
         self.found.findings.append(f"{_where(self.log.seals[number])}: {what}")
 
     def _kept(self, number: int) -> list[bytes] | None:
-        return self.log.whole(number).marks_of(self.kind.number)
+        """The marks; a finding where they are not those that the seal's checkpoint signs."""
+        seal, what = self.log.seals[number], "its marks are missing or edited"
+        try:
+            signed = signed_hash(self.log.signed(number))
+        except BadNote as error:
+            signed, what = "", f"its checkpoint was edited: {error}"
+        whole = self.log.whole(number)
+        if signed is not None and hash_of_marks(whole.marks) != signed:
+            self.found.findings.append(f"{_where(seal)}: its rows cannot be compared: {what}")
+            return None
+        return whole.marks_of(self.kind.number)
 
     def _rows(self, number: int) -> tuple[list[list[bytes]], list[bytes]]:
-        """The columns that name a row, and the marks."""
+        """The columns that name a row, and the hashes."""
         [end] = (part := stretch_of(self.kind, self.log.seals, number, number + 1)).ends
         rows: list[list[bytes]] = []
-        marks: list[bytes] = []
+        hashes: list[bytes] = []
         for batch in read_batches(self.connection, self.kind, part.after, end.last):
-            rows += [batch.row(place)[:4] for place in range(len(batch))]
-            marks += [hash_[:MARK] for hash_ in batch.hashes]
-        return rows, marks
+            rows += [batch.row(place)[:10] for place in range(len(batch))]
+            hashes += batch.hashes
+        return rows, hashes
 
 
 def _where(seal: Seal) -> str:

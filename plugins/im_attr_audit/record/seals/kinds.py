@@ -78,6 +78,7 @@ class Kind:
     recorded_at: int
     run: int
     requested_at: int | None = None
+    outcome: int | None = None
     head: tuple[int, int, int] | None = None
 
     def label(self, row: Sequence[bytes]) -> str:
@@ -123,6 +124,7 @@ KINDS = (
         recorded_at=16,
         run=5,
         requested_at=7,
+        outcome=9,
         head=(2, 3, 20),
     ),
     Kind(

@@ -21,6 +21,7 @@ from im_attr_audit.evidence.checkpoint import Checkpoint, open_checkpoint, read_
 from im_attr_audit.evidence.merkle import Tree
 from im_attr_audit.evidence.note import BadNote, Verifier, signatures_of
 from im_attr_audit.evidence.witnesses import Witness
+from im_attr_audit.record.seals.marks import hash_of_marks, signed_hash
 
 _SEALS = """
 select n, leaf, note, timestamp_token, last_poll_id, last_change_id, last_planned_id, polls_from,
@@ -48,7 +49,9 @@ class Log:
     _tree: Tree = field(default_factory=Tree)
     roots: list[bytes] = field(default_factory=list)
     checkpoints: list[Checkpoint] = field(default_factory=list)
+    #: How each seal is read again, and the hash of the marks that this gives, as far as known.
     _again: list[Callable[[], Seal]] = field(default_factory=list)
+    _marks: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.roots.append(self._tree.root())
@@ -80,12 +83,40 @@ class Log:
         self.checkpoints.append(checkpoint)
         self.roots.append(checkpoint.root)
         self._again.append(again)
+        self._marks.append(hash_of_marks(seal.marks))
         return None
 
+    def offer(self, number: int, seal: Seal, again: Callable[[], Seal]) -> str | None:
+        """Another file of a seal: its marks are used where the log knows none that are right.
+
+        Gives what is wrong with the marks. ``again``: reads the file.
+        """
+        if seal.leaf != self.seals[number].leaf:
+            return None
+        own, known = hash_of_marks(seal.marks), self._marks[number]
+        signed = signed_hash(self.checkpoints[number])
+        if signed is not None and own != signed:
+            return "its marks are missing or edited: its checkpoint signs others"
+        if own == known:
+            return None
+        if signed is not None or not known:
+            self._again[number], self._marks[number] = again, own
+        if signed is not None:
+            return None
+        return "the files of two witnesses have different marks, or one has none"
+
     def whole(self, number: int) -> Seal:
-        """A seal with its marks. Raises BadWitness, WitnessFailed."""
+        """A seal with its marks, without any that were edited. Raises BadWitness, WitnessFailed."""
         seal = self._again[number]()
-        return seal if seal.leaf == self.seals[number].leaf else self.seals[number]
+        if seal.leaf != self.seals[number].leaf:
+            return self.seals[number]
+        signed = signed_hash(self.checkpoints[number])
+        is_edited = signed is not None and hash_of_marks(seal.marks) != signed
+        return replace(seal, marks=b"") if is_edited else seal
+
+    def signed(self, number: int) -> Checkpoint:
+        """A seal's checkpoint, its signature verified. Raises BadNote."""
+        return open_checkpoint(self.seals[number].note.encode(), self.verifier)
 
     def _checkpoint(self, note: bytes, signed: bool) -> Checkpoint:
         if not signed:

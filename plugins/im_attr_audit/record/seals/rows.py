@@ -57,8 +57,7 @@ class Batch:
 
     def __init__(self, kind: Kind, heads: Heads) -> None:
         kept = {0, kind.recorded_at, kind.run}
-        if kind.requested_at is not None:
-            kept.add(kind.requested_at)
+        kept.update(each for each in (kind.requested_at, kind.outcome) if each is not None)
         self.columns: dict[int, list[bytes]] = {at: [] for at in kept}
         self._kind, self._heads = kind, heads
         self._begin = b'\0["%b",' % kind.type.encode()

@@ -24,7 +24,8 @@ from im_attr_audit.evidence.merkle import leaf_hash
 from im_attr_audit.evidence.note import Signer
 from im_attr_audit.evidence.witnesses import Witness, WitnessFailed
 from im_attr_audit.record.checks.parts import reading
-from im_attr_audit.record.seals.checks import SealCheck, at, check_sealed_rows
+from im_attr_audit.record.seals.checks import SealCheck, check_sealed_rows
+from im_attr_audit.record.seals.lacking import at
 from im_attr_audit.record.seals.listed import CLOCKS_US, Listing, check_listed
 from im_attr_audit.record.seals.log import (
     BadWitness,
@@ -37,6 +38,8 @@ from im_attr_audit.record.seals.log import (
     stored_seal,
     stored_seals,
 )
+from im_attr_audit.record.seals.marks import line_of_marks
+from im_attr_audit.record.seals.months import line_of_months
 from im_attr_audit.record.seals.rows import prepare_sealed
 from im_attr_audit.record.seals.unsealed import MOST_MARKS, NewRows
 
@@ -321,9 +324,10 @@ def _next_seal(
         sorted(json.loads(run) for run in polls.runs | changes.runs | planned.runs),
     )
     root = log.root_with(leaf_hash(leaf))
-    note = Checkpoint(signer.name, len(log.seals) + 1, root, lines).sign(signer)
-    marks = b"".join(each.marks for each in rows)
     total = sum(each.root.size for each in rows)
+    marks = b"".join(each.marks for each in rows) if total <= MOST_MARKS else b""
+    lines += line_of_months(polls.months) + line_of_marks(marks)
+    note = Checkpoint(signer.name, len(log.seals) + 1, root, lines).sign(signer)
     return Seal(
         leaf=leaf.decode(),
         note=note.decode(),
@@ -331,7 +335,7 @@ def _next_seal(
         # No further than the rows that were seen, whatever the database's function says.
         last=(polls.last, changes.last, planned.last),
         polls_from=polls.requested_from,
-        marks=marks if total <= MOST_MARKS else b"",
+        marks=marks,
     )
 
 

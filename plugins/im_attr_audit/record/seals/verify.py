@@ -15,7 +15,9 @@ from im_attr_audit.evidence.checkpoint import Checkpoint, open_checkpoint
 from im_attr_audit.evidence.note import BadNote, Verifier
 from im_attr_audit.evidence.witnesses import Witness
 from im_attr_audit.record.checks.parts import reading
-from im_attr_audit.record.seals.checks import SealCheck, at, check_sealed_rows
+from im_attr_audit.record.seals.checks import SealCheck, check_sealed_rows
+from im_attr_audit.record.seals.lacking import at
+from im_attr_audit.record.seals.left_out import notes_of_left_out
 from im_attr_audit.record.seals.listed import check_listed
 from im_attr_audit.record.seals.log import (
     BadWitness,
@@ -28,20 +30,6 @@ from im_attr_audit.record.seals.log import (
     stored_seals,
 )
 from im_attr_audit.record.seals.rows import prepare_sealed
-
-# A connection that was planned in a run and has no poll in it. The run is over where a later run
-# has planned its own targets.
-_LEFT_OUT = """
-select p.dag_run_id, t.conn_id
-  from only attr_audit.planned as p
- cross join lateral unnest(p.conn_ids) as t (conn_id)
- where exists (select from only attr_audit.planned as l where l.planned_id > p.planned_id
-                  and l.dag_run_id <> p.dag_run_id)
-   and not exists (select from attr_audit.poll as q
-                    where q.dag_run_id = p.dag_run_id and q.conn_id = t.conn_id)
- order by p.planned_id desc, t.conn_id
- limit 21
-"""
 
 # Its files are being written at this moment, or never will be.
 _IS_NEW = """
@@ -107,9 +95,7 @@ def check_seals_on(
     notes, unlike = compare_log_before(connection, log)
     findings += unlike
     found = check_sealed_rows(connection, log, engine=engine)
-    for run, conn_id in connection.execute(text(_LEFT_OUT)).tuples():
-        found.notes.append(f"run {run} planned {conn_id} and recorded no poll of it")
-    found.notes += [*_without_runs(log.seals), *notes]
+    found.notes += [*notes_of_left_out(connection), *_without_runs(log.seals), *notes]
     listing = check_listed(connection, log.dated())
     found.rows += listing.rows
     found.findings += listing.findings
@@ -156,9 +142,12 @@ def _read(
                 f"{witness}: the file of size {size} holds the checkpoint of size "
                 f"{known[-1][1].size}"
             )
-        elif size == len(log.seals) + 1 and (
-            reason := log.append(seal, partial(read_seal, witness, size))
-        ):
+            continue
+        again = partial(read_seal, witness, size)
+        reason = log.append(seal, again) if size == len(log.seals) + 1 else None
+        if reason is None and size <= len(log.seals):
+            reason = log.offer(size - 1, seal, again)
+        if reason:
             findings.append(f"{witness}: the checkpoint of size {size}: {reason}")
     return findings
 

@@ -167,7 +167,7 @@ def test_a_fold_excuses_no_missing_poll_of_another_month(sealed: Sealing, tmp_pa
         f"requested_at >= '{month}-01' and poll_id % 2 = 0",
     )
     [finding], notes = results(made)
-    assert finding.startswith("seal 0: 3 polls are gone, the first ")
+    assert finding.startswith("seal 0: 3 polls are gone; the first was ")
     assert notes == []
     made.engine.dispose()
 

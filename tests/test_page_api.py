@@ -76,6 +76,22 @@ def poll(db: AuditDb, names: NamesLike, ago: float, **more: Any) -> None:
     record_polls(db.writer, [made], dag_run_id=f"run-{ago}", try_number=1)
 
 
+def write_seal(db: AuditDb, leaf: str, *, n: int = 0) -> None:
+    """A row of the seals' copy, as the sealer's login can write one; nothing checks its texts."""
+    with db.owner.begin() as connection:
+        connection.execute(
+            text(
+                "insert into attr_audit.seal (n, leaf, note, last_poll_id, last_change_id, "
+                "last_planned_id, marks) values (:n, :leaf, 'note', 1000, 1000, 0, '')"
+            ),
+            {"n": n, "leaf": leaf},
+        )
+
+
+def leaf_closed(at: datetime, *, n: int = 0) -> str:
+    return json.dumps(["run-v1", n, int(at.timestamp() * 1e6)])
+
+
 # The word for a monitor outside -----------------------------------------------------
 
 
@@ -104,8 +120,9 @@ def test_an_app_that_was_never_seen_counts_too(audit_db: AuditDb, client: TestCl
     assert client.get("/healthz").text == "stale"
 
 
+@pytest.mark.parametrize(("region", "number"), [(None, None), ("frankfurt", None), (None, 9)])
 def test_a_connection_that_never_named_its_app_counts_too(
-    audit_db: AuditDb, client: TestClient
+    audit_db: AuditDb, client: TestClient, region: str | None, number: int | None
 ) -> None:
     poll(audit_db, {0: "sex"}, 60)
 
@@ -113,10 +130,11 @@ def test_a_connection_that_never_named_its_app_counts_too(
         with audit_db.owner.begin() as connection:
             connection.execute(
                 text(
-                    "insert into attr_audit.poll (conn_id, requested_at, outcome, error_info) "
-                    "values ('im_nowhere', now() - :ago, 'misconfigured', 'no region')"
+                    "insert into attr_audit.poll (conn_id, region, sdk_app_id, dag_run_id, "
+                    "requested_at, outcome, error_info) values ('im_nowhere', :region, :number, "
+                    "'run', now() - :ago, 'misconfigured', 'no app')"
                 ),
-                {"ago": timedelta(seconds=ago)},
+                {"ago": timedelta(seconds=ago), "region": region, "number": number},
             )
 
     misconfigured(3000)
@@ -125,8 +143,12 @@ def test_a_connection_that_never_named_its_app_counts_too(
     misconfigured(4000)
     misconfigured(10)
     assert client.get("/healthz").text == "stale"
-    listed = client.get("/api/setup").json()["misconfigured"]
-    assert [(each["conn_id"], each["what"]) for each in listed] == [("im_nowhere", "no region")]
+    for view in ("setup", "overview", "health"):
+        listed = client.get(f"/api/{view}").json()["misconfigured"]
+        assert [(each["conn_id"], each["what"]) for each in listed] == [("im_nowhere", "no app")]
+    write_seal(audit_db, leaf_closed(now(audit_db)))
+    [shown] = client.get("/api/run?run=run").json()["polls"]
+    assert not shown["is_sealed"], "no proof: a proof is asked for by region and SDKAppID"
     poll(audit_db, {0: "sex"}, 1, sdk_app_id=9, conn_id="im_nowhere")
     assert client.get("/healthz").text == "ok"
 
@@ -451,14 +473,7 @@ def test_the_page_says_what_is_sealed(audit_db: AuditDb, client: TestClient) -> 
     assert client.get("/api/overview").json()["newest_seal"] is None
     assert client.get(one).json()["seal"] is None
     at = now(audit_db)
-    with audit_db.owner.begin() as connection:
-        connection.execute(
-            text(
-                "insert into attr_audit.seal (n, leaf, note, last_poll_id, last_change_id, "
-                "last_planned_id, marks) values (0, :leaf, 'note', 1, 1, 0, '')"
-            ),
-            {"leaf": json.dumps(["run-v1", 0, int(at.timestamp() * 1e6)])},
-        )
+    write_seal(audit_db, leaf_closed(at))
     assert client.get("/api/overview").json()["newest_seal"]["n"] == 0
     assert client.get(one).json()["seal"]["n"] == 0
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
+from im_attr_audit.evidence.targets import shown_target
 from im_attr_audit.outcomes import FAILED, GOOD
 from im_attr_audit.page import queries
 from im_attr_audit.page.advice import advice
@@ -45,7 +46,10 @@ def health(reader: ReaderOf, limit: StaleAfter) -> Response:
         seal = queries.read_one(connection, "seal_in_full")
         if seal:
             of = {"origin": seal["origin"], "n": seal["n"]}
-            seal["witnesses"] = queries.read(connection, "witnesses", **of)
+            seal["witnesses"] = [
+                {**row, "target": shown_target(row["target"])}
+                for row in queries.read(connection, "witnesses", **of)
+            ]
     strips = {key_of(row): row for row in buckets}
     return as_json(
         models.Health.model_construct(

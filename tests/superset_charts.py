@@ -52,13 +52,16 @@ _CHAIN = """select a.app_group, region, sdk_app_id, v.rows_checked, v.ok, v.firs
        v.head_seq, encode(v.head_hash, 'hex') as head_hash
   from attr_audit.verify_chain() v
   join attr_audit.app a using (region, sdk_app_id)"""
-# A leaf: type, number, when it was closed; how many polls, changes, targets, each with a root.
+# A leaf: type, number, when it was closed; how many polls, changes, targets, each with a root. The
+# sealer's login can write any text: of a row that is not a seal's, these columns are null.
 _SEALS = """select sealed_at, origin, n,
-       timestamptz '1970-01-01Z' + (leaf::jsonb ->> 2)::bigint * interval '1 microsecond'
-           as closed_at,
-       (leaf::jsonb ->> 3)::bigint as polls, (leaf::jsonb ->> 5)::bigint as changes,
-       (leaf::jsonb ->> 7)::bigint as targets, timestamp_token is not null as has_timestamp
-  from attr_audit.seal"""
+       timestamptz '1970-01-01Z' + part[3]::bigint * interval '1 microsecond' as closed_at,
+       part[4]::bigint as polls, part[6]::bigint as changes, part[8]::bigint as targets,
+       timestamp_token is not null as has_timestamp
+  from (select sealed_at, origin, n, timestamp_token,
+               case when leaf ~ '^[[]"run-v1"(,[0-9]{1,18}){3}(,"[0-9a-f]*",[0-9]{1,18}){2},"'
+                    then string_to_array(leaf, ',') end as part
+          from attr_audit.seal) s"""
 
 DATASETS = {
     dataset.name: dataset

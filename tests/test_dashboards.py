@@ -19,7 +19,7 @@ from jsonschema import Draft7Validator  # type: ignore[import-untyped]
 
 from launch.postgres import EmbeddedPostgres
 from tests import dashboard_answers, grafana
-from tests.conftest import READER
+from tests.conftest import READER, SEALER, fresh_audit_db
 from tests.dashboard_answers import GRAFANA as GRAFANA_ANSWERS
 from tests.dashboard_answers import SUPERSET as SUPERSET_ANSWERS
 from tests.data_model import COMMAND, DBT_SOURCES, SUPERSET, Page
@@ -191,6 +191,27 @@ def last(lines: list[dict[str, Any]], app: AppKey, column: str, at: datetime) ->
         (row[column] for row in reversed(lines) if row["app"] == app.address and row["time"] <= at),
         None,
     )
+
+
+def test_a_row_that_is_not_of_a_seal_takes_no_dashboard_from_anybody(
+    postgres: EmbeddedPostgres, template: str
+) -> None:
+    """The sealer's login can write one, and nobody can delete it."""
+    panels = [each for panel in grafana.DASHBOARD["panels"] for each in panel.get("targets", [])]
+    statements = [each["rawSql"] for each in panels if "attr_audit.seal" in each["rawSql"]]
+    statements += [sql for sql in (DATASETS["seals"].sql,) if sql]
+    assert len(statements) == 2
+    with fresh_audit_db(postgres, template) as db:
+        with postgres.connect(db.name, SEALER) as connection, connection.cursor() as cursor:
+            for n, leaf in enumerate(["x", '["run-v1",0,1e999]', '["run-v1",2,"a","b"]']):
+                cursor.execute(
+                    "insert into attr_audit.seal (n, leaf, note, last_poll_id, last_change_id, "
+                    "last_planned_id, marks) values (%s, %s, 'x', 0, 0, 0, '')",
+                    (n, leaf),
+                )
+        for statement in statements:
+            found = table(postgres, db.name, statement)
+            assert [(row["closed_at"], row["polls"]) for row in found] == [(None, None)] * 3
 
 
 def test_the_choices_of_grafana_are_those_of_the_record(

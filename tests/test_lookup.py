@@ -208,6 +208,20 @@ def test_a_known_connection_that_was_deleted_is_misconfigured_with_its_app(
     assert "is not defined" in poll.error_info
 
 
+def test_a_known_connection_that_lost_its_sdk_app_id_is_misconfigured_with_its_app(
+    store: type[Store], audit_db: AuditDb, listed: str
+) -> None:
+    assert sync(listed, run="before") == {"ok": 1}
+    connection = json.loads(store.connections[listed])
+    connection["extra"] |= {"sdk_app_id": "70O1"}
+    store.connections[listed] = json.dumps(connection)
+    with pytest.raises(AirflowFailException, match="im_seoul misconfigured"):
+        sync(listed, run="after")
+    poll = polls(audit_db)[-1]
+    assert (poll.region, poll.sdk_app_id, poll.outcome) == ("seoul", 7, "misconfigured")
+    assert "sdk_app_id" in poll.error_info
+
+
 def test_a_connection_never_polled_is_tried_again_before_it_counts_as_misconfigured(
     store: type[Store], audit_db: AuditDb, listed: str
 ) -> None:

@@ -113,7 +113,8 @@ def test_prometheus_reads_violations_reviews_that_wait_and_the_age_of_the_last_s
         cursor.execute(
             "insert into attr_audit.seal (origin, n, leaf, note, last_poll_id, last_change_id, "
             "last_planned_id, marks, sealed_at) "
-            "values ('example.com/audit', 0, '[]', 'x', 0, 0, 0, '', now() - interval '10 minutes')"
+            "values ('example.com/audit', 0, '[\"run-v1\",0]', 'x', 0, 0, 0, '', "
+            "now() - interval '10 minutes'), ('example.com/audit', 1, 'x', 'x', 0, 0, 0, '', now())"
         )
     found = samples(exposition(lambda: read(recorded)))
     assert found["im_attr_audit_violations", different] == 1

@@ -20,6 +20,7 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from im_attr_audit import settings
 from im_attr_audit.errors import Rejected
+from im_attr_audit.evidence.canonical import run_leaf
 from im_attr_audit.page import checks, filters, shell
 from im_attr_audit.page.app import make_app
 from im_attr_audit.page.models import Problem
@@ -76,6 +77,22 @@ def poll(db: AuditDb, names: NamesLike, ago: float, **more: Any) -> None:
     record_polls(db.writer, [made], dag_run_id=f"run-{ago}", try_number=1)
 
 
+def write_seal(db: AuditDb, leaf: str, *, n: int = 0) -> None:
+    """A row of the seals' copy, as the sealer's login can write one; nothing checks its texts."""
+    with db.owner.begin() as connection:
+        connection.execute(
+            text(
+                "insert into attr_audit.seal (n, leaf, note, last_poll_id, last_change_id, "
+                "last_planned_id, marks) values (:n, :leaf, 'note', 1000, 1000, 0, '')"
+            ),
+            {"n": n, "leaf": leaf},
+        )
+
+
+def leaf_closed(at: datetime, *, n: int = 0) -> str:
+    return run_leaf(n, int(at.timestamp() * 1e6), 0, "", 0, "", 0, "", []).decode()
+
+
 # The word for a monitor outside -----------------------------------------------------
 
 
@@ -104,8 +121,9 @@ def test_an_app_that_was_never_seen_counts_too(audit_db: AuditDb, client: TestCl
     assert client.get("/healthz").text == "stale"
 
 
+@pytest.mark.parametrize(("region", "number"), [(None, None), ("frankfurt", None), (None, 9)])
 def test_a_connection_that_never_named_its_app_counts_too(
-    audit_db: AuditDb, client: TestClient
+    audit_db: AuditDb, client: TestClient, region: str | None, number: int | None
 ) -> None:
     poll(audit_db, {0: "sex"}, 60)
 
@@ -113,10 +131,11 @@ def test_a_connection_that_never_named_its_app_counts_too(
         with audit_db.owner.begin() as connection:
             connection.execute(
                 text(
-                    "insert into attr_audit.poll (conn_id, requested_at, outcome, error_info) "
-                    "values ('im_nowhere', now() - :ago, 'misconfigured', 'no region')"
+                    "insert into attr_audit.poll (conn_id, region, sdk_app_id, dag_run_id, "
+                    "requested_at, outcome, error_info) values ('im_nowhere', :region, :number, "
+                    "'run', now() - :ago, 'misconfigured', 'no app')"
                 ),
-                {"ago": timedelta(seconds=ago)},
+                {"ago": timedelta(seconds=ago), "region": region, "number": number},
             )
 
     misconfigured(3000)
@@ -125,8 +144,12 @@ def test_a_connection_that_never_named_its_app_counts_too(
     misconfigured(4000)
     misconfigured(10)
     assert client.get("/healthz").text == "stale"
-    listed = client.get("/api/setup").json()["misconfigured"]
-    assert [(each["conn_id"], each["what"]) for each in listed] == [("im_nowhere", "no region")]
+    for view in ("setup", "overview", "health"):
+        listed = client.get(f"/api/{view}").json()["misconfigured"]
+        assert [(each["conn_id"], each["what"]) for each in listed] == [("im_nowhere", "no app")]
+    write_seal(audit_db, leaf_closed(now(audit_db)))
+    [shown] = client.get("/api/run?run=run").json()["polls"]
+    assert not shown["is_sealed"], "no proof: a proof is asked for by region and SDKAppID"
     poll(audit_db, {0: "sex"}, 1, sdk_app_id=9, conn_id="im_nowhere")
     assert client.get("/healthz").text == "ok"
 
@@ -451,14 +474,7 @@ def test_the_page_says_what_is_sealed(audit_db: AuditDb, client: TestClient) -> 
     assert client.get("/api/overview").json()["newest_seal"] is None
     assert client.get(one).json()["seal"] is None
     at = now(audit_db)
-    with audit_db.owner.begin() as connection:
-        connection.execute(
-            text(
-                "insert into attr_audit.seal (n, leaf, note, last_poll_id, last_change_id, "
-                "last_planned_id, marks) values (0, :leaf, 'note', 1, 1, 0, '')"
-            ),
-            {"leaf": json.dumps(["run-v1", 0, int(at.timestamp() * 1e6)])},
-        )
+    write_seal(audit_db, leaf_closed(at))
     assert client.get("/api/overview").json()["newest_seal"]["n"] == 0
     assert client.get(one).json()["seal"]["n"] == 0
 
@@ -468,6 +484,74 @@ def test_the_page_says_what_is_sealed(audit_db: AuditDb, client: TestClient) -> 
 
     assert seal_of_period(at - timedelta(seconds=1))["n"] == 0
     assert seal_of_period(at + timedelta(seconds=1)) is None
+
+
+NOT_LEAVES = [
+    "x",
+    "",
+    "[]",
+    '["run-v1",5]',
+    '["run-v1",5,"a time"]',
+    '["run-v1",5,1e999999,0,"",0,"",0,"",[]]',
+    '["run-v1",5,NaN,0,"",0,"",0,"",[]]',
+    '["run-v1",5,9999999999999999999999,0,"",0,"",0,"",[]]'[:-1],
+    '["run-v1",5,999999999999999999,0,"",0,"",0,"",[',
+    '["run-v1",6,999999999999999999,0,"",0,"",0,"",[]]',
+    '["run-v1","\\u0000",999999999999999999]',
+    "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("leaf", NOT_LEAVES)
+def test_a_row_that_is_not_of_a_seal_is_reported_and_not_taken_for_one(
+    audit_db: AuditDb, client: TestClient, leaf: str
+) -> None:
+    poll(audit_db, {0: "city"}, 600)
+    until = now(audit_db)
+    write_seal(audit_db, leaf, n=5)
+    asked = {"since": (until - timedelta(days=1)).isoformat(), "until": until.isoformat()}
+    one = "/api/change?region=frankfurt&sdk_app_id=1400000001&seq=1"
+
+    def read() -> tuple[list[Any], list[int]]:
+        said = [client.get("/api/attest", params=asked).json(), client.get("/api/health").json()]
+        seals = [each["seal"] for each in said]
+        seals += [client.get("/api/overview").json()["newest_seal"], client.get(one).json()["seal"]]
+        return (
+            [each and each["n"] for each in seals],
+            [seal["n"] for each in said for seal in each["unreadable_seals"]],
+        )
+
+    assert read() == ([None] * 4, [5, 5])
+    write_seal(audit_db, leaf_closed(until + timedelta(seconds=1), n=6), n=6)
+    assert read() == ([6] * 4, [5]), "Health looks no further back than the newest seal"
+    assert client.get("/api/attest/download", params=asked).status_code == 200
+
+
+def test_a_seal_behind_many_unreadable_rows_is_found(audit_db: AuditDb, client: TestClient) -> None:
+    poll(audit_db, {0: "city"}, 600)
+    until = now(audit_db)
+    for n in range(50):
+        write_seal(audit_db, "x", n=n)
+    write_seal(audit_db, leaf_closed(until + timedelta(seconds=1), n=50), n=50)
+    asked = {"since": (until - timedelta(days=1)).isoformat(), "until": until.isoformat()}
+    said = client.get("/api/attest", params=asked).json()
+    assert (said["seal"]["n"], len(said["unreadable_seals"])) == (50, 20)
+
+
+def test_a_stored_declaration_that_is_not_one_is_reported(
+    audit_db: AuditDb, client: TestClient
+) -> None:
+    poll(audit_db, {0: "city"}, 600)
+    with audit_db.writer.begin() as connection:
+        connection.execute(
+            text(
+                "insert into attr_audit.declaration (dag_run_id, source, document) values ('r', "
+                """'x', '{"groups": {"a": {"names": {}, "other_slots": 5, "exceptions": []}}}')"""
+            )
+        )
+    answer = client.get("/api/as-of", params={"at": now(audit_db).isoformat()})
+    assert answer.status_code == 200
+    assert [each["is_declaration_unreadable"] for each in answer.json()["marks"]] == [True]
 
 
 def test_a_search_by_name_gives_its_present_and_its_past(

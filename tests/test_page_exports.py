@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from im_attr_audit.record.checks.heads import read_heads
+from sqlalchemy import text
 
 from tests.conftest import AuditDb
 from tests.sealing import NAMES, sealing_of
@@ -131,3 +132,13 @@ def test_health_shows_the_newest_seal_with_its_checkpoint(
     assert seal["note"] == sealed.seal.note
     [witness] = seal["witnesses"]
     assert (witness["target"], witness["size"]) == (f"file:{tmp_path}/witness", 1)
+    with audit_db.owner.begin() as connection:
+        connection.execute(
+            text(
+                "insert into attr_audit.witnessed (origin, size, target) values "
+                "('example.com/audit', 1, 'git:https://s3cret@example.com/x.git')"
+            )
+        )
+    answer = client.get("/api/health")
+    assert "s3cret" not in answer.text, "an earlier version stored such a target"
+    assert len(answer.json()["seal"]["witnesses"]) == 2

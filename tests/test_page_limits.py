@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
@@ -21,19 +22,24 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
+from im_attr_audit.evidence.note import Signer
 from im_attr_audit.page import checks, downloads
 from im_attr_audit.page.app import make_app
 from im_attr_audit.page.reader import Reader
+from im_attr_audit.record.engine import create_audit_engine
 from im_attr_audit.record.store import record_polls
 from pydantic import BaseModel
+from sqlalchemy import make_url
 from starlette.types import Message
 
 from launch.postgres import EmbeddedPostgres
-from tests.conftest import AuditDb, fresh_audit_db
+from tests.conftest import SEALER, AuditDb, fresh_audit_db
 from tests.history import polled
 from tests.test_page_api import Connection, application, now
 
 pytestmark = pytest.mark.timeout(300)
+
+APP = "region=seoul&sdk_app_id=7"
 
 HOSTILE_VALUES = [
     # Times
@@ -112,16 +118,58 @@ async def ask_of(app: FastAPI, path: str, query: str) -> tuple[int, bytes]:
     return (int(sent[0]["status"]) if sent else 500), body
 
 
-@pytest.fixture(scope="module")
-def scanned(postgres: EmbeddedPostgres, template: str) -> Iterator[FastAPI]:
-    """The application over an empty record, which nothing of the scan can write to."""
-    with fresh_audit_db(postgres, template) as db:
+HOSTILE_ROWS = """
+insert into attr_audit.seal (origin, n, leaf, note, timestamp_token, last_poll_id, last_change_id,
+                             last_planned_id, polls_from, marks)
+values ('example.com/audit', 900, 'x', 'x', 'x', 9e18, 9e18, 9e18, '4713-01-01 BC', 'x'),
+       ('example.com/audit', 9e18, '["run-v1",0,"1e999999"]', '', '', -9e18, -9e18, -9e18,
+        'infinity', ''),
+       ('<b>', 0, repeat('[', 100000), repeat('x', 100000), null, 0, 0, 0, '294276-01-01', '');
+insert into attr_audit.witnessed (origin, size, target)
+values ('example.com/audit', 9e18, E'https://x:y@\\u202e<b>?'), ('<b>', 9e18, '')
+"""
+
+
+@pytest.fixture(scope="module", params=["empty", "hostile"])
+def scanned(
+    request: pytest.FixtureRequest,
+    postgres: EmbeddedPostgres,
+    template: str,
+    story: tuple[str, Path, Signer],
+) -> Iterator[FastAPI]:
+    """The application over an empty record, and over one with seals and with hostile rows of the
+    sealer's login. Nothing of the scan can write to it."""
+    hostile = request.param == "hostile"
+    with fresh_audit_db(postgres, story[0] if hostile else template) as db:
+        if hostile:
+            engine = create_audit_engine(make_url(db.url(SEALER)))
+            with engine.begin() as connection:
+                connection.exec_driver_sql(HOSTILE_ROWS)
+            engine.dispose()
         yield application(Connection(db))
+
+
+def test_no_view_ends_in_a_server_error(scanned: FastAPI) -> None:
+    needed = {
+        "/api/change": APP + "&seq=1",
+        "/api/run": "run=run%201",
+        "/api/proof": APP + "&seq=1",
+    }
+    paths = [r.path for r in scanned.routes if isinstance(r, APIRoute) and "/api/" in r.path]
+    assert len(paths) > 15
+
+    async def ask() -> dict[str, tuple[int, bytes]]:
+        async with scanned.router.lifespan_context(scanned):
+            return {path: await ask_of(scanned, path, needed.get(path, "")) for path in paths}
+
+    with ThreadPoolExecutor(1) as thread:
+        answers = thread.submit(asyncio.run, ask()).result()
+    assert {path: said for path, said in answers.items() if said[0] >= 500} == {}
 
 
 @pytest.mark.parametrize("path", sorted({path for path, _ in addresses()}))
 def test_no_value_of_any_parameter_ends_in_a_server_error(scanned: FastAPI, path: str) -> None:
-    needed = {"region": "a", "sdk_app_id": "1", "seq": "1", "run": "r", "name": "n"}
+    needed = {"region": "seoul", "sdk_app_id": "7", "seq": "1", "run": "run 1", "name": "n"}
     mine = [parameter for each, parameter in addresses() if each == path]
     given = {name: needed[name] for name in mine if name in needed}
 

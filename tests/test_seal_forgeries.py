@@ -310,7 +310,8 @@ def test_the_sealers_login_without_the_key_can_stop_seals_and_forge_none(sealed:
     run(
         sealed.engine,
         "insert into attr_audit.seal (origin, n, leaf, note, last_poll_id, last_change_id, "
-        "last_planned_id, marks) values ('example.com/audit', 4, '[]', 'x', 0, 0, 0, '')",
+        "last_planned_id, polls_from, marks) values ('example.com/audit', 4, '[]', 'x', 0, 0, 0, "
+        "'4713-01-01 BC', '')",
     )
     assert any("attr_audit.seal: row 4: " in finding for finding in sealed.found())
     with pytest.raises(SealingRefused, match="no witness that was named has these seals"):

@@ -21,6 +21,7 @@ import fsspec
 import pytest
 from im_attr_audit.evidence import https, https_witness
 from im_attr_audit.evidence.https import HttpFailed, request
+from im_attr_audit.evidence.targets import shown_target
 from im_attr_audit.evidence.timestamps import TimestampFailed, request_timestamp, verify_timestamp
 from im_attr_audit.evidence.witnesses import (
     BadTarget,
@@ -383,6 +384,70 @@ def test_a_target_that_cannot_be_used_is_refused_by_a_sentence(
         open_witness(target)
     assert "password@" not in str(error.value)
     assert " " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "git:https://s3cret@example.com/x.git",
+        "git:https://s3cret:x-oauth-basic@example.com/x.git#main",
+        "git:HTTPS://s3cret@example.com/x.git",
+        "git:https://s3cret%40example.com/x.git",
+        "git:https://example.com/x.git?private_token=s3cret",
+        "git:https://user:s3/cret@example.com/x.git",
+        "git:https://user:s3#cret@example.com/x.git",
+        "git:http://s3cret@example.com/x.git",
+        "git:ssh://git:s3cret@example.com/x.git",
+        "git:git:s3cret@example.com:x.git",
+        "https://s3cret@example.com/folder",
+        "https://example.com/folder?X-Amz-Signature=s3cret",
+        "s3://key:s3cret@bucket/audit",
+        "s3:key:s3cret@bucket/audit",
+        "s3:///key:s3cret@bucket/audit",
+        "gs://s3cret@bucket/audit",
+        "az://container/audit?sv=2024&sig=s3cret",
+        "az:container/audit?sig=s3cret",
+        "abfs://container:s3cret@account.dfs.core.windows.net/audit",
+        "ftp://user:s3cret@example.com/",
+        "S3://key:s3cret@bucket/audit",
+        "user:s3cret@example.com",
+    ],
+)
+def test_a_target_that_can_hold_a_secret_is_refused_and_not_quoted(target: str) -> None:
+    with pytest.raises(BadTarget) as error:
+        open_witness(target)
+    for part in ("s3cret", "cret@"):
+        assert part not in str(error.value)
+        assert part not in shown_target(target)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "git:git@example.com:org/x.git",
+        "git:ssh://git@example.com:22/x.git#seals",
+        "git:https://example.com/x@y.git",
+        "git:/srv/x@y.git",
+        "git:file:///srv/x@y.git",
+        "file:/srv/x@y?z",
+        "https://dav.example.com/files/a@example.com/",
+        "memory://bucket/x@y",
+    ],
+)
+def test_a_target_without_a_secret_is_opened_and_shown_as_it_is(target: str) -> None:
+    assert str(open_witness(target)) == shown_target(target) == target
+
+
+def test_a_git_target_that_is_refused_names_what_to_use_instead() -> None:
+    with pytest.raises(BadTarget, match=r"credential helper of git .* or use ssh://git@host/path"):
+        open_witness("git:https://s3cret@example.com/x.git")
+
+
+def test_a_time_stamp_authority_is_named_by_its_host_alone() -> None:
+    for url in ("http://127.0.0.1:1/tsa?key=s3cret", "https://s3cret@127.0.0.1/tsa"):
+        with pytest.raises(TimestampFailed, match=r"127\.0\.0\.1") as error:
+            request_timestamp(url, b"note")
+        assert "s3cret" not in str(error.value)
 
 
 def test_an_object_store_that_fails_is_reported_without_its_text(

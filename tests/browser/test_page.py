@@ -515,9 +515,10 @@ def test_each_poll_of_a_run_offers_its_proof_once_it_is_sealed(
         )[1]
     )
     [first, second, *_] = run_["polls"]
-    answered(page, "run?*", polls=[{**first, "is_sealed": True}, second])
+    half = {**second, "conn_id": "im_half", "sdk_app_id": None, "outcome": "misconfigured"}
+    answered(page, "run?*", polls=[{**first, "is_sealed": True}, second, half])
     page.reload()
-    ready(page).get_by_text("All 2 polls, with proofs").click()
+    ready(page).get_by_text("All 3 polls, with proofs").click()
     rows = page.get_by_role("region", name="Polls of the run").locator("tbody tr")
     link = rows.nth(0).get_by_role("link", name="Download the proof")
     asked = {"region": first["region"], "sdk_app_id": str(first["sdk_app_id"])}
@@ -526,6 +527,8 @@ def test_each_poll_of_a_run_offers_its_proof_once_it_is_sealed(
         "at": first["requested_at"],
     }
     expect(rows.nth(1)).to_contain_text("once it is sealed")
+    expect(rows.nth(2)).to_contain_text("im_half")
+    expect(rows.nth(2)).to_contain_text("it names no app")
 
 
 @pytest.mark.parametrize("kind", notify.KINDS)
@@ -663,7 +666,9 @@ def test_health_shows_the_newest_seal_and_offers_the_heads(
     with page.expect_download() as waiting:
         page.get_by_role("link", name="Download the heads of all chains").click()
     assert len(json.loads(waiting.value.path().read_text())["heads"]) == 8
-    answered(page, "health", seal={"n": 3, "sealed_at": "2026-01-01T00:00:00Z", "is_stamped": True,
+    unreadable = {"origin": "<b>", "n": 9, "sealed_at": "2026-01-01T00:00:00Z"}
+    answered(page, "health", unreadable_seals=[unreadable], seal={
+             "n": 3, "sealed_at": "2026-01-01T00:00:00Z", "is_stamped": True,
              "origin": "example.com/<b>audit", "note": "<i>signed</i>",
              "witnesses": [
                  {"target": "git:<b>x", "size": 4, "witnessed_at": "2026-01-01T00:00:00Z"},
@@ -674,6 +679,7 @@ def test_health_shows_the_newest_seal_and_offers_the_heads(
     expect(seal.locator("[data-seal=overdue]")).to_contain_text("im-attr-audit checkpoint")
     for text in ("example.com/<b>audit", "RFC 3161", "<i>signed</i>"):
         expect(seal).to_contain_text(text)
+    expect(seal.locator("[data-unreadable]")).to_contain_text("Seal 9: unreadable")
     expect(seal.locator("[data-witness=overdue]")).to_contain_text("git:<b>x")
     expect(seal.locator("[data-witness=behind]")).to_contain_text("has 3 of 4 seals s3://y")
 

@@ -16,10 +16,11 @@ class GitWitness(Witness):
 
     def __init__(self, target: str, url: str, branch: str) -> None:
         super().__init__(target)
-        if not url or url.startswith("-") or "::" in url or re.search(r"//[^/]*:[^/]*@", url):
-            raise BadTarget("a git target has the form git:URL#branch, without a password")
+        if not url or url.startswith("-") or "::" in url:
+            raise BadTarget("a git target has the form git:URL#branch")
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_./-]*", branch) or ".." in branch:
-            raise BadTarget(f"{branch[:60]!r} is not the name of a branch")
+            # A password with a # in it ends up here.
+            raise BadTarget("in git:URL#branch, what follows # is not the name of a branch")
         self._url = url
         self._ref = f"refs/heads/{branch}"
 

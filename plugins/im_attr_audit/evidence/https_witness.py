@@ -18,8 +18,6 @@ class HttpsWitness(Witness):
             check_url(target)
         except BadUrl as error:
             raise BadTarget(str(error)) from None
-        if "?" in target:
-            raise BadTarget("an https target is a folder and has no query")
         self._base = target.rstrip("/") + "/"
 
     def sizes(self) -> list[int]:

@@ -9,12 +9,14 @@ raises WitnessConflict where the witness holds another content.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import unquote
 
 from im_attr_audit.evidence.git_witness import GitWitness as GitWitness
 from im_attr_audit.evidence.https_witness import HttpsWitness
 from im_attr_audit.evidence.stores import OBJECT_STORES, FileWitness, ObjectWitness
+from im_attr_audit.evidence.targets import refuse_secrets
 from im_attr_audit.evidence.witness import BadTarget as BadTarget
 from im_attr_audit.evidence.witness import Witness as Witness
 from im_attr_audit.evidence.witness import WitnessConflict as WitnessConflict
@@ -27,6 +29,7 @@ def open_witness(target: str) -> Witness:
     ``file:/path``, ``s3://bucket/prefix`` (``gs``, ``az`` alike), ``git:URL#branch`` (``main``
     where no branch is named), ``https://host/path``.
     """
+    refuse_secrets(target)
     scheme, _, rest = target.partition(":")
     if scheme == "file":
         path = unquote(rest.removeprefix("//"))
@@ -41,7 +44,13 @@ def open_witness(target: str) -> Witness:
     if scheme in ("https", "http"):
         return HttpsWitness(target)
     raise BadTarget(
-        f"the target {target[:40]!r} is not of a known form: write file:/path, "
+        f"{_beginning(target)} is not of a known form: write file:/path, "
         "s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, git:URL#branch or "
         "https://host/path"
     )
+
+
+def _beginning(target: str) -> str:
+    """The scheme at most: the rest of what is not understood can be a password."""
+    found = re.match(r"[a-z][a-z0-9+.-]*://", target)
+    return f"the target {found[0]}…" if found else "the target"

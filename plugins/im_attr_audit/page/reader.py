@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError, TimeoutError
 
 from im_attr_audit.errors import LockTimeout, SecretsUnavailable, UnsuitableDatabase
 from im_attr_audit.frames import without_frames
@@ -161,6 +161,12 @@ def _reason(error: DBAPIError | TimeoutError) -> CannotRead | None:
             "timeout",
             "The audit database took too long to answer this request; it was cancelled.",
             "Narrow it down: a shorter period, one app, one group.",
+        )
+    if isinstance(error, DataError):
+        return CannotRead(
+            "unreadable_row",
+            "A row that this request needs holds a value that cannot be read.",
+            "Run `im-attr-audit verify`, which names rows that are not as they were recorded.",
         )
     if isinstance(error, OperationalError | InterfaceError | TimeoutError):
         return CannotRead(

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from im_attr_audit.apps import AppKey
 from im_attr_audit.declared.judge import AppNow, judge
 from im_attr_audit.declared.model import NOTHING, Declaration
-from im_attr_audit.declared.parse import parse
+from im_attr_audit.declared.parse import InvalidDeclaration, parse
 from im_attr_audit.page import queries
 from im_attr_audit.page.services import key_of
 
@@ -32,6 +32,7 @@ class Then:
     cells: Mapping[tuple[str, int], Mapping[int, Cell]]
     nameless: Mapping[AppKey, Cell]
     declaration: Declaration
+    is_declaration_unreadable: bool
 
     def cell(self, app: AppKey, slot: int) -> Cell:
         return self.cells.get(app, {}).get(slot, self.nameless[app])
@@ -47,6 +48,7 @@ class Then:
         listed = [app for app in apps if key_of(app) in self.groups]
         return {
             "declared_groups": sorted(self.declaration.groups),
+            "is_declaration_unreadable": self.is_declaration_unreadable,
             "violations": self._violations(listed),
             "drift": self._drift(map(key_of, listed), slots),
         }
@@ -130,18 +132,24 @@ def read_then(
         key_of(each): each["app_group"] for each in queries.read(connection, "listed_as_of", at=at)
     }
     nameless = {key_of(app): _nameless(app, at, key_of(app) in future) for app in apps}
-    return Then(at, groups, cells, nameless, _read_declaration(connection, at))
+    return Then(at, groups, cells, nameless, *_read_declaration(connection, at))
 
 
-def _read_declaration(connection: Connection, at: datetime) -> Declaration:
+def _read_declaration(connection: Connection, at: datetime) -> tuple[Declaration, bool]:
     row = queries.read_one(connection, "declaration_as_of", at=at)
-    return _parse(row["document"]) if row else NOTHING
+    return _parse(row["document"]) if row else (NOTHING, False)
 
 
 @lru_cache(maxsize=4)
-def _parse(document: str) -> Declaration:
-    """Two instants have the same one as a rule, and so has the next request."""
-    return parse(document, "the declaration on record").declaration
+def _parse(document: str) -> tuple[Declaration, bool]:
+    """What it declares, and whether it is unreadable: the writer's login can store any document.
+
+    Two instants have the same one as a rule, and so has the next request.
+    """
+    try:
+        return parse(document, "the declaration on record").declaration, False
+    except InvalidDeclaration:
+        return NOTHING, True
 
 
 def _nameless(app: Mapping[str, Any], at: datetime, is_future: bool) -> Cell:

@@ -168,7 +168,10 @@ _QUERIES = (
     _Query(
         (),
         (("last_seal_seconds", "Seconds since the newest seal; missing where nothing is sealed."),),
-        "select extract(epoch from now() - max(sealed_at)) from attr_audit.seal",
+        """
+        select extract(epoch from now() - max(sealed_at))
+          from attr_audit.seal where leaf like '["run-v1",%'
+        """,
     ),
 )
 

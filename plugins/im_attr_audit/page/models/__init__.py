@@ -48,6 +48,12 @@ class Seal(BaseModel):
     sealed_at: datetime
 
 
+class UnreadableSeal(Seal):
+    """A row of attr_audit.seal that is not the row of a seal, and is not counted as one."""
+
+    origin: str
+
+
 class Misconfigured(BaseModel):
     """A misconfigured connection that does not name its app; nothing was sent."""
 

@@ -47,9 +47,11 @@ class DriftingCell(AppAddress):
 
 class MarksThen(BaseModel):
     """What was declared at an instant, which certain names were not so, and where groups without
-    declared names drifted."""
+    declared names drifted. ``is_declaration_unreadable``: the document on record is not one of
+    declared names, so nothing is taken for declared."""
 
     declared_groups: list[str]
+    is_declaration_unreadable: bool
     violations: list[ViolatingCell]
     drift: list[DriftingCell]
 

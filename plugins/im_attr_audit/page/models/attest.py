@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel
 
-from im_attr_audit.page.models import Seal
+from im_attr_audit.page.models import Seal, UnreadableSeal
 
 
 class Attested(BaseModel):
@@ -28,12 +28,13 @@ class Attested(BaseModel):
 
 
 class Attest(BaseModel):
-    """``seal``: the first one closed at or after the period's end. ``group``: the only one that the
-    answer is about."""
+    """``seal``: the first one closed at or after the period's end. ``unreadable_seals``:
+    what was passed over on the way to it. ``group``: the only one that the answer is about."""
 
     at: datetime
     since: datetime
     until: datetime
     group: str | None
     seal: Seal | None
+    unreadable_seals: list[UnreadableSeal]
     apps: list[Attested]

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel
 
-from im_attr_audit.page.models import AppRef, Misconfigured, Seal
+from im_attr_audit.page.models import AppRef, Misconfigured, Seal, UnreadableSeal
 
 
 class SealWitness(BaseModel):
@@ -51,6 +51,7 @@ class Health(BaseModel):
     apps: list[AppHealth]
     misconfigured: list[Misconfigured]
     seal: SealDetail | None
+    unreadable_seals: list[UnreadableSeal]
 
 
 class BrokenChain(BaseModel):

@@ -11,8 +11,10 @@ from fastapi.responses import Response
 from im_attr_audit.page import queries
 from im_attr_audit.page.downloads import csv_file
 from im_attr_audit.page.filters import AttestedPeriod, Period
+from im_attr_audit.page.models import Seal
 from im_attr_audit.page.models import attest as models
 from im_attr_audit.page.reader import Reader
+from im_attr_audit.page.seals import read_seal
 from im_attr_audit.page.services import ReaderOf, as_json
 from im_attr_audit.page.threads import ViewRoute
 
@@ -53,9 +55,10 @@ def _attested(reader: Reader, asked: Period, *, brief: bool = False) -> dict[str
             if listed and listed["apps"] > MANY_APPS:
                 group = listed["first"]
         apps = queries.read(connection, "attest", since=since, until=until, app_group=group)
-        seal = queries.read_one(connection, "seal_of_period", until=until)
+        seal, unreadable = read_seal(connection, "seal_of_period", until=until)
     period = {"at": at, "since": since, "until": until, "group": group}
-    return {**period, "seal": seal, "apps": apps}
+    seal = seal and {name: seal[name] for name in Seal.model_fields}
+    return {**period, "seal": seal, "unreadable_seals": unreadable, "apps": apps}
 
 
 def _last_month(at: datetime) -> tuple[datetime, datetime]:

@@ -21,6 +21,7 @@ from im_attr_audit.page.filters import (
 )
 from im_attr_audit.page.models import Seal
 from im_attr_audit.page.models import changes as models
+from im_attr_audit.page.seals import read_seal
 from im_attr_audit.page.services import ReaderOf, ServicesOf, as_json
 from im_attr_audit.page.threads import ViewRoute
 
@@ -73,7 +74,7 @@ def change(reader: ReaderOf, asked: Annotated[OneChange, Query()]) -> Response:
         if row is None:
             raise HTTPException(404, "There is no such change.")
         [mark] = queries.read_marks(connection, [row])
-        seal = queries.read_one(connection, "seal_of_change", change_id=row["change_id"])
+        seal, _ = read_seal(connection, "seal_of_change", change_id=row["change_id"])
     return as_json(models.ChangeDetail(**row, **mark, seal=Seal(**seal) if seal else None))
 
 

@@ -8,13 +8,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
+from im_attr_audit.evidence.targets import shown_target
 from im_attr_audit.outcomes import FAILED, GOOD
 from im_attr_audit.page import queries
 from im_attr_audit.page.advice import advice
 from im_attr_audit.page.filters import NOTHING_ASKED, Recheck
-from im_attr_audit.page.models import Misconfigured
+from im_attr_audit.page.models import Misconfigured, UnreadableSeal
 from im_attr_audit.page.models import health as models
 from im_attr_audit.page.queries import Row
+from im_attr_audit.page.seals import read_seal
 from im_attr_audit.page.services import (
     ReaderOf,
     ServicesOf,
@@ -42,10 +44,13 @@ def health(reader: ReaderOf, limit: StaleAfter) -> Response:
         apps = queries.read(connection, "health", stale_after=limit)
         buckets = queries.read(connection, "strips", strip_from=strip_from, seconds=seconds)
         misconfigured = queries.read(connection, "misconfigured")
-        seal = queries.read_one(connection, "seal_in_full")
+        seal, unreadable = read_seal(connection, "seal_in_full")
         if seal:
             of = {"origin": seal["origin"], "n": seal["n"]}
-            seal["witnesses"] = queries.read(connection, "witnesses", **of)
+            seal["witnesses"] = [
+                {**row, "target": shown_target(row["target"])}
+                for row in queries.read(connection, "witnesses", **of)
+            ]
     strips = {key_of(row): row for row in buckets}
     return as_json(
         models.Health.model_construct(
@@ -58,6 +63,7 @@ def health(reader: ReaderOf, limit: StaleAfter) -> Response:
             ],
             misconfigured=[Misconfigured(**row) for row in misconfigured],
             seal=models.SealDetail(**seal) if seal else None,
+            unreadable_seals=[UnreadableSeal(**row) for row in unreadable],
         )
     )
 

@@ -18,6 +18,7 @@ from im_attr_audit.page.advice import advice
 from im_attr_audit.page.filters import NOTHING_ASKED
 from im_attr_audit.page.models import overview as answers
 from im_attr_audit.page.queries import Row, Rows
+from im_attr_audit.page.seals import read_seal
 from im_attr_audit.page.services import ReaderOf, StaleAfter, as_json
 from im_attr_audit.page.threads import ViewRoute
 
@@ -43,7 +44,7 @@ def overview(reader: ReaderOf, limit: StaleAfter) -> Response:
         apps = queries.read(connection, "health", stale_after=limit)
         groups = summary.read_groups(connection, apps)
         misconfigured = queries.read(connection, "misconfigured")
-        seal = queries.read_one(connection, "newest_seal")
+        seal, _ = read_seal(connection, "newest_seal")
         changes = queries.read(
             connection, "recent_changes", period=_PERIOD, at_most=_CHANGES_SHOWN + 1
         )
@@ -59,7 +60,7 @@ def overview(reader: ReaderOf, limit: StaleAfter) -> Response:
             "apps": len(apps),
             "groups": len(groups),
             "seen_at": min((a["last_ok_at"] for a in current if a["last_ok_at"]), default=None),
-            "newest_seal": seal,
+            "newest_seal": models.Seal(**seal) if seal else None,
             "stale": _causes(stale),
             "failing": _causes(app for app in current if app["last_outcome"] not in GOOD),
             "misconfigured": [models.Misconfigured(**row) for row in misconfigured],

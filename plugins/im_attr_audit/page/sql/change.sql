@@ -3,7 +3,9 @@ select c.change_id, c.region, c.sdk_app_id, a.app_group, c.seq, c.slot, c.kind, 
        c.new_name, c.old_type, c.new_type, c.not_before, c.seen_at, c.recorded_at, c.dag_run_id,
        encode(c.row_hash, 'hex') as row_hash,
        c.poll_id, encode(c.prev_hash, 'hex') as prev_hash, c.answer,
-       p.requested_at, p.reads, p.vendor_date, p.conn_id,
+       p.requested_at, p.reads, p.conn_id,
+       case when p.vendor_date between timestamptz '0002-01-01' and timestamptz '9999-01-01'
+            then p.vendor_date end as vendor_date, -- a datetime of Python has no other year
        (select max(n.seq) from attr_audit.change n
          where n.region = c.region and n.sdk_app_id = c.sdk_app_id) as head_seq
   from attr_audit.change c

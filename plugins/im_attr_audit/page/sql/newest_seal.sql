@@ -1,2 +1,3 @@
--- The newest seal of the record.
-select n, sealed_at from attr_audit.seal order by sealed_at desc limit 1
+-- The seals of the record, the newest first.
+select n, sealed_at, origin, leaf
+  from attr_audit.seal order by sealed_at desc, n desc, origin limit :at_most offset :skip

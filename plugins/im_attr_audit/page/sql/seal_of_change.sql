@@ -1,2 +1,5 @@
--- The seal that covers a change.
-select n, sealed_at from attr_audit.seal where last_change_id >= :change_id order by sealed_at limit 1
+-- The seals that can cover a change, the first one first.
+select n, sealed_at, origin, leaf
+  from attr_audit.seal
+ where last_change_id >= :change_id
+ order by sealed_at, n, origin limit :at_most offset :skip

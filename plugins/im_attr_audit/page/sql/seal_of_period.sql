@@ -1,8 +1,10 @@
--- The first seal that was closed at or after an instant: it covers what was recorded until then.
-select n, sealed_at
+-- The seals that were closed at or after an instant, the first one first: it covers what was recorded
+-- until then. A leaf is any text: where its third part is no time, the row is returned and not cast.
+select n, sealed_at, origin, leaf
   from attr_audit.seal
  where sealed_at >= cast(:until as timestamptz)
-   and cast(cast(leaf as jsonb) ->> 2 as numeric)
-       >= extract(epoch from cast(:until as timestamptz)) * 1000000
- order by sealed_at
- limit 1
+   and case when split_part(leaf, ',', 3) ~ '^[0-9]{1,18}$'
+            then cast(split_part(leaf, ',', 3) as bigint)
+                 >= extract(epoch from cast(:until as timestamptz)) * 1000000
+            else true end
+ order by sealed_at, n, origin limit :at_most offset :skip

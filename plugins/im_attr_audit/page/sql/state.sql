@@ -8,7 +8,8 @@ select (select count(*) from attr_audit.app where retired_at is null) as apps,
        (select count(*) from (
            select p.conn_id
              from attr_audit.poll p
-            where p.requested_at > now() - interval '1 day' - :stale_after and p.region is null
+            where p.requested_at > now() - interval '1 day' - :stale_after and
+                  {names_no_app}
             group by p.conn_id
            having max(p.requested_at) - min(p.requested_at) > :stale_after
               and max(p.requested_at) > now() - :stale_after

@@ -10,6 +10,7 @@ select region, sdk_app_id,
                count(*) filter (where p.outcome = any(cast(:good as text[]))) as ok,
                count(*) filter (where p.outcome = any(cast(:failed as text[]))) as failed
           from attr_audit.poll p
-         where p.requested_at >= :strip_from and p.region is not null
+         where p.requested_at >= :strip_from and not
+               {names_no_app}
          group by 1, 2, 3) b
  group by sdk_app_id, region

@@ -22,6 +22,7 @@ run(async () => {
   const seen = groups.some((group) => group.slots.length);
   show(form,
     then.at > then.now ? notice("info", "That instant is in the future.", "The names are those known now; none of them is certain.") : null,
+    then.marks.some((each) => each.is_declaration_unreadable) ? notice("warning", "The declaration on record at that instant is unreadable.", "No name is compared with it. See attr_audit.declaration.") : null,
     !seen ? notice("info", "Nothing was known at that instant.", "It is before the first good poll of every app. Choose a later one.", { "data-empty": "before" })
       : then.compared_with ? comparison({ ...then, groups }, marks, all) : groups.filter((group) => group.slots.length).map((group) => matrix(group, then.at, marks[0])),
     seen ? [downloads(then), legend()] : null);

@@ -1,5 +1,5 @@
 // Attest: whether anything changed in a period, app by app; for printing.
-import { appLink, ask, count, h, here, longTime, nothingYet, notice, query, run, show, span, when } from "./page.js";
+import { appLink, ask, count, h, here, longTime, nothingYet, notice, query, run, show, span, unreadableSeals, when } from "./page.js";
 import { choice, field, filterForm, periodFields } from "./forms.js";
 import { bigTable } from "./big-table.js";
 
@@ -49,6 +49,7 @@ function summary(attested, all) {
     h("h2", { id: "period" }, group ? h("bdi", {}, group) : "All groups", h("small", {}, ` from ${longTime(attested.since)} to ${longTime(attested.until)}`)),
     h("p", { class: "chips" }, [...counts].map(([text, number]) => verdict(text, number))),
     h("p", { class: "seal" }, attested.seal ? [`Sealed: seal ${attested.seal.n}, `, when(attested.seal.sealed_at, { seconds: true }), ", covers what was recorded in the period."] : "No seal covers the whole period yet."),
+    unreadableSeals(attested.unreadable_seals),
     h("p", { class: "pager no-print" }, h("button", { type: "button", class: "small", onclick: () => print() }, "Print"),
       h("a", { href: `api/attest/download?${new URLSearchParams({ since: attested.since, until: attested.until, ...(group ? { group } : {}) })}`, download: "" }, "Download as CSV"),
       all ? h("a", { href: here({ all: "yes" }) }, `All groups, ${count(all, "app")}`) : null));

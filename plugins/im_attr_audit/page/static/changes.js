@@ -129,11 +129,16 @@ function pollsOf(polls) {
   });
 }
 
+/** Of a misconfigured connection, region and SDKAppID can each be missing. */
+function namesNoApp(poll) {
+  return poll.region === null || poll.sdk_app_id === null;
+}
+
 function pollRow(poll) {
   const none = (text) => h("span", { class: "none" }, text);
   return h("tr", {},
-    h("th", { scope: "row" }, poll.region === null ? h("code", {}, poll.conn_id) : appOf(poll)),
+    h("th", { scope: "row" }, namesNoApp(poll) ? h("code", {}, poll.conn_id) : appOf(poll)),
     h("td", {}, poll.outcome), h("td", {}, when(poll.requested_at, { seconds: true })),
     h("td", {}, poll.is_sealed ? proofLink(poll, { at: poll.requested_at }, "Download the proof")
-      : none(poll.region === null ? "none: it names no app" : "available once it is sealed")));
+      : none(namesNoApp(poll) ? "none: it names no app" : "available once it is sealed")));
 }

@@ -1,5 +1,5 @@
 // Health: each app's last good poll, the newest poll's outcome and what to do; the chain check.
-import { ago, appLink, appName, ask, count, h, nothingYet, notice, query, show, span, misconfiguredList, when } from "./page.js";
+import { ago, appLink, appName, ask, count, h, nothingYet, notice, query, show, span, misconfiguredList, unreadableSeals, when } from "./page.js";
 import { choice, field, filterForm } from "./forms.js";
 import { bigTable, tips } from "./big-table.js";
 import { runAndRefresh } from "./refresh.js";
@@ -34,13 +34,13 @@ runAndRefresh(async () => {
 });
 
 /** What the record's own copy of the newest seal says; the witnesses' files are what counts. */
-function seal({ seal: newest, at }) {
+function seal({ seal: newest, unreadable_seals: unreadable, at }) {
   const title = h("h2", { id: "seal" }, "The newest seal");
   if (!newest) {
-    return h("section", { "aria-labelledby": "seal" }, title, notice("info", "The record is not sealed.", "Run im-attr-audit checkpoint, so that an outsider can check that nothing was rewritten."));
+    return h("section", { "aria-labelledby": "seal" }, title, unreadableSeals(unreadable), notice("info", "The record is not sealed.", "Run im-attr-audit checkpoint, so that an outsider can check that nothing was rewritten."));
   }
   const overdue = new Date(at) - new Date(newest.sealed_at) >= 24 * 3600e3;
-  return h("section", { "aria-labelledby": "seal" }, title,
+  return h("section", { "aria-labelledby": "seal" }, title, unreadableSeals(unreadable),
     notice(overdue ? "error" : "good", `Sealed ${ago(newest.sealed_at, at)}.`, overdue ? "Check the job that runs im-attr-audit checkpoint." : null, { "data-seal": overdue ? "overdue" : "ok" }),
     h("dl", {},
       h("dt", {}, "Seal"), h("dd", {}, newest.n, ", ", when(newest.sealed_at, { seconds: true })),

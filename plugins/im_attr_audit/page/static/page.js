@@ -121,6 +121,12 @@ export async function nothingYet(apps) {
     h("span", {}, "Create one connection of type tencent_im for each app (Admin, Connections), list their ids in the Variable im_attr_audit_conn_ids as JSON, such as [\"im_frankfurt\"], then unpause ", dagLink("the DAG"), "."), { "data-empty": "no-targets" });
 }
 
+/** Rows of attr_audit.seal that are not of a seal. */
+export function unreadableSeals(seals) {
+  return seals?.length ? notice("warning", `${seals.map((each) => `Seal ${each.n}`).join(", ")}: unreadable in attr_audit.seal, and not counted as a seal.`,
+    "Somebody with the sealer's login wrote it. Compare with the witnesses: im-attr-audit verify --checkpoints DIR.", { "data-unreadable": seals.length }) : null;
+}
+
 export function misconfiguredList(connections) {
   return h("ul", { class: "misconfigured" }, connections.map((each) =>
     h("li", {}, h("code", {}, each.conn_id), ": ", each.what ?? "misconfigured", " (", when(each.at), ")")));

@@ -24,7 +24,9 @@ from im_attr_audit.evidence.witnesses import Witness
 from im_attr_audit.record.seals.marks import hash_of_marks, signed_hash
 
 _SEALS = """
-select n, leaf, note, timestamp_token, last_poll_id, last_change_id, last_planned_id, polls_from,
+select n, leaf, note, timestamp_token, last_poll_id, last_change_id, last_planned_id,
+       case when polls_from between timestamptz '0002-01-01' and timestamptz '9999-01-01'
+            then polls_from end as polls_from, -- a datetime of Python has no other year
        case when :marks then marks else '' end as marks
   from only attr_audit.seal
  where origin = :origin and (n = :n or :n is null)

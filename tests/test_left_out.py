@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from im_attr_audit.record.seals import left_out
 from im_attr_audit.record.seals.verify import check_seals
 from im_attr_audit.record.upkeep.fold import fold_old_polls
 from im_attr_audit.record.upkeep.retention import drop_old_polls
@@ -85,3 +87,30 @@ def test_a_target_that_was_left_out_after_the_folded_months_is_noted(past: Seali
     fold_old_polls(past.db.server.url(past.db.name), unsealed=True)
     planned(past, "recent", months_ago(1), {"seoul": None, "tokyo": "ok"})
     assert f"run recent {NOTED}" in noted(past)
+
+
+def test_each_poll_is_read_once_however_many_targets_a_run_has(sealed: Sealing) -> None:
+    at, runs, targets = months_ago(1), 3, 400
+    for number in range(runs + 1):
+        regions = dict.fromkeys([f"r{target}" for target in range(targets)], "ok")
+        planned(sealed, f"many {number}", at + timedelta(days=number), regions)
+    as_superuser(sealed.db, "analyze attr_audit.poll; analyze attr_audit.planned")
+    # Whatever join the planner takes: what it expects of an array is a guess.
+    [[plan]] = run(
+        sealed.db.owner,
+        "set local enable_hashjoin = off; set local enable_mergejoin = off; "
+        "set local enable_seqscan = off; "
+        f"explain (analyze, timing off, buffers off, format json) {left_out._LEFT_OUT}",
+    )
+    # Each of the last run's, too, which may not be over.
+    assert _rows_read(plan[0]["Plan"]) <= 1.1 * (runs + 1) * targets
+
+
+def _rows_read(node: dict[str, Any]) -> float:
+    """How many rows of poll a plan read, and how many pairs its joins compared in vain."""
+    found = sum(map(_rows_read, node.get("Plans", [])))
+    found += node.get("Rows Removed by Join Filter", 0) * node["Actual Loops"]
+    if node.get("Relation Name", "").startswith("poll"):
+        each = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+        found += each * node["Actual Loops"]
+    return found

@@ -14,14 +14,19 @@ from im_attr_audit.record.checks.tables import KEPT_SINCE
 # A connection that was planned in a run and has no poll in it. The run is over where a later run
 # has planned its own targets. Its polls were made after it was planned, in that month or, where a
 # task was cleared, in a later one. A folded poll names no run: it may be of any run before it.
+# "except": each run's polls are read once. "not exists" looked through all of them for each target.
 _LEFT_OUT = f"""
 select p.dag_run_id, t.conn_id, t.region, t.sdk_app_id,
        b.planned_at <= (select max(c.to_at) from only attr_audit.coverage as c) as is_folded_since
   from only attr_audit.planned as p
  cross join lateral (select min(f.recorded_at) as planned_at from only attr_audit.planned as f
                       where f.dag_run_id = p.dag_run_id) as b
- cross join lateral unnest(p.conn_ids, p.regions, p.sdk_app_ids)
-                    as t (conn_id, region, sdk_app_id)
+ cross join lateral (select u.conn_id from unnest(p.conn_ids) as u (conn_id)
+                     except
+                     select q.conn_id from attr_audit.poll as q
+                      where q.dag_run_id = p.dag_run_id) as d
+  join lateral unnest(p.conn_ids, p.regions, p.sdk_app_ids)
+                    as t (conn_id, region, sdk_app_id) on t.conn_id = d.conn_id
   left join (select c.region, c.sdk_app_id, max(c.to_at) as until_at
                from only attr_audit.coverage as c group by 1, 2) as s
          on s.region = t.region and s.sdk_app_id = t.sdk_app_id
@@ -31,8 +36,6 @@ select p.dag_run_id, t.conn_id, t.region, t.sdk_app_id,
                                              where c.to_at >= b.planned_at))
    and exists (select from only attr_audit.planned as l where l.planned_id > p.planned_id
                   and l.dag_run_id <> p.dag_run_id)
-   and not exists (select from attr_audit.poll as q
-                    where q.dag_run_id = p.dag_run_id and q.conn_id = t.conn_id)
  order by p.planned_id desc, t.conn_id
  limit 21
 """  # noqa: S608 - no value is from outside

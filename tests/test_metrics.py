@@ -192,7 +192,7 @@ def test_what_is_served_is_read_at_each_scrape(recorded: AuditDb) -> None:
 
 @contextmanager
 def collector() -> Iterator[tuple[int, list[bytes]]]:
-    """A stand-in for a collector of OpenTelemetry's; gives its port and what it was sent."""
+    """A simulated collector of OpenTelemetry's; gives its port and what it was sent."""
     sent: list[bytes] = []
 
     class Handler(BaseHTTPRequestHandler):

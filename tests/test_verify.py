@@ -626,7 +626,7 @@ def test_an_event_that_is_not_ours_witnesses_nothing(extra: Any) -> None:
 
 
 def test_events_of_other_dags_and_users_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever may create asset events can write any head into one."""
+    """Anybody who may create asset events can write any head into one."""
     engine = create_engine("sqlite://")
     metadata = AssetModel.metadata
     metadata.create_all(engine, [metadata.tables[name] for name in ("asset", "asset_event")])

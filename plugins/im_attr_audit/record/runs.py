@@ -201,8 +201,8 @@ def read_finished(
 ) -> list[FinishedPoll]:
     """The connections that have a final outcome in this run since its try ``first_try``.
 
-    ``begun_at`` (Airflow's clock, which may be a minute off ours) tells the run from a deleted one
-    of the same id.
+    ``begun_at`` (Airflow's clock, which may be a minute off ours) distinguishes the run from a
+    deleted one of the same id.
     """
     with engine.connect() as connection:
         rows = connection.execute(

@@ -104,7 +104,7 @@ class Lacking:
     def _since(self, seal: Seal, before: Seal | None) -> int | None:
         """No poll of the seal was sent earlier; None: it has none.
 
-        `polls_from` is not signed, and whoever edits it must not excuse a poll: the time at which
+        `polls_from` is not signed, and an edit of it must not excuse a poll: the time at which
         the seal before it closed is, and no poll of this one was sent long before that.
         """
         if seal.polls_from is None or before is None:

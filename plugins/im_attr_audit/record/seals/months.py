@@ -1,7 +1,7 @@
 """How many polls of each month a seal has: a line of its checkpoint, so it is signed.
 
-A fold removes good polls of one month. Only with these numbers can it be told how many polls of a
-seal a fold may have removed, and that none of the others is missing.
+A fold removes good polls of one month. These numbers show how many polls of a seal a fold may have
+removed, and that none of the others is missing.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def check_seals_on(
 def _wait_for(witnesses: Sequence[Witness], size: int, seconds: float) -> None:
     """Wait until each witness has the checkpoint of that size, or so long.
 
-    A folder, a store or an https endpoint tells nobody of a new file: it has to be asked again.
+    A folder, a store or an https endpoint does not announce a new file: it has to be read again.
     """
     until = time.monotonic() + seconds
     while time.monotonic() < until and any(size not in each.sizes() for each in witnesses):

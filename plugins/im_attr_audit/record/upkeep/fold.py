@@ -35,7 +35,7 @@ select c.relname as part, b.begins_at, b.begins_at + interval '1 month' as ends_
 
 _GOOD_TABLE = "attr_audit_internal.folding"
 # The good polls of a month which are not folded yet. All those of an app stay where one of them was
-# recorded under a wrong clock: only its row tells which.
+# recorded under a wrong clock: only its row shows which.
 _GOOD = """
 select p.region, p.sdk_app_id, p.poll_id, p.api, p.requested_at as asked_at,
        coalesce(p.last_requested_at, p.requested_at) as confirmed_at

@@ -153,6 +153,7 @@ def verify_checkpoints(given: argparse.Namespace) -> bool:
 def _checkpoint(given: argparse.Namespace) -> int:
     from im_attr_audit.evidence.note import read_key_file, write_new_key
     from im_attr_audit.evidence.witnesses import open_witness
+    from im_attr_audit.messages.report import counted
     from im_attr_audit.record.seals.lacking import at
     from im_attr_audit.record.seals.sealing import SealingRefused, make_checkpoint
 
@@ -176,9 +177,9 @@ def _checkpoint(given: argparse.Namespace) -> int:
         engine.dispose()
     polls, changes, planned = (sealed.seal.rows(kind)[0] for kind in range(3))
     print(
-        f"seal {sealed.seal.n}, closed at {at(sealed.seal.closed_us)}: {_count(polls, 'poll')}, "
-        f"{_count(changes, 'change')}, {_count(planned, 'planned target')}; "
-        f"{_count(sealed.check.rows, 'older row')} checked"
+        f"seal {sealed.seal.n}, closed at {at(sealed.seal.closed_us)}: {counted(polls, 'poll')}, "
+        f"{counted(changes, 'change')}, {counted(planned, 'planned target')}; "
+        f"{counted(sealed.check.rows, 'older row')} checked"
     )
     print(sealed.seal.note, end="")
     for target in sealed.written:
@@ -197,10 +198,6 @@ def _checkpoint(given: argparse.Namespace) -> int:
             return 1
         failed = failed or bool(silent)
     return 2 if failed else 0
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _poll(given: argparse.Namespace, run: int) -> tuple[list[str], list[str]]:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from im_attr_audit.apps import AppKey
 from im_attr_audit.messages.inert import endangered, inert_word, listed, page_address, plain_word
-from im_attr_audit.messages.report import change_text, time_text
+from im_attr_audit.messages.report import change_text, counted, time_text
 from im_attr_audit.outcomes import OUTCOMES
 from im_attr_audit.record.notifications import Alert
 from im_attr_audit.settings import DAG_ID, REVIEW_DAG_ID, REVIEW_WITHIN
@@ -79,7 +79,7 @@ def _link(label: str, url: str) -> str:
 
 
 def _change_title(alerts: Sequence[Alert]) -> str:
-    return f"Attribute names: {_count(alerts, 'change')} in {_regions(alerts)}"
+    return f"Attribute names: {counted(len(alerts), 'change')} in {_regions(alerts)}"
 
 
 def _change_line(alert: Alert) -> str:
@@ -94,11 +94,11 @@ def _change_end(alerts: Sequence[Alert]) -> str:
 
 
 def _unreviewed_title(alerts: Sequence[Alert]) -> str:
-    return f"Attribute names: {_count(alerts, 'unreviewed change')} in {_regions(alerts)}"
+    return f"Attribute names: {counted(len(alerts), 'unreviewed change')} in {_regions(alerts)}"
 
 
 def _stale_title(alerts: Sequence[Alert]) -> str:
-    return f"Attribute names: {_count(alerts, 'app')} stale in {_regions(alerts)}"
+    return f"Attribute names: {counted(len(alerts), 'app')} stale in {_regions(alerts)}"
 
 
 def _stale_line(alert: Alert) -> str:
@@ -114,7 +114,7 @@ def _stale_line(alert: Alert) -> str:
 
 
 def _back_title(alerts: Sequence[Alert]) -> str:
-    return f"Attribute names: {_count(alerts, 'app')} no longer stale in {_regions(alerts)}"
+    return f"Attribute names: {counted(len(alerts), 'app')} no longer stale in {_regions(alerts)}"
 
 
 def _back_line(alert: Alert) -> str:
@@ -125,7 +125,7 @@ def _back_line(alert: Alert) -> str:
 
 
 def _violation_title(alerts: Sequence[Alert]) -> str:
-    return f"Attribute names: {_count(alerts, 'violation')} in {_regions(alerts)}"
+    return f"Attribute names: {counted(len(alerts), 'violation')} in {_regions(alerts)}"
 
 
 def _violation_line(alert: Alert) -> str:
@@ -138,7 +138,7 @@ def _violation_line(alert: Alert) -> str:
 
 
 def _over_title(alerts: Sequence[Alert]) -> str:
-    return f"Attribute names: {_count(alerts, 'violation')} over in {_regions(alerts)}"
+    return f"Attribute names: {counted(len(alerts), 'violation')} over in {_regions(alerts)}"
 
 
 def _over_line(alert: Alert) -> str:
@@ -166,10 +166,6 @@ _FORMS: Mapping[str, _Form] = {
 }
 #: The kinds of alerts. Each has a section in docs/runbooks.md.
 KINDS = tuple(_FORMS)
-
-
-def _count(alerts: Sequence[Alert], what: str) -> str:
-    return f"{len(alerts)} {what}{'s' if len(alerts) > 1 else ''}"
 
 
 def _regions(alerts: Sequence[Alert]) -> str:

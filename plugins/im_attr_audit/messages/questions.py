@@ -17,7 +17,7 @@ from urllib.parse import quote
 from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import AttrAuditError
 from im_attr_audit.messages.inert import endangered, inert_word, page_address, plain_word
-from im_attr_audit.messages.report import time_text
+from im_attr_audit.messages.report import counted, time_text
 from im_attr_audit.names import AttrName
 from im_attr_audit.record.reviews import Answer, UnreviewedChange, Verdict
 from im_attr_audit.settings import DAG_ID
@@ -68,7 +68,7 @@ def questions(changes: Iterable[UnreviewedChange], *, base_url: str = "") -> lis
 
 def _question(changes: Sequence[UnreviewedChange], base_url: str) -> Question:
     region = changes[0].region
-    count = f"{len(changes)} change{'s' if len(changes) > 1 else ''}"
+    count = counted(len(changes), "change")
     by_app: dict[int, list[int]] = {}
     for change in changes:
         by_app.setdefault(change.sdk_app_id, []).append(change.seq)

@@ -161,6 +161,11 @@ def one_line(text: str) -> str:
     )
 
 
+def counted(number: int, what: str) -> str:
+    """A number of something: 1 app, 2 apps."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def time_text(at: datetime | None) -> str:
     """A time (UTC) to the second."""
     return f"{at:%Y-%m-%d %H:%M:%S}Z" if at else "?"
@@ -182,7 +187,7 @@ def _counts(polls: Sequence[RunPoll]) -> list[str]:
 
 
 def _polls(recorded: int) -> str:
-    return f"{recorded} recorded poll{'' if recorded == 1 else 's'}"
+    return counted(recorded, "recorded poll")
 
 
 def _names(poll: RunPoll) -> str:

@@ -109,8 +109,7 @@ class Folds:
         findings: list[str] = []
         for month in sorted(self.months):
             begins_at = _begin_of(month)
-            ends_at = (begins_at + timedelta(days=31)).replace(day=1)
-            given = {"begins_at": begins_at, "ends_at": ends_at}
+            given = {"begins_at": begins_at, "ends_at": _end_of(begins_at)}
             for row in connection.execute(text(_KEPT), given):
                 what = f"poll {row.poll_id} of {row.region}/{row.sdk_app_id}"
                 if row.folded_us is not None:
@@ -126,11 +125,7 @@ class Folds:
         for row in connection.execute(text(_MARKED_ELSEWHERE), {"months": months}):
             what = f"poll {row.poll_id} of {row.region}/{row.sdk_app_id}"
             findings.append(f"{what} is marked as folded and not in attr_audit.coverage")
-        self.findings += findings[:_NAMED]
-        if len(findings) > _NAMED:
-            self.findings.append(
-                f"{len(findings) - _NAMED} other polls are wrongly marked as folded"
-            )
+        self._find(findings, "other polls are wrongly marked as folded")
 
     def _check_cited(self, connection: Connection, kept_since: int) -> None:
         # A change of the first hour can be of a poll of the month before.
@@ -140,15 +135,19 @@ class Folds:
             begins_at = _begin_of(month)
             given = {
                 "begins_at": max(begins_at, known_from),
-                "ends_at": (begins_at + timedelta(days=31)).replace(day=1),
+                "ends_at": _end_of(begins_at),
             }
             for row in connection.execute(text(_CITED), given).all():
                 if not connection.execute(text(_EXISTS), {"poll_id": row.poll_id}).scalar_one():
                     change = f"change {row.region}/{row.sdk_app_id} seq {row.seq}"
                     findings.append(f"poll {row.poll_id} is gone, and {change} cites it")
+        self._find(findings, "other polls are gone that changes cite")
+
+    def _find(self, findings: list[str], others: str) -> None:
+        """Add the first of these, and how many others there are."""
         self.findings += findings[:_NAMED]
         if len(findings) > _NAMED:
-            self.findings.append(f"{len(findings) - _NAMED} other polls are gone that changes cite")
+            self.findings.append(f"{len(findings) - _NAMED} {others}")
 
     def _check_numbers(self) -> None:
         """Months of which more polls are missing than were folded after their seals were made."""
@@ -189,6 +188,10 @@ def read_folds(connection: Connection, log: Log) -> Folds:
     for month, folded_us, polls in connection.execute(text(_FOLDS)).tuples():
         found.folds[month, folded_us] = _Fold(month, polls, listed.get(folded_us))
     return found
+
+
+def _end_of(begins_at: datetime) -> datetime:
+    return (begins_at + timedelta(days=31)).replace(day=1)
 
 
 def _begin_of(month: str) -> datetime:

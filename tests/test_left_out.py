@@ -92,7 +92,7 @@ def test_a_target_that_was_left_out_after_the_folded_months_is_noted(past: Seali
 def test_each_poll_is_read_once_however_many_targets_a_run_has(sealed: Sealing) -> None:
     at, runs, targets = months_ago(1), 3, 400
     for number in range(runs + 1):
-        regions = dict.fromkeys([f"r{target}" for target in range(targets)], "ok")
+        regions: dict[str, str | None] = {f"r{target}": "ok" for target in range(targets)}
         planned(sealed, f"many {number}", at + timedelta(days=number), regions)
     as_superuser(sealed.db, "analyze attr_audit.poll; analyze attr_audit.planned")
     # Whatever join the planner takes: what it expects of an array is a guess.
@@ -108,9 +108,9 @@ def test_each_poll_is_read_once_however_many_targets_a_run_has(sealed: Sealing) 
 
 def _rows_read(node: dict[str, Any]) -> float:
     """How many rows of poll a plan read, and how many pairs its joins compared in vain."""
-    found = sum(map(_rows_read, node.get("Plans", [])))
-    found += node.get("Rows Removed by Join Filter", 0) * node["Actual Loops"]
+    found = float(sum(map(_rows_read, node.get("Plans", []))))
+    found += float(node.get("Rows Removed by Join Filter", 0) * node["Actual Loops"])
     if node.get("Relation Name", "").startswith("poll"):
         each = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
-        found += each * node["Actual Loops"]
+        found += float(each * node["Actual Loops"])
     return found

@@ -28,10 +28,12 @@ VIEWS = {
 
 @dataclass
 class View:
-    """Seconds until it is complete: with nothing in the browser's cache, and again."""
+    """Seconds until it is complete: with nothing in the browser's cache, again, and again at once,
+    while the browser is still busy with what it put off of the view before."""
 
     first: float
     again: float
+    at_once: float
     nodes: int
 
 
@@ -75,6 +77,9 @@ _COMPLETE = """() => new Promise((resolve) => {
   look();
 })"""
 _EMPTY = "static/x/icon.svg"
+#: Seconds before a view is opened: who opens one has looked at another. For some tenths of a second
+#: after a view is complete, the browser is busy with what it put off.
+_REST = 0.7
 
 #: Scrolls at a steady speed for some seconds, and gives the time of each frame.
 _SCROLL = """([seconds, speed]) => new Promise((resolve) => {
@@ -116,25 +121,23 @@ def measure_views(
 ) -> dict[str, View]:
     """Every view in each round: a machine that is slower for a while is so for all of them."""
     addresses = {"*empty document*": _EMPTY, **VIEWS}
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in addresses}
+    times: dict[str, list[list[float]]] = {name: [] for name in addresses}
     nodes = dict.fromkeys(addresses, 0)
     for _ in range(rounds):
         for name, address in addresses.items():
             page = _page(browser, airflow, token)
             taken = []
-            for _ in ("first", "again"):
+            for rest in (_REST, _REST, 0.0):
+                page.wait_for_timeout(rest * 1000)
                 page.goto(f"/im-attr-audit/{address.format(**texts)}", wait_until="commit")
                 taken.append(_seconds(page))
                 nodes[name] = max(nodes[name], int(page.evaluate(_NODES)))
-            times[name].append((taken[0], taken[1]))
+            times[name].append(taken)
             page.context.close()
     return {
-        name: View(
-            statistics.median(first for first, _ in each),
-            statistics.median(again for _, again in each),
-            nodes[name],
-        )
+        name: View(first, again, at_once, nodes[name])
         for name, each in times.items()
+        for first, again, at_once in [map(statistics.median, zip(*each, strict=True))]
     }
 
 
@@ -145,6 +148,7 @@ def measure_framed(browser: Browser, airflow: Airflow, token: str, rounds: int) 
         page = _page(browser, airflow, token)
         taken = []
         for _ in ("first", "again"):
+            page.wait_for_timeout(_REST * 1000)
             page.goto("/plugin/attribute-names", wait_until="commit")
             frame = page.wait_for_selector("iframe", timeout=60_000)
             view = frame.content_frame() if frame else None

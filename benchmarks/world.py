@@ -62,9 +62,7 @@ class World:
     def reads(self, app: App, sent: datetime) -> Read:
         """One read of an app as it is now."""
         names = {slot: AttrName(name) for slot, name in self.state[app].items()}
-        return Read(
-            sent, sent + timedelta(milliseconds=80), Answer(names, lambda: "{…}", 200, sent)
-        )
+        return Read(sent, sent + timedelta(milliseconds=80), Answer(names, _kept_text, 200, sent))
 
     def polls(self) -> list[Poll]:
         """One poll's first reads, as the network part of a task gives them."""
@@ -88,3 +86,7 @@ class World:
                 )
             )
         return polls
+
+
+def _kept_text() -> str:
+    return "{…}"

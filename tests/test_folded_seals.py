@@ -180,7 +180,7 @@ def test_a_fold_excuses_no_missing_poll_that_was_not_good(folded: Sealing) -> No
     )
     month = f"{begin_of_month(3):%Y-%m}"
     findings, [note] = results(folded)
-    assert findings == [f"seal 0: 1 polls of {month} are gone that no fold removes"]
+    assert findings == [f"seal 0: missing: 1 poll of {month} that no fold removes"]
     assert note.startswith("seal 0: 8 of its 20 polls cannot be checked; ")
 
 
@@ -204,7 +204,7 @@ def test_a_mark_that_was_taken_off_a_kept_poll_excuses_no_missing_one(
         "delete from attr_audit.poll where poll_id = (select max(poll_id) from attr_audit.poll "
         "where conn_id = 'c'); update attr_audit.poll set is_folded = null where poll_id = 12",
     )
-    gone = f"seal 0: 1 polls of {month} are gone that no fold removes"
+    gone = f"seal 0: missing: 1 poll of {month} that no fold removes"
     if is_earlier:
         span = f"{month} to {begin_of_month(0):%Y-%m}"
         gone = (
@@ -262,7 +262,7 @@ def test_polls_of_a_dropped_and_of_a_folded_month_are_accounted_for_by_month(
         "where conn_id = 'c')",
     )
     [finding], _ = results(made)
-    assert finding == f"seal 0: 1 polls of {month} are gone that no fold removes"
+    assert finding == f"seal 0: missing: 1 poll of {month} that no fold removes"
     made.engine.dispose()
 
 

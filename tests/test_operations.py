@@ -366,7 +366,7 @@ def run_the_runbooks(guide: Guide) -> None:
     assert "as it was recorded." in (guide.folder / "findings.txt").read_text()
     assert (guide.folder / "evidence.dump").stat().st_size > 1000
     [checked] = [text for command, text in printed.items() if "--checkpoints" in command]
-    assert re.search(r"checkpoints: 1 seals, \d+ sealed rows checked, \d+ rows not sealed", checked)
+    assert re.search(r"checkpoints: 1 seal, \d+ sealed rows checked, \d+ rows? not sealed", checked)
     assert [text for text in printed.values() if "im_attr_audit_up 1.0" in text]
     links = re.findall(r"runbook\w*: .+", (guide.folder / "alerts.yml").read_text())
     url = "runbook_url: https://docs.example.com/im-attr-audit/runbooks.md"

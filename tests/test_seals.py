@@ -201,7 +201,7 @@ def test_of_a_folded_month_no_more_is_missing_than_was_folded(
     app, begin = AppKey("seoul", 7), datetime.fromisoformat(f"{note.split()[-3]}-01T00:00+00:00")
     with pytest.raises(NotProvable, match=r"Good polls of seoul/7 of .* are folded"):
         prove_poll(sealed.engine, app, begin + timedelta(hours=5), None)
-    with pytest.raises(NotProvable, match="8 of the 20 polls of seal 0 are not there any more"):
+    with pytest.raises(NotProvable, match="Seal 0 lacks 8 of its 20 polls"):
         prove_poll(sealed.engine, app, begin + timedelta(hours=20), None)
     listed = map(json.loads, sealed.seal().seal.note.split("\n\n")[0].split("\n")[3:])
     assert [line[::2] for line in listed if line[0] == "coverage-v1"] == [["coverage-v1", 1]]
@@ -246,7 +246,7 @@ def test_of_a_folded_month_no_more_is_missing_than_was_folded(
     forge("delete from attr_audit.poll where conn_id = 'c'")
     [finding] = sealed.found()
     assert re.fullmatch(
-        r"seal 0, closed at .*: 2 polls of \d{4}-\d\d are gone that no fold removes", finding
+        r"seal 0, closed at .*: missing: 2 polls of \d{4}-\d\d that no fold removes", finding
     )
 
 

@@ -163,10 +163,10 @@ def test_a_worker_that_recorded_what_the_vendor_did_not_answer_is_found(
     worker_records(sealed.db, at, -10, {0: "a lie"})
     arguments = ["checkpoint", "--key", str(key), "--to", f"file:{sealed.folder}"]
     assert cli.main([*arguments, "--poll", str(connections)]) == 0
-    assert "asked the vendor for 1 apps, 0 earlier answers wait" in capsys.readouterr().out
+    assert "asked the vendor for 1 app, 0 earlier answers wait" in capsys.readouterr().out
     waiting = connections.with_name("connections.json.waiting")
     assert cli.main([*arguments, "--poll", str(connections)]) == 0
-    assert "asked the vendor for 1 apps, 1 earlier answers wait" in capsys.readouterr().out
+    assert "asked the vendor for 1 app, 1 earlier answer waits" in capsys.readouterr().out
     # As if both had been asked half an hour ago.
     again = [
         Look(each.app, each.api, at, at, each.names) for each in second_look.read_waiting(waiting)
@@ -197,7 +197,7 @@ def test_an_answer_that_no_poll_follows_for_a_week_is_dropped_and_reported(
     assert cli.main([*arguments, "--poll", str(connections)]) == 2
     said = capsys.readouterr()
     assert "frankfurt/1400000001: no good poll followed within 7 days" in said.err
-    assert "asked the vendor for 1 apps, 0 earlier answers wait" in said.out
+    assert "asked the vendor for 1 app, 0 earlier answers wait" in said.out
 
 
 def test_a_file_of_answers_that_was_damaged_is_refused(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from im_attr_audit.commands.shared import CannotDo, positive
 from im_attr_audit.commands.verify import add_verify
 from im_attr_audit.errors import AttrAuditError
 from im_attr_audit.settings import DATABASE_URL
+from im_attr_audit.text_format import counted
 
 URL_VARIABLE = DATABASE_URL.name
 
@@ -142,8 +143,8 @@ def _retention(given: argparse.Namespace) -> int:
         folded = fold_old_polls(_owner_url(), unsealed=given.unsealed, report=_report)
         for month in folded:
             print(
-                f"folded {month.part}: {month.polls} good polls in {month.spans} spans, "
-                f"{month.kept} rows kept"
+                f"folded {month.part}: {counted(month.polls, 'good poll')} in "
+                f"{counted(month.spans, 'span')}, {counted(month.kept, 'row')} kept"
             )
         if not folded:
             print("nothing to fold")

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from im_attr_audit.commands import shared
 from im_attr_audit.commands.shared import CannotDo, positive, print_list
 from im_attr_audit.settings import SEALER_URL
+from im_attr_audit.text_format import counted
 
 if TYPE_CHECKING:
     from im_attr_audit.evidence.note import Verifier
@@ -142,8 +143,9 @@ def verify_checkpoints(given: argparse.Namespace) -> bool:
     finally:
         engine.dispose()
     print(
-        f"checkpoints: {len(log.seals)} seals, {found.rows} sealed rows checked, "
-        f"{found.waiting} rows not sealed yet"
+        f"checkpoints: {counted(len(log.seals), 'seal')}, "
+        f"{counted(found.rows, 'sealed row')} checked, "
+        f"{counted(found.waiting, 'row')} not sealed yet"
     )
     print_list("NOT AS SEALED  ", found.findings)
     print_list("note: ", found.notes)
@@ -153,7 +155,6 @@ def verify_checkpoints(given: argparse.Namespace) -> bool:
 def _checkpoint(given: argparse.Namespace) -> int:
     from im_attr_audit.evidence.note import read_key_file, write_new_key
     from im_attr_audit.evidence.witnesses import open_witness
-    from im_attr_audit.messages.report import counted
     from im_attr_audit.record.seals.lacking import at
     from im_attr_audit.record.seals.sealing import SealingRefused, make_checkpoint
 
@@ -234,7 +235,8 @@ def _poll(given: argparse.Namespace, run: int) -> tuple[list[str], list[str]]:
         engine.dispose()
     looks, failed = look(targets, pause=lambda: time.sleep(1))
     write_waiting(kept, [*waiting, *looks])
-    print(f"asked the vendor for {len(looks)} apps, {len(waiting)} earlier answers wait")
+    asked, waits = counted(len(looks), "app"), "waits" if len(waiting) == 1 else "wait"
+    print(f"asked the vendor for {asked}, {counted(len(waiting), 'earlier answer')} {waits}")
     return disagreements, [*expired, *failed]
 
 

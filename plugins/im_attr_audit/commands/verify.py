@@ -15,6 +15,7 @@ from im_attr_audit.commands.metrics import write_result
 from im_attr_audit.commands.seals import add_checkpoints_to_verify, verify_checkpoints
 from im_attr_audit.commands.shared import SHOWN, CannotDo
 from im_attr_audit.settings import AUDIT_DB, AUDIT_DB_READER
+from im_attr_audit.text_format import counted
 
 if TYPE_CHECKING:
     from im_attr_audit.record.checks.heads import Finding, Head
@@ -127,7 +128,7 @@ def _save_heads(checked: Checked, file: Path, is_intact: bool) -> None:
 
     if is_intact:
         save_heads(checked.heads, file, datetime.now(UTC))
-        print(f"saved {len(checked.heads)} heads to {file}")
+        print(f"saved {counted(len(checked.heads), 'head')} to {file}")
     else:
         kept = "The file was left unchanged." if file.exists() else "No file was written."
         print(f"Heads were not saved to {file}: see the findings above. {kept}")
@@ -150,9 +151,10 @@ def _check_record(given: argparse.Namespace, witnessed: Sequence[Head]) -> Check
 
 
 def _print_checked(checked: Checked, where: str) -> None:
-    print(f"{where}: {checked.rows} changes of {len(checked.heads)} apps checked")
+    changes, apps = counted(checked.rows, "change"), counted(len(checked.heads), "app")
+    print(f"{where}: {changes} of {apps} checked")
     if checked.reviews:
-        print(f"{where}: {checked.reviews} reviews checked")
+        print(f"{where}: {counted(checked.reviews, 'review')} checked")
     _print_findings(checked.findings)
     for note in checked.notes:
         print(f"note: {note}")
@@ -190,7 +192,8 @@ def _asset_heads() -> tuple[Head, ...]:
         )
     else:
         print(
-            f"asset events: {len(witnessed.heads)} heads in {witnessed.events} events since "
+            f"asset events: {counted(len(witnessed.heads), 'head')} in "
+            f"{counted(witnessed.events, 'event')} since "
             f"{witnessed.since:%Y-%m-%d %H:%M:%S}Z (`airflow db clean` removes older ones)"
         )
     return witnessed.heads

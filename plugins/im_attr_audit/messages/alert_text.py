@@ -11,11 +11,12 @@ from urllib.parse import quote
 
 from im_attr_audit.apps import AppKey
 from im_attr_audit.messages.inert import endangered, inert_word, listed, page_address, plain_word
-from im_attr_audit.messages.report import change_text, counted, time_text
+from im_attr_audit.messages.report import change_text
 from im_attr_audit.outcomes import OUTCOMES
 from im_attr_audit.record.notifications import Alert
 from im_attr_audit.settings import DAG_ID, REVIEW_DAG_ID, REVIEW_WITHIN
 from im_attr_audit.tencent.codes import explain
+from im_attr_audit.text_format import counted, time_text
 
 #: Bytes of one message, title included; less where the messenger takes less (WeCom: 2,048).
 MOST_BYTES = 3500

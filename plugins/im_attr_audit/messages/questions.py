@@ -17,11 +17,11 @@ from urllib.parse import quote
 from im_attr_audit.apps import AppKey
 from im_attr_audit.errors import AttrAuditError
 from im_attr_audit.messages.inert import endangered, inert_word, page_address, plain_word
-from im_attr_audit.messages.report import counted, time_text
 from im_attr_audit.names import AttrName
 from im_attr_audit.record.reviews import Answer, UnreviewedChange, Verdict
 from im_attr_audit.settings import DAG_ID
 from im_attr_audit.tencent.redact import clip
+from im_attr_audit.text_format import counted, time_text
 
 EXPECTED: Final = "Expected"
 NOT_EXPECTED: Final = "Not expected"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from im_attr_audit.apps import AppKey
@@ -17,6 +16,7 @@ from im_attr_audit.names import AttrName
 from im_attr_audit.outcomes import OUTCOMES
 from im_attr_audit.record.runs import Run, RunChange, RunPoll
 from im_attr_audit.tencent.codes import explain
+from im_attr_audit.text_format import counted, time_text
 
 #: Apps that a run's text lists one by one; of more it has counts.
 MOST_APPS = 100
@@ -159,16 +159,6 @@ def one_line(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
-
-
-def counted(number: int, what: str) -> str:
-    """A number of something: 1 app, 2 apps."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def time_text(at: datetime | None) -> str:
-    """A time (UTC) to the second."""
-    return f"{at:%Y-%m-%d %H:%M:%S}Z" if at else "?"
 
 
 def _apps(polls: Sequence[RunPoll]) -> list[str]:

@@ -24,6 +24,7 @@ from im_attr_audit.record.checks.parts import check_in_parts, processes_for, rea
 from im_attr_audit.record.checks.quick_chains import SPAN_FOLLOWS
 from im_attr_audit.record.checks.review_rows import check_reviews
 from im_attr_audit.record.checks.tables import KEPT_SINCE, prepare
+from im_attr_audit.text_format import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,8 @@ def _check_polls(connection: Connection) -> list[Finding]:
         findings.append(Finding(row.region, row.sdk_app_id, row.seq, what, "poll"))
     for row in connection.execute(text(_BACKDATED_POLLS)):
         what = (
-            f"{row.polls} polls are dated more than 1 hour before they were recorded, "
-            f"poll {row.first_poll} first"
+            f"{counted(row.polls, 'poll')} {'is' if row.polls == 1 else 'are'} dated more than "
+            f"1 hour before they were recorded, poll {row.first_poll} first"
         )
         findings.append(Finding(row.region or "?", row.sdk_app_id or 0, None, what, "poll"))
     return findings

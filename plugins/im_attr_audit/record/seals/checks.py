@@ -29,6 +29,7 @@ from im_attr_audit.record.seals.log import Log
 from im_attr_audit.record.seals.marks import hash_of_marks, signed_hash
 from im_attr_audit.record.seals.months import count_months, signed_months
 from im_attr_audit.record.seals.rows import END, KINDS, Batch, Heads, Kind, read_batches
+from im_attr_audit.text_format import counted
 
 #: Seals whose first bad row is looked for.
 _NAMED = 20
@@ -149,7 +150,7 @@ class _Look:
             self.found.findings.append(f"{_where(seal)}: its polls are not as they were sealed")
         for month, polls in missing.gone.items():
             self.found.findings.append(
-                f"{_where(seal)}: {polls} polls of {month} are gone that no fold removes"
+                f"{_where(seal)}: missing: {counted(polls, 'poll')} of {month} that no fold removes"
             )
         if missing.excused:
             what = f"{missing.excused} of its {count} polls cannot be checked"

@@ -142,9 +142,9 @@ def _prove(
     count, _ = seal.rows(kind.number)
     if kind.number == 0 and len(hashes) < count:
         raise NotProvable(
-            f"{count - len(hashes)} of the {count} polls of seal {number} are not there any more, "
-            "so none of them can be proven. `im-attr-audit verify --checkpoints` shows whether "
-            "they were folded, or dropped with their month."
+            f"Seal {number} lacks {count - len(hashes)} of its {count} polls, so none of them can "
+            "be proven. `im-attr-audit verify --checkpoints` shows whether they were folded, or "
+            "dropped with their month."
         )
     if (len(hashes), root_of(hashes).hex()) != seal.rows(kind.number):
         raise NotProvable(

@@ -122,6 +122,7 @@ def record_story(engine: Engine, owner: Engine) -> dict[str, str]:
     change("back", 6 * day, "china", 3, "signup channel")
     all_of_them(5 * day)
     all_of_them(4.5 * day)
+    all_of_them(3 * day + timedelta(minutes=15))
     push["frankfurt", PUSH["frankfurt"]] = {0: ("UserID", 0), 1: ("token", 0)}
     runs["retyped"] = all_of_them(3 * day)
     all_of_them(2 * day)

@@ -9,7 +9,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -209,7 +209,7 @@ def test_under_the_simple_auth_manager_and_below_a_path_it_is_guarded_and_shown_
 def test_the_overview_says_what_needs_somebody(story: Stage, open_page: OpenPage) -> None:
     page = ready(open_page(PAGE))
     expect(page.locator("[data-state=needs]")).to_contain_text(
-        "1 of 8 apps is stale, 3 slots drift."
+        "1 of 8 apps is stale; 3 slots drift."
     )
     needs = page.get_by_role("list", name="What needs attention").get_by_role("listitem")
     expect(needs).to_have_count(4)
@@ -362,16 +362,16 @@ def test_a_search_finds_who_has_a_name_since_when_and_until_when(
     page.get_by_label("Find a name").fill("CITY")
     page.keyboard.press("Enter")
     page.wait_for_url(f"**{PAGE}names?q=CITY")
-    uses = ready(page).get_by_role("table", name="Where the name is used")
+    uses = ready(page).get_by_role("table", name="Slots with this name")
     expect(uses.locator("tbody tr").first).to_contain_text("5 of 6")
-    table = page.get_by_role("table", name="Who has it, since when, until when")
+    table = page.get_by_role("table", name="Apps with this name: since when, until when")
     spans = table.locator("tbody tr")
     until = page.locator("td:last-child", has_text="between")
     gone = spans.filter(has_text="jakarta/20900006").filter(has=until)
     expect(gone).to_have_count(1)
-    expect(spans.filter(has_text="silicon_valley")).to_contain_text(
-        "still in use, last seen 5 h ago"
-    )
+    # Stale: whether it still has the name is not known.
+    expect(spans.filter(has_text="silicon_valley")).to_contain_text("last seen 5 h ago")
+    expect(page.locator("main")).not_to_contain_text("still")
 
 
 def test_a_search_answers_whether_a_name_was_there_all_through_a_period(
@@ -379,13 +379,15 @@ def test_a_search_answers_whether_a_name_was_there_all_through_a_period(
 ) -> None:
     since, until = (story.runs[event].removeprefix("manual__") for event in ("added", "back"))
     page = ready(open_page(f"{PAGE}names?q=Membership+level&since={quote(since)}"))
-    page.get_by_role("textbox", name="In use to", exact=True).fill(until[:10])
+    page.get_by_role("textbox", name="Campaign to", exact=True).fill(until[:10])
     page.keyboard.press("Enter")
     page.wait_for_url("**&until=*")
-    answer = ready(page).get_by_role("region", name="Was Membership level in use all the time?")
+    answer = ready(page).get_by_role(
+        "region", name="Did every app have Membership level throughout?"
+    )
     rows = answer.locator("tbody tr")
     expect(rows.filter(has_text="frankfurt/20900004")).to_contain_text("at no time")
-    expect(rows.filter(has_text="seoul/20900003")).to_contain_text("all the time")
+    expect(rows.filter(has_text="seoul/20900003")).to_contain_text("throughout")
     expect(answer.locator(".chips")).to_contain_text("✕ at no time: 4 apps")
 
 
@@ -605,8 +607,6 @@ def test_a_download_holds_exactly_what_is_filtered(story: Stage, open_page: Open
 
 def test_as_of_shows_what_was_and_how_certain(story: Stage, open_page: OpenPage) -> None:
     def at(event: str, minutes: int) -> str:
-        from datetime import datetime, timedelta
-
         instant = datetime.fromisoformat(story.runs[event].removeprefix("manual__"))
         return quote((instant + timedelta(minutes=minutes)).isoformat())
 
@@ -638,8 +638,67 @@ def test_as_of_shows_what_was_and_how_certain(story: Stage, open_page: OpenPage)
     expect(rows.filter(has_text="UserID").or_(rows.filter(has_text="token"))).to_contain_text(
         "token type 1token type 0≠ type differs"
     )
-    page.get_by_role("link", name=re.compile("Show the .* unchanged")).click()
+    page.get_by_role("link", name=re.compile("Show the .* without a known difference")).click()
     expect(ready(page).locator("tbody tr")).to_have_count(6 * 5 + 4)
+
+
+def test_what_is_unknown_at_one_of_two_instants_is_neither_different_nor_the_same(
+    story: Stage, open_page: OpenPage
+) -> None:
+    baseline = datetime.fromisoformat(story.runs["baseline"].removeprefix("manual__"))
+    before, seen = baseline - timedelta(hours=2), baseline - timedelta(hours=1)
+    after = datetime.now(UTC)
+    page = open_page(
+        f"{PAGE}as-of?at={quote(seen.isoformat())}&compare={quote(before.isoformat())}"
+    )
+    expect(ready(page).get_by_text("Nothing was known at that instant")).to_be_visible()
+    # Whichever of the two is asked for first, the earlier one comes first.
+    for at, compare in ((after, before), (before, after)):
+        page.goto(f"{PAGE}as-of?at={quote(at.isoformat())}&compare={quote(compare.isoformat())}")
+        said = ready(page).locator(".pager").first
+        expect(said).to_contain_text("0 slots differ, 0 are the same, 34 cannot be compared.")
+        row = page.locator("tbody tr").first
+        expect(row).to_contain_text("unknown at the earlier time")
+        expect(row.locator("td.unknown")).to_have_text("not known yet")
+        assert row.locator("td").all_inner_texts().index("not known yet") == 2
+    # Within the bounds of a change nobody knows which of the two names it was.
+    renamed = datetime.fromisoformat(story.runs["renamed"].removeprefix("manual__"))
+    within, later = renamed - timedelta(minutes=5), renamed + timedelta(hours=1)
+    page.goto(f"{PAGE}as-of?at={quote(within.isoformat())}&compare={quote(later.isoformat())}")
+    expect(ready(page).locator(".pager").first).to_contain_text("0 slots differ, 1 perhaps differs")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator("tbody")).to_contain_text("name differs, not certain")
+    # The newest good polls are 3 minutes old: nothing of now is certain, so nothing is the same.
+    just_now = quote((after - timedelta(seconds=1)).isoformat())
+    page.goto(f"{PAGE}as-of?at={quote(after.isoformat())}&compare={just_now}")
+    said = ready(page).locator(".pager").first
+    expect(said).to_contain_text(
+        re.compile(r"^0 slots differ, 0 are the same, \d+ are the same as")
+    )
+    expect(page.locator("[data-empty=unsure]")).to_be_visible()
+
+
+def test_nothing_is_claimed_of_the_time_before_a_baseline(
+    story: Stage, open_page: OpenPage
+) -> None:
+    page = ready(open_page(f"{PAGE}changes?kind=baseline"))
+    expect(page.locator("tbody tr").first.locator("td[data-title=From]")).to_have_text("unknown")
+    page.locator("tbody tr").first.get_by_role("link").first.click()
+    names_of = ready(page).locator(".names-of-change")
+    expect(names_of.get_by_role("row", name=re.compile("^From"))).to_contain_text("unknown")
+
+
+def test_good_polls_outside_of_an_attested_period_are_called_so(
+    story: Stage, open_page: OpenPage
+) -> None:
+    baseline = datetime.fromisoformat(story.runs["baseline"].removeprefix("manual__"))
+    for (since, until), said in {
+        (-3, -2): ["after: "], (-1, 30): ["first: ", "last: "], (1, 2): ["before: ", "after: "],
+    }.items():  # fmt: skip
+        period = [quote((baseline + timedelta(days=each)).isoformat()) for each in (since, until)]
+        page = ready(open_page(f"{PAGE}attest?group=shop&since={period[0]}&until={period[1]}"))
+        cell = page.locator("tbody tr").first.locator("td[data-title='Polls at the bounds']")
+        assert re.findall("[a-z]+: ", cell.inner_text()) == said
 
 
 def test_health_explains_what_is_wrong_and_what_to_do(story: Stage, open_page: OpenPage) -> None:
@@ -925,6 +984,7 @@ def test_axe_finds_nothing(story: Stage, open_page: OpenPage, view: str) -> None
     page = drawn(open_page(f"{PAGE}{view}"))
     if view == "timeline":
         page.locator(".as-list summary").click()
+        expect(page.locator(".as-list table")).to_be_visible()
     for theme, width in LOOKS:
         look_in(page, theme, width)
         assert axe(page) == [], (theme, width)
@@ -945,6 +1005,32 @@ def test_of_many_apps_a_first_view_is_small_and_axe_finds_nothing(
         look_in(page, theme, width)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, view
         assert axe(page) == [], (view, theme, width)
+
+
+def test_on_a_phone_a_table_of_many_rows_is_cards_that_hide_nothing(
+    large: Callable[[int], None], open_page: OpenPage
+) -> None:
+    large(200)
+    page = open_page(f"{PAGE}health", width=390)
+    for view in ("names", "health", "attest?all=yes"):
+        page.goto(f"{PAGE}{view}")
+        frame = ready(page).locator(".frame.tall:has(.cards.fixed)")
+        assert frame.evaluate("each => each.scrollWidth - each.clientWidth") <= 0, view
+        card = frame.locator("tbody tr:not(.spacer, .head)").first
+        cells = card.locator("th, td").all()
+        assert len(cells) >= 5
+        for cell in frame.locator("tbody tr:not(.spacer) > :is(th, td)").all()[:60]:
+            fits = cell.evaluate(
+                "(e) => e.scrollWidth <= e.clientWidth && e.scrollHeight <= e.clientHeight"
+            )
+            assert fits, (view, cell.inner_text())
+        # The cards are as high as the place that is kept for them.
+        frame.evaluate("each => { each.scrollTop = each.scrollHeight; }")
+        last = page.locator("table.fixed").first.get_attribute("aria-rowcount")
+        ends = frame.locator(f"tr[aria-rowindex='{last}']").evaluate(
+            "(row) => [row.offsetTop + row.offsetHeight, row.closest('table').offsetHeight]"
+        )
+        assert ends[0] == ends[1], view
 
 
 def test_a_view_asks_for_each_answer_once_and_together_with_its_script(

@@ -29,15 +29,17 @@ VIEWS: Mapping[str, str] = {
 
 #: What a view is for, in a line below its title; the overview says it itself.
 _PURPOSES: Mapping[str, str] = {
-    "names": "A slot is one of an app's numbered user attributes. Its name is shown as last seen. "
-    "Search for a name to see who has it, since when, and whether it was in use during a campaign.",
-    "timeline": "What each app called a slot (a numbered user attribute) over time, and when it "
-    "had no good poll.",
-    "changes": "Every change, newest first. Open one for its bounds, its review and its proof.",
-    "as-of": "The names at one instant, or at two side by side.",
-    "attest": "Whether anything changed in a period, app by app: for an auditor, or before a "
+    "names": "A slot is one of an app's numbered user attributes. Names are shown as last seen. "
+    "Search for a name to see which apps have it, since when, and whether they had it during a "
     "campaign.",
-    "health": "Whether every app is polled, and whether the record is intact.",
+    "timeline": "The name of each slot (a numbered user attribute) over time, and when an app had "
+    "no good poll.",
+    "changes": "Every change, newest first. Open one for its earliest and latest time, its review "
+    "and its proof. Tencent's API does not report who changes a name.",
+    "as-of": "The names at one time, or at two times side by side.",
+    "attest": "Shows for each app whether anything changed in a period: for an auditor, or before "
+    "a campaign.",
+    "health": "Shows whether every app is polled, and whether the record is intact.",
 }
 
 #: What a view's script asks the API for first: path -> which parameters of the view's address it

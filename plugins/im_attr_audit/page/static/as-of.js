@@ -1,7 +1,7 @@
 // As of: the names at an instant, with the uncertain ones marked; or two instants side by side.
 import { appName, appOf, ask, count, h, here, longTime, nameOf, nothingYet, notice, query, run, show, when } from "./page.js";
 import { choice, field, filterForm, timeField } from "./forms.js";
-import { bigTable } from "./big-table.js";
+import { bigTable, slotWidth } from "./big-table.js";
 
 run(async () => {
   const then = await ask("as-of", { at: query.get("at"), compare: query.get("compare") });
@@ -17,14 +17,16 @@ run(async () => {
   const form = filterForm([
     timeField("Names at", "at", query.get("at") ?? then.at),
     timeField("Compare with", "compare", query.get("compare")),
-    field("App group", choice("group", [["", many ? "the first" : "all"], ...then.groups.map((group) => group.app_group)], wanted)),
+    field("App group", choice("group", [["", many && !then.compared_with ? `the first: ${then.groups[0].app_group}` : "all"], ...then.groups.map((group) => group.app_group)], wanted)),
   ], "Instants");
   const seen = groups.some((group) => group.slots.length);
+  const known = groups.some((group) => group.apps.some((app) => isKnown(app, then.at) || isKnown(app, then.compared_with)));
   show(form,
     then.at > then.now ? notice("info", "That instant is in the future.", "The names are those known now; none of them is certain.") : null,
     then.marks.some((each) => each.is_declaration_unreadable) ? notice("warning", "The declaration on record at that instant is unreadable.", "No name is compared with it. See attr_audit.declaration.") : null,
-    !seen ? notice("info", "Nothing was known at that instant.", "It is before the first good poll of every app. Choose a later one.", { "data-empty": "before" })
-      : then.compared_with ? comparison({ ...then, groups }, marks, all) : groups.filter((group) => group.slots.length).map((group) => matrix(group, then.at, marks[0])),
+    !seen && known ? notice("info", "No app is known to have had a name.", "An app without a good poll by then may have had one.", { "data-empty": "no-name" })
+      : !seen ? notice("info", "Nothing was known at that instant.", "It is before the first good poll of every app. Choose a later one.", { "data-empty": "before" })
+      : then.compared_with ? comparison({ ...then, groups }, marks, all) : groups.map((group) => (group.slots.length ? matrix(group, then.at, marks[0]) : without(group, then.at))),
     seen ? [downloads(then), legend()] : null);
 });
 
@@ -38,6 +40,8 @@ function marksOf({ declared_groups: groups, violations, drift }) {
   return { groups: new Set(groups), of: (app, slot) => ({ violation: wrong.get(key(app, slot)) ?? null, drifts: apart.has(key(app, slot)) }) };
 }
 
+/** The room for a badge beside a name, in pixels. */
+const BADGE = 96;
 const isUnknown = (cell) => !cell.known;
 const isUnsure = (cell) => cell.known && !cell.certain;
 
@@ -80,7 +84,7 @@ function matrix(group, at, marks) {
     label: `Names of ${group.app_group} at ${longTime(at)}`,
     className: "matrix",
     head: [h("th", { scope: "col" }, "App"), ...group.slots.map((slot) => h("th", { scope: "col" }, `Slot ${slot.slot}`))],
-    widths: ["18rem", ...group.slots.map(() => "12rem")],
+    widths: ["18rem", ...group.slots.map((slot) => slotWidth(slot.cells, slot.cells.some(isUnsure) ? BADGE : 0))],
     count: group.apps.length,
     row: (which) => {
       const app = group.apps[which];
@@ -92,53 +96,86 @@ function matrix(group, at, marks) {
     h("h2", { id }, h("bdi", {}, group.app_group), h("small", {}, " at ", when(at, { seconds: true }), isDeclared ? ", names declared" : "")), frame);
 }
 
-// Two instants --------------------------------------------------------------------------------
-
-/** What differs between two cells; null: nothing. */
-function difference(a, b) {
-  if (a.known !== b.known) return a.known ? "known only at the first" : "known only at the second";
-  if (a.name !== b.name) return "name differs";
-  return a.attr_type !== b.attr_type ? "type differs" : null;
+/** Whether the app had a good poll by an instant. */
+function isKnown(app, at) {
+  return at !== null && app.first_ok_at !== null && new Date(app.first_ok_at) <= new Date(at);
 }
 
+/** A group in which no app had a name, as far as is known. */
+function without(group, at) {
+  const unknown = group.apps.filter((app) => !isKnown(app, at)).length;
+  return h("section", {}, h("h2", {}, h("bdi", {}, group.app_group)), h("p", { class: "since" },
+    unknown ? `${unknown} of ${count(group.apps.length, "app")} had no good poll by then; no name is known of the others.` : "None of its apps had a name."));
+}
+
+// Two instants --------------------------------------------------------------------------------
+
+/** Two cells compared. What is unknown or not certain is counted neither as the same nor as different. */
+function compared(a, b) {
+  if (!a.known || !b.known) return { kind: "unknown", said: a.known ? "unknown at the later time" : b.known ? "unknown at the earlier time" : "unknown at both times" };
+  const differing = [a.name === b.name ? null : "name", a.attr_type === b.attr_type || a.name === null || b.name === null ? null : "type"].filter(Boolean);
+  const isCertain = a.certain && b.certain;
+  if (!differing.length) return isCertain ? { kind: "same", said: "same" } : { kind: "unsure", said: "same, not certain" };
+  const said = differing.length > 1 ? "name and type differ" : `${differing[0]} differs`;
+  return isCertain ? { kind: "differs", said } : { kind: "perhaps", said: `${said}, not certain` };
+}
+
+/** The earlier instant comes first. */
 function comparison(then, marks, all) {
+  const order = new Date(then.at) < new Date(then.compared_with) ? [0, 1] : [1, 0];
+  const inOrder = (both) => order.map((at) => both[at]);
+  const counts = { differs: 0, perhaps: 0, same: 0, unsure: 0, unknown: 0 };
   const rows = [];
-  let same = 0;
   for (const group of then.groups) {
     for (const slot of group.slots) {
       group.apps.forEach((app, which) => {
-        const cells = [slot.cells[which], slot.compared[which]];
-        const said = difference(...cells);
-        if (!said) same += 1;
-        if (said || all) rows.push({ group, app, slot: slot.slot, cells, difference: said });
+        const cells = inOrder([slot.cells[which], slot.compared[which]]);
+        const found = compared(...cells);
+        counts[found.kind] += 1;
+        const groups = inOrder([group.app_group, app.compared_group ?? group.app_group]);
+        if (all || !["same", "unsure"].includes(found.kind)) rows.push({ groups, app, slot: slot.slot, cells, found });
       });
     }
   }
-  const toggle = h("a", { href: here({ all: all ? null : "yes" }) }, all ? "Show only the differences" : `Show the ${same.toLocaleString("en")} unchanged ${same === 1 ? "slot" : "slots"}, too`);
-  const differ = rows.length - (all ? same : 0);
+  const hidden = counts.same + counts.unsure;
+  const toggle = h("a", { href: here({ all: all ? null : "yes" }) }, all ? "Hide the slots without a known difference" : `Show the ${count(hidden, "slot")} without a known difference`);
+  const times = inOrder([then.at, then.compared_with]);
+  // Without any slot they have no row.
+  const unseen = then.groups.filter((group) => !group.slots.length).flatMap((group) => group.apps).filter((app) => !isKnown(app, times[0])).length;
   return [
-    h("p", { class: "pager" }, h("span", {}, `${count(differ, "slot")} ${differ === 1 ? "differs" : "differ"}, ${same.toLocaleString("en")} ${same === 1 ? "is" : "are"} the same.`), same || all ? toggle : null),
+    h("p", { class: "pager" }, h("span", {}, summaryOf(counts, unseen)), hidden ? toggle : null),
     rows.length ? bigTable({
       label: "Comparison of two instants",
       className: "list compared cards",
-      head: [...["App group", "App", "Slot"].map((title) => h("th", { scope: "col" }, title)), h("th", { scope: "col" }, when(then.at, { seconds: true })),
-        h("th", { scope: "col" }, when(then.compared_with, { seconds: true })), h("th", { scope: "col" }, "Difference")],
-      widths: ["10rem", "17rem", "5rem", "17rem", "17rem", "12rem"],
+      head: [...["App group", "App", "Slot"].map((title) => h("th", { scope: "col" }, title)),
+        ...times.map((time) => h("th", { scope: "col" }, when(time, { seconds: true }))), h("th", { scope: "col" }, "Difference")],
+      widths: ["10rem", "17rem", "5rem", "17rem", "17rem", "14rem"],
       count: rows.length,
-      row: (at) => comparedRow(rows[at], marks),
+      row: (at) => comparedRow(rows[at], inOrder(marks)),
     })
-      : notice("good", "The names at both instants are the same.", null, { "data-empty": "same" }),
+      : counts.unsure || unseen ? notice("info", "No difference is known, but not every name is known for certain at both instants.", null, { "data-empty": "unsure" })
+        : notice("good", "The names at both instants are the same.", null, { "data-empty": "same" }),
   ];
 }
 
-function comparedRow({ group, app, slot, cells, difference: said }, marks) {
+function summaryOf({ differs, perhaps, same, unsure, unknown }, unseen) {
+  const are = (number) => (number === 1 ? "is" : "are");
+  const parts = [`${count(differs, "slot")} ${differs === 1 ? "differs" : "differ"}`, `${same.toLocaleString("en")} ${are(same)} the same`];
+  if (perhaps) parts.splice(1, 0, `${perhaps.toLocaleString("en")} perhaps ${perhaps === 1 ? "differs" : "differ"}`);
+  if (unsure) parts.push(`${unsure.toLocaleString("en")} ${are(unsure)} the same as last seen, but not certain`);
+  if (unknown) parts.push(`${unknown.toLocaleString("en")} cannot be compared`);
+  return `${parts.join(", ")}.${unseen ? ` Of ${count(unseen, "app")} more no name is known at the earlier time.` : ""}`;
+}
+
+function comparedRow({ groups, app, slot, cells, found }, marks) {
   const row = rowOf(cells, marks.map((each) => each.of(app, slot)));
+  const [sign, look] = { differs: ["≠", "info"], perhaps: ["?", "unsure"], unknown: ["?", "unsure"], unsure: ["?", "unsure"], same: [null, null] }[found.kind];
   return h("tr", {},
-    h("td", {}, h("bdi", {}, group.app_group), app.compared_group ? [" → ", h("bdi", {}, app.compared_group)] : null),
+    h("td", {}, h("bdi", {}, groups[0]), groups[0] === groups[1] ? null : [" → ", h("bdi", {}, groups[1])]),
     h("th", { scope: "row" }, appOf(app), row.mark), h("td", { class: "number" }, slot), row.cells,
-    h("td", {}, said
-      ? h("a", { class: "badge odd", href: `changes?${new URLSearchParams({ app: appName(app), slot })}` }, h("span", { "aria-hidden": "true" }, "≠ "), said)
-      : h("span", { class: "none" }, "same")));
+    h("td", {}, sign
+      ? h("a", { class: `badge ${look}`, href: `changes?${new URLSearchParams({ app: appName(app), slot })}` }, h("span", { "aria-hidden": "true" }, `${sign} `), found.said)
+      : h("span", { class: "none" }, found.said)));
 }
 
 // Below ---------------------------------------------------------------------------------------
@@ -150,5 +187,5 @@ function downloads(then) {
 }
 
 function legend() {
-  return h("p", { class: "since" }, h("span", { class: "bar", "aria-hidden": "true" }), " not as declared. ", h("span", { class: "bar drift", "aria-hidden": "true" }), " a different name from most apps of the group. Certain means that the polls on both sides agree: a change that was reverted between two polls cannot be seen. Not certain: between the bounds of a change, or after the app's last good poll. Each app is in the group that it had at that time.");
+  return h("p", { class: "since" }, h("span", { class: "bar", "aria-hidden": "true" }), " not as declared. ", h("span", { class: "bar drift", "aria-hidden": "true" }), " a different name from most apps of the group. Not certain: between the bounds of a change, or after the app's last good poll. The polls on both sides confirm every other name; a change that was reverted between two polls cannot be seen. Each app is in the group that it had at that time.");
 }

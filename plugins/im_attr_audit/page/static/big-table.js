@@ -1,15 +1,19 @@
 // A table of any length: of many rows only those in sight are elements of the page.
-import { h, lifetime, tableFrame } from "./page.js";
+import { h, lifetime, nameText, tableFrame } from "./page.js";
 
 /** So many rows are drawn as they are, each as high as it needs. */
 export const FEW = 40;
 const ABOVE_AND_BELOW = 8;
+/** A card on a phone, in pixels: each of its lines, and what is above and below them. As page.css has it. */
+const LINE = 26, AROUND = 17;
+const phone = matchMedia("screen and (max-width: 720px)");
 
 /**
  * ``head``: the header cells. ``row(at)`` makes a row. ``widths``: of the columns where there are too
- * many rows to look at all of them; ``height``: of each row then, in pixels.
+ * many rows to look at all of them; ``height``: of each row then, in pixels; ``lines(at)``: of each
+ * row's card on a phone.
  */
-export function bigTable({ label, head, count, row, widths, height = 37, className = "list" }) {
+export function bigTable({ label, head, count, row, widths, height = 37, lines = () => head.length, className = "list" }) {
   const few = count <= FEW;
   const body = h("tbody");
   const table = h("table", { class: `${className} ${few ? "" : "fixed"}`, "aria-rowcount": few ? null : count + 1 },
@@ -24,9 +28,17 @@ export function bigTable({ label, head, count, row, widths, height = 37, classNa
   let [from, to] = [0, 0];
   let rows = [];
   body.append(above, below);
+  // Where each row begins, and where the last one ends.
+  let begins = [];
+  const measure = () => {
+    begins = [0];
+    const asCards = phone.matches && className.includes("cards");
+    for (let at = 0; at < count; at++) begins.push(begins[at] + (asCards ? lines(at) * LINE + AROUND : height));
+  };
+  measure();
   const make = (at) => {
-    const made = row(at);
-    made.style.height = `${height}px`;
+    const made = titled(row(at), head, className);
+    made.style.height = `${begins[at + 1] - begins[at]}px`;
     made.setAttribute("aria-rowindex", at + 2);
     return made;
   };
@@ -41,13 +53,25 @@ export function bigTable({ label, head, count, row, widths, height = 37, classNa
     for (let at = begin + kept.length; at < last; at++) after.push(make(at));
     above.after(...before);
     below.before(...after);
-    above.firstChild.style.height = `${first * height}px`;
-    below.firstChild.style.height = `${(count - last) * height}px`;
+    above.firstChild.style.height = `${begins[first]}px`;
+    below.firstChild.style.height = `${begins[count] - begins[last]}px`;
     [from, to, rows] = [first, last, [...before, ...kept, ...after]];
   };
+  /** The row at a place, in pixels. */
+  const rowAt = (place) => {
+    let [low, high] = [0, count];
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (begins[middle] <= place) low = middle;
+      else high = middle;
+    }
+    return low;
+  };
+  let isPrinting = false;
   const look = () => {
-    const top = Math.floor(frame.scrollTop / height);
-    const seen = Math.ceil((frame.clientHeight || 800) / height);
+    if (isPrinting) return draw(0, count);
+    const top = rowAt(frame.scrollTop);
+    const seen = rowAt(frame.scrollTop + (frame.clientHeight || 800)) + 1 - top;
     // In steps, so that most scrolling changes nothing.
     const first = Math.max(0, Math.floor((top - ABOVE_AND_BELOW) / 8) * 8);
     draw(first, Math.min(count, first + seen + 2 * ABOVE_AND_BELOW + 8));
@@ -60,8 +84,20 @@ export function bigTable({ label, head, count, row, widths, height = 37, classNa
   }, { passive: true });
   const signal = lifetime();
   addEventListener("resize", look, { signal });
-  addEventListener("beforeprint", () => draw(0, count), { signal });
-  addEventListener("afterprint", look, { signal });
+  phone.addEventListener("change", () => {
+    const top = rowAt(frame.scrollTop);
+    draw(0, 0);
+    measure();
+    [above.firstChild.style.height, below.firstChild.style.height] = [`${begins[top]}px`, `${begins[count] - begins[top]}px`];
+    frame.scrollTop = begins[top];
+    look();
+  }, { signal });
+  for (const [event, prints] of [["beforeprint", true], ["afterprint", false]]) {
+    addEventListener(event, () => {
+      isPrinting = prints;
+      look();
+    }, { signal });
+  }
   draw(0, Math.min(count, 30));
   requestAnimationFrame(look);
   return frame;
@@ -69,8 +105,28 @@ export function bigTable({ label, head, count, row, widths, height = 37, classNa
 
 /** As a card on a phone, each cell says what it is. */
 function titled(row, head, className) {
-  if (className.includes("cards")) [...row.children].forEach((cell, at) => { cell.dataset.title = head[at]?.textContent ?? ""; });
+  if (!className.includes("cards")) return row;
+  let at = 0;
+  for (const cell of row.children) {
+    cell.dataset.title = head[at]?.textContent ?? "";
+    at += cell.colSpan;
+  }
   return row;
+}
+
+const ruler = document.createElement("canvas").getContext("2d");
+/** The narrowest and the widest column of a slot, and what is beside the name in it, in pixels. */
+const NARROWEST = 88, WIDEST = 176, BESIDE = 30;
+
+/** How wide a slot's column of a matrix is: as its widest name needs, within limits. */
+export function slotWidth(cells, more = 0) {
+  ruler.font = `500 14px ${getComputedStyle(document.documentElement).fontFamily}`;
+  let widest = 0;
+  for (const name of new Set(cells.map((cell) => cell?.name ?? ""))) {
+    widest = Math.max(widest, ruler.measureText(nameText(name)).width);
+    if (widest + BESIDE >= WIDEST) break;
+  }
+  return `${Math.round(Math.min(WIDEST, Math.max(NARROWEST, widest + BESIDE)) + more)}px`;
 }
 
 function columns(widths) {

@@ -1,5 +1,5 @@
 // One change in full: both names, both bounds, the run that recorded it, its place in the chain.
-import { announce, appLink, appName, ask, h, kindOf, lookalikeOf, nameOf, runLink, show, textOf, when } from "./page.js";
+import { announce, appLink, appName, ask, h, kindOf, lookalikeOf, nameOf, oldNameOf, runLink, show, textOf, when } from "./page.js";
 
 /** The address of a change. */
 export function changeAddress(change) {
@@ -18,8 +18,8 @@ export async function changeView(app, seq) {
     h("nav", { class: "pager", "aria-label": "The chain" },
       change.seq > 1 ? to(change.seq - 1, "← Previous in the chain") : null,
       change.seq < change.head_seq ? to(change.seq + 1, "Next in the chain →") : h("span", {}, "This is the newest change of the app."),
-      h("a", { href: `changes?${new URLSearchParams({ app, slot: change.slot })}` }, `All of slot ${change.slot}`),
-      h("a", { href: `changes?${new URLSearchParams({ app })}` }, "All of the app"),
+      h("a", { href: `changes?${new URLSearchParams({ app, slot: change.slot })}` }, `All changes of slot ${change.slot}`),
+      h("a", { href: `changes?${new URLSearchParams({ app })}` }, "All changes of the app"),
       h("a", { href: `timeline?${new URLSearchParams({ app, slot: change.slot })}` }, "Timeline")),
     names(change), details(change)));
 }
@@ -27,7 +27,7 @@ export async function changeView(app, seq) {
 /** From and to; of two names the characters that differ are marked. */
 function names(change) {
   const both = change.kind === "renamed";
-  const [from, to] = both ? difference(change.old_name, change.new_name) : [nameOf(change.old_name, change.old_type), nameOf(change.new_name, change.new_type)];
+  const [from, to] = both ? difference(change.old_name, change.new_name) : [oldNameOf(change), nameOf(change.new_name, change.new_type)];
   return h("table", { class: "list names-of-change" }, h("caption", { class: "unseen" }, "The names"),
     h("tbody", {},
       h("tr", {}, h("th", { scope: "row" }, "From"), h("td", {}, from)),
@@ -82,26 +82,28 @@ function details(change) {
   const none = (text) => h("span", { class: "none" }, text);
   const said = (text) => h("span", { class: "since" }, text);
   return [list([
-    ["What", [kindOf(change.kind), `, slot ${change.slot}`]],
-    ["App", [appLink(change), ", group ", h("bdi", {}, change.app_group)]],
+    ["Kind", [kindOf(change.kind), `, slot ${change.slot}`]],
+    ["App", appLink(change)],
+    ["App group", h("bdi", {}, change.app_group)],
     ["Moved", change.moved_from_slot === null ? null : `from slot ${change.moved_from_slot}, in the same poll`],
-    ["Not before", change.not_before ? [when(change.not_before, { seconds: true }), said("the last poll before the change")] : "unknown: it is part of the baseline"],
-    ["Seen at", [when(change.seen_at, { seconds: true }), said("the first poll after the change")]],
-    ["Declared", isBaseline ? null : change.declared === null ? none("nothing was declared then") : [declaredOf(change.declared), " when it was seen"]],
+    ["Not before", change.not_before ? [when(change.not_before, { seconds: true }), said("the last good poll before it was seen")] : "unknown: it is part of the baseline"],
+    ["Seen at", [when(change.seen_at, { seconds: true }), isBaseline ? null : said("the first good poll that saw it")]],
+    ["Declared", isBaseline ? null : change.declared === null ? none("nothing was declared at that time") : [declaredOf(change.declared), " when it was seen"]],
     ["Review", isBaseline ? null : change.verdict
       ? [verdictOf(change.verdict), " by ", h("bdi", {}, change.reviewer), ", ", when(change.reviewed_at, { seconds: true }), change.ticket ? [", ticket ", h("bdi", {}, change.ticket)] : ", no ticket"]
       : none(change.declared ? "not needed: it is as declared" : "not reviewed yet")],
-    ["Run", change.dag_run_id ? runLink(change.dag_run_id, { whole: true }) : "none"],
-  ]), h("h3", {}, "On record"), list([
+    ["Made by", isBaseline ? null : none("unknown: Tencent's API does not report who changes a name")],
+    ["Seen by run", change.dag_run_id ? runLink(change.dag_run_id, { whole: true }) : "none"],
+  ]), h("h3", {}, "Evidence"), list([
     ["Proof", change.seal ? proof(change) : none("available once it is sealed")],
-    ["Seal", change.seal ? [`seal ${change.seal.n}, `, when(change.seal.sealed_at, { seconds: true })] : none("not sealed yet")],
+    ["Seal", change.seal ? [`seal ${change.seal.n}, `, when(change.seal.sealed_at, { seconds: true })] : none("not sealed")],
     ["Recorded at", when(change.recorded_at, { seconds: true })],
     ["Place in the chain", `${change.seq} of ${change.head_seq}`],
     ["Hash", [h("code", { class: "whole" }, change.row_hash), " ", copy(change.row_hash, "hash")]],
     ["Previous hash", change.prev_hash ? h("code", { class: "whole" }, change.prev_hash) : "none: this is the first change of its app"],
     ["Connection", change.conn_id ? h("code", {}, change.conn_id) : none("its poll has been deleted by retention")],
     ["Reads", change.reads === null ? null : `${change.reads}, in poll ${change.poll_id}`],
-    ["Answer", change.answer ? h("pre", { tabindex: "0", "aria-label": "The vendor's answer" }, change.answer) : null],
+    ["Tencent's answer", change.answer ? h("pre", { tabindex: "0", "aria-label": "Tencent's answer" }, change.answer) : null],
   ])];
 }
 

@@ -1,5 +1,5 @@
 // Changes: newest first, filtered, page by page; one of them in full; a download of the filtered changes.
-import { appOf, appName, ask, count, follows, h, here, KINDS, kindOf, lookalikeOf, nameOf, nothingYet, notice, query, runLink, show, tableFrame, when } from "./page.js";
+import { appOf, appName, ask, count, follows, h, here, KINDS, kindOf, lookalikeOf, nameOf, nothingYet, notice, oldNameOf, query, runLink, show, tableFrame, when } from "./page.js";
 import { appField, choice, field, filterForm, periodFields } from "./forms.js";
 import { runAndRefresh } from "./refresh.js";
 import { bigTable } from "./big-table.js";
@@ -61,7 +61,7 @@ function table(page) {
   const cell = (title, ...children) => h("td", { "data-title": title }, ...children);
   return tableFrame("Changes, newest first", h("table", { class: "list cards" },
     h("caption", { class: "unseen" }, "Changes, newest first"),
-    h("thead", {}, h("tr", {}, ["Seen", "App", "Slot", "Kind", "From", "To", "Review", "Run"].map((title) => h("th", { scope: "col" }, title)))),
+    h("thead", {}, h("tr", {}, ["Seen", "App", "Slot", "Kind", "From", "To", "Review", "Seen by run"].map((title) => h("th", { scope: "col" }, title)))),
     h("tbody", {}, page.changes.map((change) => {
       const address = changeAddress(change);
       return h("tr", { class: "link", onclick: follows(address) },
@@ -70,10 +70,10 @@ function table(page) {
         cell("App", appOf(change), h("span", { class: "since" }, h("bdi", {}, change.app_group))),
         cell("Slot", change.slot),
         cell("Kind", kindOf(change.kind), change.moved_from_slot === null ? null : h("span", { class: "since" }, `from slot ${change.moved_from_slot}`)),
-        cell("From", change.old_name === null ? h("span", { class: "none" }, "no name") : nameOf(change.old_name, change.old_type)),
+        cell("From", oldNameOf(change)),
         cell("To", nameOf(change.new_name, change.new_type), change.lookalike ? [" ", lookalikeOf(change.lookalike)] : null),
         cell("Review", reviewOf(change)),
-        cell("Run", change.dag_run_id ? runLink(change.dag_run_id) : h("span", { class: "none" }, "none")));
+        cell("Seen by run", change.dag_run_id ? runLink(change.dag_run_id) : h("span", { class: "none" }, "none")));
     }))));
 }
 

@@ -20,12 +20,12 @@ runAndRefresh(async () => {
   show(
     h("section", { "aria-labelledby": "apps" }, h("h2", { id: "apps" }, "Apps"),
       bad.length
-        ? notice("warning", `${bad.length} of ${count(health.apps.length, "app")} ${bad.length === 1 ? "needs" : "need"} attention.`, limit)
-        : notice("good", `All ${count(health.apps.length, "app")} are healthy.`, limit),
+        ? notice(bad.some((app) => app.stale) ? "error" : "warning", `${bad.length} of ${count(health.apps.length, "app")} ${bad.length === 1 ? "needs" : "need"} attention.`, limit)
+        : notice("good", `${health.apps.length === 1 ? "The app has" : `All ${count(health.apps.length, "app")} have`} a recent good poll.`, limit),
       health.misconfigured.length ? [notice("warning", "Misconfigured connections that do not name their app; nothing was sent.", "Fix them in Airflow under Admin, Connections."), misconfiguredList(health.misconfigured)] : null,
-      bad.length || health.misconfigured.length ? h("p", { class: "since" }, "What to do, and whom to wake: docs/runbooks.md of im-attr-audit, section \"Alert: stale\".") : null,
+      bad.length || health.misconfigured.length ? h("p", { class: "since" }, "What to do: docs/runbooks.md of im-attr-audit, section \"Alert: stale\".") : null,
       form(chosen, health.apps),
-      apps.length ? h("p", { class: "since" }, "Polls of the last 24 hours: a bar for each half hour with good polls, a cross for failed ones, a dot for none.") : null,
+      apps.length ? h("p", { class: "since" }, "Polls of the last 24 hours, a bar for each half hour: short and green for good polls, tall and red for failed ones, both for both, a line for none.") : null,
       apps.length ? table(health, apps) : notice("info", "No app matches this filter.", h("a", { href: "health" }, "Show all apps"), { "data-empty": "no-app" })),
     h("section", { "aria-labelledby": "chain" }, h("h2", { id: "chain" }, "The record's chain"), chain,
       h("p", { class: "downloads" }, h("a", { href: "api/heads/download", download: "" }, "Download the heads of all chains"), " and store them elsewhere: ", h("code", {}, "im-attr-audit verify --heads FILE"), " compares them with the record later.")),
@@ -78,23 +78,28 @@ function table(health, chosen) {
   const frame = bigTable({
     label: "Health of the apps, those that need attention first",
     className: "list health cards",
-    head: ["App", "Last good poll", "Newest poll", "Failures in a row", "Polls of the last 24 hours"].map((title) => h("th", { scope: "col" }, title)),
+    head: ["App", "Last good poll", "Newest poll", "Failures in a row", "Last 24 hours"].map((title) => h("th", { scope: "col" }, title)),
     widths: ["26rem", "17rem", "24rem", "8rem", "24rem"],
     count: apps.length,
+    lines: (at) => (hasReason(apps[at]) ? 11 : 6),
     row: (at) => row(apps[at], health),
   });
   tips(frame);
   return frame;
 }
 
+function hasReason(app) {
+  return Boolean(app.advice || app.error_info);
+}
+
 function row(app, health) {
   const advice = [app.advice, app.error_info].filter(Boolean).join("\n");
   return h("tr", {},
-    h("th", { scope: "row" }, appLink(app), h("span", { class: "since" }, " ", h("code", {}, app.conn_id), ", ", h("bdi", {}, app.app_group))),
+    h("th", { scope: "row", class: "two" }, appLink(app), h("span", { class: "since" }, " ", h("code", {}, app.conn_id), ", ", h("bdi", {}, app.app_group))),
     h("td", {}, when(app.last_ok_at), h("span", { class: "since" }, " ", app.last_ok_at ? ago(app.last_ok_at, health.at) : `first polled ${span(app.age_seconds)} ago`),
       app.stale ? [" ", h("span", { class: "badge stale" }, h("span", { "aria-hidden": "true" }, "⚠ "), "stale")] : null),
-    h("td", { class: "outcome", "data-tip": advice || null }, outcome(app), app.advice ? h("p", {}, app.advice) : null,
-      app.error_info ? h("p", { class: "since" }, h("bdi", {}, app.error_info)) : null),
+    h("td", { class: `outcome ${hasReason(app) ? "reason" : ""}`, "data-tip": advice || null }, outcome(app), app.advice ? h("p", {}, app.advice) : null,
+      app.error_info ? h("p", { class: "since" }, "Message: ", h("bdi", {}, app.error_info)) : null),
     h("td", {}, app.consecutive_failures),
     h("td", {}, strip(app)));
 }
@@ -104,7 +109,7 @@ function outcome(app) {
   return h("span", { class: `badge ${look}` }, h("span", { "aria-hidden": "true" }, sign), app.last_outcome, app.error_code ? ` ${app.error_code}` : "");
 }
 
-/** Half an hour a cell: full for good, crossed for failed, half for both, a dot for no poll. */
+/** Half an hour a cell: a short bar for good polls, a tall one for failed, its upper part for both, a line for none. */
 function strip(app) {
   const buckets = app.good.length;
   const width = 5;
@@ -116,15 +121,15 @@ function strip(app) {
   };
   const svg = make("svg", { viewBox: `0 0 ${buckets * width} 18`, class: "strip", role: "img" });
   // One path of each kind: a path for each poll would be thousands.
-  let full = "", crosses = "", dots = "";
+  let short = "", tall = "", lines = "";
   for (let at = 0; at < buckets; at++) {
     const x = at * width;
     const [ok, bad] = [app.good[at], app.failed[at]];
-    if (ok) full += bad ? `M${x} 9h4v7h-4z` : `M${x} 2h4v14h-4z`;
-    if (bad) crosses += `M${x} 2l4 6m0 -6l-4 6`;
-    if (!ok && !bad) dots += `M${x + 1.5} 8.5h1v1h-1z`;
+    if (ok) short += `M${x} 8h4v8h-4z`;
+    if (bad) tall += ok ? `M${x} 1h4v6h-4z` : `M${x} 1h4v15h-4z`;
+    if (!ok && !bad) lines += `M${x} 14h4v2h-4z`;
   }
-  svg.append(make("path", { d: full, class: "good" }), make("path", { d: crosses, class: "bad" }), make("path", { d: dots, class: "nothing" }));
+  svg.append(make("path", { d: short, class: "good" }), make("path", { d: tall, class: "bad" }), make("path", { d: lines, class: "nothing" }));
   const total = (counts) => counts.reduce((sum, count) => sum + count, 0);
   const [good, failed] = [total(app.good), total(app.failed)];
   svg.setAttribute("aria-label", `${appName(app)}: ${good} good and ${failed} failed polls in the last 24 hours`);

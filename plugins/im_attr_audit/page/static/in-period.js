@@ -5,8 +5,8 @@ import { bigTable } from "./big-table.js";
 /** So many names that contain the text are answered for; where one is exactly the text, that alone. */
 const NAMES = 3;
 const VERDICTS = {
-  yes: ["good", "✓", "all the time"],
-  "yes, with gaps": ["unsure", "?", "all the time, but with gaps"],
+  yes: ["good", "✓", "throughout"],
+  "yes, with gaps": ["unsure", "?", "never seen missing, but not certain throughout"],
   partly: ["odd", "≠", "only part of the time"],
   no: ["odd", "✕", "at no time"],
   unknown: ["unsure", "?", "not known"],
@@ -26,17 +26,17 @@ function section(answer, at, more) {
   const apps = [...answer.apps].sort((a, b) => ORDER.indexOf(a.verdict) - ORDER.indexOf(b.verdict));
   const id = `period-${at}`;
   return h("section", { "aria-labelledby": id, class: "in-period" },
-    h("h2", { id }, "Was ", nameOf(answer.name), " in use all the time?", h("small", {}, ` from ${longTime(answer.since)} to ${longTime(answer.until)}`)),
+    h("h2", { id }, "Did every app have ", nameOf(answer.name), " throughout?", h("small", {}, ` from ${longTime(answer.since)} to ${longTime(answer.until)}`)),
     h("p", { class: "chips" }, counts.map(([verdict, number]) => badge(verdict, `: ${count(number, "app")}`))),
     bigTable({
       className: "list cards",
       label: `Whether each app had ${answer.name} in the period`,
-      head: ["App", "App group", "Had the name", "Slot", "Share of the period", "Without good polls"].map((title) => h("th", { scope: "col" }, title)),
+      head: ["App", "App group", "Had the name", "Slot", "Certain share of the period", "Not watched for"].map((title) => h("th", { scope: "col" }, title)),
       widths: ["16rem", "11rem", "15rem", "6rem", "14rem", "9rem"],
       count: apps.length,
       row: (which) => row(apps[which]),
     }),
-    more ? h("p", {}, `${count(more, "more name")} contain${more === 1 ? "s" : ""} this text. Write the whole name.`) : null);
+    more ? h("p", {}, `${count(more, "more name")} contain${more === 1 ? "s" : ""} this text. Enter the full name.`) : null);
 }
 
 function badge(verdict, more = "") {

@@ -1,7 +1,7 @@
 // Names: a row for each slot; opened, the apps that differ; all apps as a matrix; a search by name.
 import { ago, appLink, appName, appOf, ask, bounds, count, follows, h, here, longTime, nameOf, nameText, nothingYet, notice, partsOf, query, show, someApps, when } from "./page.js";
 import { choice, field, filterForm, tick, periodFields } from "./forms.js";
-import { arrowKeys, bigTable, tipped, tips } from "./big-table.js";
+import { arrowKeys, bigTable, slotWidth, tipped, tips } from "./big-table.js";
 import { runAndRefresh } from "./refresh.js";
 import { inPeriod } from "./in-period.js";
 
@@ -34,7 +34,7 @@ function search(names) {
   return filterForm([
     field("Find a name", h("input", { type: "search", name: "q", value: chosen.q ?? "", autocomplete: "off", placeholder: "such as city" })),
     field("App group", choice("group", [["", "all"], ...names.groups.map((each) => each.app_group)], chosen.group)),
-    chosen.q ? periodFields(["In use from", "In use to"], chosen.since, chosen.until) : tick("only", "Only drift and violations", chosen.only === "yes"),
+    chosen.q ? periodFields(["Campaign from", "Campaign to"], chosen.since, chosen.until) : tick("only", "Only drift and names not as declared", chosen.only === "yes"),
   ], "Search of names");
 }
 
@@ -47,13 +47,17 @@ function table(groups) {
     if (slots.length || !chosen.only) rows.push({ group });
     rows.push(...slots.map((slot) => ({ group, slot })));
   }
+  if (!rows.length && groups.some((group) => group.stale || group.known < group.apps)) {
+    return notice("info", "No drift is known, and every declared name was in place when last seen. Some apps have no recent good poll.", h("a", { href: here({ only: null }) }, "Show all names"), { "data-empty": "no-drift" });
+  }
   if (!rows.length) return notice("good", "There is no drift, and every declared name is in place.", h("a", { href: here({ only: null }) }, "Show all names"), { "data-empty": "no-drift" });
   return bigTable({
     label: "Names by app group and slot",
     className: "list cards",
     head: ["Slot", "Name", "Apps", "Other names", "Newest change"].map((title) => h("th", { scope: "col" }, title)),
-    widths: ["5rem", "16rem", "8rem", "30rem", "10rem"],
+    widths: ["5rem", "16rem", "14rem", "30rem", "10rem"],
     count: rows.length,
+    lines: (at) => (!rows[at].slot ? groupLines(rows[at].group) : sorted(rows[at].slot).others.length ? 6 : 4),
     row: (at) => (rows[at].slot ? slotRow(rows[at]) : groupRow(rows[at].group)),
   });
 }
@@ -77,7 +81,7 @@ function sorted(slot) {
 
 function declaredMark(slot, group) {
   const wrong = violations(slot);
-  if (wrong) return h("span", { class: "badge odd" }, h("span", { "aria-hidden": "true" }, "≠ "), wrong === slot.apps ? "not as declared" : `${wrong} not as declared`);
+  if (wrong) return h("span", { class: "badge odd" }, h("span", { "aria-hidden": "true" }, "≠ "), wrong === slot.apps ? "not as declared" : `${count(wrong, "app")} not as declared`);
   // An app that is not seen lately may have any name by now.
   const unseen = Math.max(group.stale, group.apps - group.known);
   if (slot.declared.length && unseen) return h("span", { class: "badge unsure" }, h("span", { "aria-hidden": "true" }, "? "), unseen < group.apps ? "as declared where known" : "no recent good poll");
@@ -89,11 +93,20 @@ function groupAddress(group, more = {}) {
   return `names?${new URLSearchParams({ group: group.app_group, ...more })}`;
 }
 
-function groupRow(group) {
+function saidOf(group) {
   const odd = group.slots.filter((slot) => isOdd(slot, group)).length;
-  const parts = [count(group.apps, "app"), count(group.slots.length, "slot"), group.is_declared ? (odd ? `${odd} not as declared` : group.stale >= group.apps ? "no recent good poll" : "as declared where known") : odd ? `${odd} with drift` : "no drift",
+  const parts = [count(group.apps, "app"), count(group.slots.length, "slot"), group.is_declared ? (odd ? `${count(odd, "slot")} not as declared` : group.stale >= group.apps ? "no recent good poll" : "as declared where known") : odd ? `${count(odd, "slot")} with drift` : "no drift",
     group.stale ? `${group.stale} stale` : null, group.known < group.apps ? `${group.apps - group.known} without any good poll` : null];
-  return h("tr", { class: "head" }, h("th", { colspan: 5, scope: "rowgroup" }, h("bdi", {}, group.app_group), h("small", {}, ` ${parts.filter(Boolean).join(", ")} `),
+  return parts.filter(Boolean).join(", ");
+}
+
+/** Lines on a phone, of 40 characters. */
+function groupLines(group) {
+  return Math.ceil((group.app_group.length + saidOf(group).length + 12) / 40);
+}
+
+function groupRow(group) {
+  return h("tr", { class: "head" }, h("th", { colspan: 5, scope: "rowgroup" }, h("bdi", {}, group.app_group), h("small", {}, ` ${saidOf(group)} `),
     group.slots.length ? h("a", { href: groupAddress(group, { matrix: "yes" }), "aria-label": `All apps of ${group.app_group}` }, "All apps")
       : h("small", {}, group.known ? "None of its apps has a name." : "None of its apps has answered yet.")));
 }
@@ -120,7 +133,7 @@ function chips(group, slot) {
   const others = sorted(slot).others;
   const shown = others.slice(0, CHIPS);
   return h("div", { class: "chips" }, shown.map((other) =>
-    h("a", { class: `chip ${other.violations ? "odd" : group.is_declared ? "" : "drift"}`, href: groupAddress(group, { slot: slot.slot }) }, other.violations ? [h("span", { "aria-hidden": "true" }, "≠ "), h("span", { class: "unseen" }, "not as declared: ")] : null, nameOf(other.name),
+    h("a", { class: `chip ${other.violations ? "odd" : group.is_declared ? "" : "drift"}`, href: groupAddress(group, { slot: slot.slot }) }, other.violations || !group.is_declared ? [h("span", { "aria-hidden": "true" }, "≠ "), h("span", { class: "unseen" }, other.violations ? "not as declared: " : "drift: ")] : null, nameOf(other.name),
       h("small", {}, other.apps === 1 ? [" in ", appOf(other.some[0])] : ` in ${other.apps} apps`))),
   others.length > CHIPS ? h("a", { class: "chip", href: groupAddress(group, { slot: slot.slot }) }, count(others.length - CHIPS, "more name")) : null);
 }
@@ -150,7 +163,7 @@ function opened(group, slot, now) {
     bigTable({
       label: all ? `Apps of ${title}` : `Apps that differ in ${title}`,
       className: "list cards",
-      head: ["App", "Name", "Set between", "Last good poll"].map((text) => h("th", { scope: "col" }, text)),
+      head: ["App", "Name", "Set", "Last good poll"].map((text) => h("th", { scope: "col" }, text)),
       widths: ["16rem", "18rem", "18rem", "12rem"],
       count: rows.length,
       row: (at) => appRow(rows[at], slot, now, group),
@@ -191,7 +204,7 @@ function matrix(group, now) {
     label,
     className: "matrix short",
     head: [h("th", { scope: "col" }, "App"), ...slots.map((slot) => h("th", { scope: "col" }, `Slot ${slot.slot}`))],
-    widths: ["17rem", ...slots.map(() => "11rem")],
+    widths: ["17rem", ...slots.map((slot) => slotWidth(slot.cells))],
     count: apps.length,
     row: (at) => h("tr", { class: apps[at].stale ? "stale" : null },
       h("th", { scope: "row", "data-tip": `Last good poll ${ago(apps[at].last_ok_at, now.at)}` }, appLink(apps[at]), apps[at].stale ? [" ", stale()] : null),
@@ -201,8 +214,8 @@ function matrix(group, now) {
   tips(frame);
   return h("section", { "aria-labelledby": "all" },
     h("h2", { id: "all" }, h("bdi", {}, group.app_group), h("small", {}, ` ${count(apps.length, "app")}, ${count(slots.length, "slot")}`)),
-    h("p", { class: "pager" }, h("a", { href: groupAddress(group) }, "A row for each slot"), h("span", {}, h("span", { class: `bar ${wrong ? "" : "drift"}`, "aria-hidden": "true" }), wrong ? " not as declared" : " a different name from most apps"),
-      h("span", { class: "wide" }, "The arrow keys go from cell to cell.")),
+    h("p", { class: "pager" }, h("a", { href: groupAddress(group) }, "View by slot"), h("span", {}, h("span", { class: `bar ${wrong ? "" : "drift"}`, "aria-hidden": "true" }), wrong ? " not as declared" : " a different name from most apps"),
+      h("span", { class: "wide" }, "Use the arrow keys to move between cells."), slots.length > 2 ? h("span", { class: "narrow" }, "Scroll sideways for the other slots.") : null),
     frame);
 }
 
@@ -232,20 +245,20 @@ async function uses(names, found) {
   }
   const known = new Map(names.groups.map((group) => [group.app_group, group]));
   return [
-    chosen.since || chosen.until ? await inPeriod(chosen.q, found.uses, chosen.group) : h("p", { class: "since" }, "Was the name in use during a whole campaign? Choose its first and last day above."),
-    h("div", {}, h("h2", {}, "Where the name is used"),
+    chosen.since || chosen.until ? await inPeriod(chosen.q, found.uses, chosen.group) : h("p", { class: "since" }, "To check a whole campaign, choose its first and last day in the search."),
+    h("div", {}, h("h2", {}, "Slots with this name"),
       bigTable({
-        label: "Where the name is used",
+        label: "Slots with this name",
         className: "list cards",
-        head: ["Name", "App group", "Slot", "Apps now", "First seen", "Gone"].map((title) => h("th", { scope: "col" }, title)),
+        head: ["Name", "App group", "Slot", "Apps, as last seen", "First known", "Gone"].map((title) => h("th", { scope: "col" }, title)),
         widths: ["18rem", "14rem", "5rem", "9rem", "11rem", "11rem"],
         count: found.uses.length,
         row: (at) => useRow(found.uses[at], known),
       }),
       found.more_uses ? h("p", {}, `Only the first ${found.uses.length} are listed. Enter more of the name.`) : null),
-    h("div", {}, h("h2", {}, "Who has it, since when, until when"),
+    h("div", {}, h("h2", {}, "Apps with this name: since when, until when"),
       bigTable({
-        label: "Who has it, since when, until when",
+        label: "Apps with this name: since when, until when",
         className: "list cards",
         head: ["App", "App group", "Slot", "Name", "Since", "Until"].map((title) => h("th", { scope: "col" }, title)),
         widths: ["16rem", "11rem", "5rem", "14rem", "17rem", "17rem"],
@@ -264,7 +277,7 @@ function useRow(use, known) {
     h("td", { class: "number" }, group ? h("a", { href: groupAddress(group, { slot: use.slot }) }, use.slot) : use.slot),
     h("td", {}, use.apps ? `${use.apps}${group ? ` of ${group.known}` : ""}` : h("span", { class: "none" }, `none, ${count(use.apps_ever, "app")} before`)),
     h("td", {}, when(use.seen_from)),
-    h("td", {}, use.gone_by ? ["by ", when(use.gone_by)] : "still used"));
+    h("td", {}, use.gone_by ? ["by ", when(use.gone_by)] : "no"));
 }
 
 function spanRow(each, now) {
@@ -275,6 +288,6 @@ function spanRow(each, now) {
     h("td", {}, nameOf(each.name, each.attr_type)),
     h("td", {}, h("a", { href: `changes?${new URLSearchParams({ app: appName(each), slot: each.slot })}` }, each.possible_from ? bounds(each.possible_from, each.valid_from) : ["seen since ", when(each.valid_from)])),
     h("td", {}, each.valid_to === null
-      ? ["still in use, last seen ", ago(each.certain_to, now)]
-      : each.certain_to ? ["between ", when(each.certain_to), " and ", when(each.valid_to)] : ["by ", when(each.valid_to)]));
+      ? ["last seen ", ago(each.certain_to, now)]
+      : each.certain_to ? bounds(each.certain_to, each.valid_to) : ["by ", when(each.valid_to)]));
 }

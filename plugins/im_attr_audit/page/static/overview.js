@@ -26,8 +26,8 @@ runAndRefresh(async () => {
     needs.length ? h("ul", { class: "needs", "aria-label": "What needs attention" }, needs) : null,
     h("section", { "aria-labelledby": "newest" }, h("h2", { id: "newest" }, "Changes of the last 7 days"),
       overview.changes.length
-        ? [changes(overview.changes), h("p", { class: "pager" }, h("a", { href: "changes" }, overview.more_changes ? "All changes" : "Earlier changes"))]
-        : h("p", {}, "No change was seen. ", h("a", { href: "changes" }, "Earlier changes"))),
+        ? [changes(overview.changes), h("p", { class: "pager" }, h("a", { href: "changes" }, "All changes"))]
+        : h("p", {}, "No change was seen. ", h("a", { href: "changes" }, "All changes"))),
     hints(overview));
 });
 
@@ -57,7 +57,7 @@ function sentence(overview) {
     return notice("good", `${names}${lastGood ? `, seen ${lastGood}` : ""}${seal ? `, sealed ${ago(seal.sealed_at, overview.at)}` : ""}.`,
       `${overview.apps === 1 ? "The app" : `Each of ${count(overview.apps, "app")}`} had ${seen}. ${limit}`, { "data-state": "well" });
   }
-  const text = parts.join(", ");
+  const text = parts.join("; ");
   const bad = stale || wrong || overview.misconfigured.length || unsealed(overview).length;
   return notice(bad ? "error" : "warning", `${text[0].toUpperCase()}${text.slice(1)}.`,
     stale < overview.apps ? `${stale ? "Every other app" : overview.apps === 1 ? "The app" : "Every app"} had ${seen}. ${limit}` : limit, { "data-state": "needs" });
@@ -74,7 +74,7 @@ function violations(overview) {
     h("a", { href: `names?${new URLSearchParams({ group: cause.app_group, slot: cause.slot })}` }, "Slot ", cause.slot, " of ", h("bdi", {}, cause.app_group), ` ${VIOLATIONS[cause.violation] ?? cause.violation}`),
     ["declared: ", cause.declared_name === null ? h("span", { class: "none" }, "unused") : nameOf(cause.declared_name), ", is: ", nameOf(cause.actual_name), cause.lookalike ? [" ", lookalikeOf(cause.lookalike)] : ""],
     cause.violation === "undeclared" ? "Have the attribute removed in Tencent's console, or declare its name." : "Have the name corrected in Tencent's console, or declare an exception with its reason.",
-    [cause.some.map((app, at) => [at ? ", " : "", appLink(app), " since ", when(app.since)]), cause.apps > cause.some.length ? ` and ${count(cause.apps - cause.some.length, "more app")}` : ""]));
+    ["not as declared: ", cause.some.map((app, at) => [at ? ", " : "", appLink(app), " since ", when(app.since)]), cause.apps > cause.some.length ? ` and ${count(cause.apps - cause.some.length, "more app")}` : ""]));
   const more = overview.violation_causes - shown.length;
   if (more > 0) shown.push(moreOf("names?only=yes", `${count(more, "more difference")} from the declared names`));
   // Stale apps are listed by their cause; only apps that are not among them are missing here.
@@ -129,7 +129,7 @@ function need(look, sign, what, sinceWhen, todo, where) {
 }
 
 function staleTitle(cause) {
-  return `${count(cause.apps, "app")} ${cause.apps === 1 ? "is" : "are"} stale: ${cause.advice ? cause.outcome : "not polled"}${cause.error_code ? ` ${cause.error_code}` : ""}`;
+  return `${count(cause.apps, "app")} ${cause.apps === 1 ? "is" : "are"} stale: ${cause.advice ? `newest poll ${cause.outcome}` : "not polled"}${cause.error_code ? ` ${cause.error_code}` : ""}`;
 }
 
 function causeApps(cause) {
@@ -160,7 +160,7 @@ function driftNeed(slot) {
   const address = `names?${new URLSearchParams({ group: slot.app_group, slot: slot.slot })}`;
   return need("", "≠", h("a", { href: address }, "Slot ", slot.slot, " of ", h("bdi", {}, slot.app_group), " drifts"),
     slot.newest_change_at ? ["newest change seen ", when(slot.newest_change_at)] : "since the baseline",
-    "Find out which name is right, then have the others changed in Tencent's console.",
+    "If the names differ on purpose, declare them. Otherwise have the wrong ones corrected in Tencent's console.",
     [nameOf(slot.usual.name), ` in ${slot.usual.apps} of ${slot.apps}`, slot.others.slice(0, 4).map((other) => ["; ", nameOf(other.name), " in ", other.apps === 1 ? appLink(other.some[0]) : count(other.apps, "app")]),
       slot.others.length > 4 ? `; ${count(slot.others.length - 4, "more name")}` : ""]);
 }

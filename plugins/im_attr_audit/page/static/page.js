@@ -187,6 +187,11 @@ export function nameOf(name, type = null) {
   return type === null ? element : h("span", {}, element, h("span", { class: "type" }, ` type ${type}`));
 }
 
+/** The name before a change. A baseline is the first that is known of a slot: what was before it is not. */
+export function oldNameOf(change) {
+  return change.old_name === null && change.kind === "baseline" ? h("span", { class: "none" }, "unknown") : nameOf(change.old_name, change.old_type);
+}
+
 /** What is in such an element: for one that is of the class name and isolates the direction of its text. */
 export function partsOf(name) {
   return name === "" ? h("span", { class: "none" }, "(empty)") : signs(name, UNSEEN);

@@ -1,6 +1,6 @@
 // Timeline: a lane for each app and slot that changed; unusual names in colour, failed polls and gaps.
 // The list below the lanes has the same changes for screen readers.
-import { count, announce, appName, appOf, ask, bounds, h, here, KINDS, kindOf, longTime, nameOf, nameText, nothingYet, notice, query, run, show, span, tableFrame, when } from "./page.js";
+import { count, announce, appName, appOf, ask, bounds, h, here, KINDS, kindOf, longTime, nameOf, nameText, nothingYet, notice, oldNameOf, query, run, show, span, tableFrame, when } from "./page.js";
 import { appField, choice, field, filterForm, tick, periodFields } from "./forms.js";
 import { changeAddress } from "./change.js";
 import { drawAxis, drawLane, saidOf } from "./lanes.js";
@@ -21,7 +21,7 @@ run(async () => {
   const lanes = lanesOf(data, all, chosen.slot);
   const colours = coloursOf(data, lanes);
   const frame = h("div", { class: "frame tall timeline", tabindex: "0", role: "region", "aria-label": "Timeline; pan with the arrow keys, zoom with plus and minus" });
-  show(form(chosen, setup.apps, all), h("div", { class: "above" }, windows(data), lanes.length ? controls(() => view) : null),
+  show(form(chosen, setup.apps, all), h("div", { class: "above" }, windows(data), lanes.length ? controls(() => view) : null, all || chosen.app || !lanes.length ? null : h("p", { class: "since" }, chosen.slot ? "Only apps with a seen change of this slot are shown." : "Only apps and slots with a seen change are shown.")),
     data.drawn_from ? notice("warning", `Too many changes to draw: the timeline is complete only from ${longTime(data.drawn_from)} on.`, "Choose a shorter period, one app or one slot.") : null,
     data.failed_from ? notice("warning", `Too many failed polls to mark: they are marked only from ${longTime(data.failed_from)} on.`, "Choose a shorter period or one app.") : null,
     lanes.length
@@ -36,13 +36,13 @@ function nothing(all, chosen) {
   const filtered = ["region", "group", "app", "slot"].some((name) => chosen[name]);
   return all
     ? notice("info", "No app matches this filter.", h("a", { href: "timeline" }, "Show all apps"), { "data-empty": "no-app" })
-    : notice("info", filtered ? "No app that matches this filter changed in this period." : "No app changed in this period.",
-      h("a", { href: here({ lanes: "all" }) }, "Show lanes without a change, too"), { "data-empty": "no-change" });
+    : notice("info", filtered ? "No change of an app that matches this filter was seen in this period." : "No change was seen in this period.",
+      h("a", { href: here({ lanes: "all" }) }, "Show slots without a seen change, too"), { "data-empty": "no-change" });
 }
 
 function form(chosen, apps, all) {
   const of = (key) => [["", "any"], ...new Set(apps.map((app) => app[key]))];
-  const ticked = tick("lanes", "Lanes without a change, too", all);
+  const ticked = tick("lanes", "Slots without a seen change, too", all);
   ticked.querySelector("input").value = "all";
   return filterForm([
     field("App group", choice("group", of("app_group"), chosen.group)),
@@ -57,13 +57,14 @@ function form(chosen, apps, all) {
 function windows(data) {
   const to = new Date(data.window_to);
   const first = data.apps.map((app) => app.first_ok_at).filter(Boolean).sort()[0];
-  const links = WINDOWS.map(([text, hours]) => h("a", { href: here({ since: new Date(to - hours * HOUR).toISOString() }) }, text));
-  if (first) links.push(h("a", { href: here({ since: new Date(new Date(first) - HOUR).toISOString(), until: null }) }, "Since the baseline"));
-  return h("p", { class: "pager" }, h("span", {}, "Show the last"), links);
+  const shown = (to - new Date(data.window_from)) / HOUR;
+  const links = WINDOWS.map(([text, hours]) => h("a", { href: here({ since: new Date(to - hours * HOUR).toISOString() }), "aria-current": Math.abs(shown - hours) < 0.01 * hours ? "true" : null }, text));
+  if (first) links.push(h("span", {}, "or"), h("a", { href: here({ since: new Date(new Date(first) - HOUR).toISOString(), until: null }) }, "everything since the baseline"));
+  return h("p", { class: "pager" }, h("span", {}, "Period: ", when(data.window_from), " to ", when(data.window_to)), h("span", {}, "Show the last"), links);
 }
 
 function controls(view) {
-  const button = (text, label, act) => h("button", { type: "button", class: "small", "aria-label": label, onclick: () => act(view()) }, text);
+  const button = (text, label, act) => h("button", { type: "button", class: "small", "aria-label": label, title: label, onclick: () => act(view()) }, text);
   return h("div", { class: "controls", role: "group", "aria-label": "Zoom and pan" },
     button("←", "Earlier", (v) => v.move(-0.4)), button("→", "Later", (v) => v.move(0.4)),
     button("+", "Zoom in", (v) => v.zoom(0.5)), button("−", "Zoom out", (v) => v.zoom(2)));
@@ -114,14 +115,19 @@ function coloursOf(data, lanes) {
 
 function legend(colours, data) {
   const groups = new Set(data.apps.map((app) => app.app_group)).size;
-  const entries = colours.found.slice(0, innerWidth > 720 ? 8 : 3).map((each) => h("span", {}, groups > 1 ? [h("bdi", {}, each.group), " "] : "", `slot ${each.slot}: `,
+  const isPhone = innerWidth <= 720;
+  const most = isPhone ? 3 : 8;
+  const entries = colours.found.slice(0, most).map((each) => h("span", {}, groups > 1 ? [h("bdi", {}, each.group), " "] : "", `slot ${each.slot}: `,
     [...each.names].slice(0, COLOURS).map(([name, colour]) => [h("span", { class: `swatch c${colour}` }, nameOf(name)), " "])));
-  return h("div", { class: "legend" }, entries, h("span", {}, h("span", { class: "swatch usual" }, "name"), " usual name"),
+  if (colours.found.length > most) entries.push(h("span", {}, `and ${count(colours.found.length - most, "more slot")}`));
+  const drawn = h("div", { class: "legend" }, entries, h("span", {}, h("span", { class: "swatch usual" }, "name"), " most common name now"),
     h("span", {}, h("span", { class: "swatch faint" }, "name"), " last known name"),
     h("span", {}, h("span", { class: "swatch no-poll", "aria-hidden": "true" }, "\u00a0"), ` no good poll for more than ${span(data.stale_after_seconds)}`),
-    h("span", {}, h("span", { class: "swatch between", "aria-hidden": "true" }, "\u00a0"), " changed in between"),
+    h("span", {}, h("span", { class: "swatch between", "aria-hidden": "true" }, "\u00a0"), " changed at some time in this span"),
     h("span", {}, h("span", { class: "cross" }, "✕"), " failed poll"),
     Object.values(KINDS).map(([sign, word]) => h("span", {}, `${sign} ${word}`)));
+  // On a phone it would fill the screen before the first lane.
+  return isPhone ? h("details", { class: "as-list" }, h("summary", {}, "Colours and signs"), drawn) : drawn;
 }
 
 /** What is drawn, from when to when. */
@@ -240,15 +246,20 @@ function label(lane) {
 function list(data) {
   const changes = data.changes;
   if (!changes.length) return notice("info", "No change was seen in this period.", null, { "data-empty": "no-change" });
+  // Made when it is opened: a tenth of all elements of the view.
+  const details = h("details", { class: "as-list", ontoggle: () => { if (details.children.length === 1) details.append(...listed(changes)); } },
+    h("summary", {}, changes.length === 1 ? "The change of this period as a list" : `The ${count(changes.length, "change")} of this period as a list`));
+  return details;
+}
+
+function listed(changes) {
   const shown = changes.slice(0, 30);
-  return h("details", { class: "as-list" },
-    h("summary", {}, changes.length === 1 ? "The change of this period as a list" : `The ${count(changes.length, "change")} of this period as a list`),
-    shown.length < changes.length ? h("p", {}, `The newest ${shown.length}; `, h("a", { href: "changes" }, "Changes has all.")) : null,
+  return [shown.length < changes.length ? h("p", {}, `The newest ${shown.length}; `, h("a", { href: "changes" }, "Changes has all.")) : null,
     tableFrame("Changes of this period", h("table", { class: "list" },
       h("caption", { class: "unseen" }, "Changes of this period, newest first"),
       h("thead", {}, h("tr", {}, ["When", "App", "Slot", "Kind", "From", "To"].map((title) => h("th", { scope: "col" }, title)))),
       h("tbody", {}, shown.map((change) => h("tr", {},
         h("td", {}, change.not_before ? bounds(change.not_before, change.seen_at) : when(change.seen_at)),
         h("td", {}, h("a", { href: changeAddress(change) }, appOf(change))),
-        h("td", {}, change.slot), h("td", {}, kindOf(change.kind)), h("td", {}, nameText(change.old_name)), h("td", {}, nameText(change.new_name))))))));
+        h("td", {}, change.slot), h("td", {}, kindOf(change.kind)), h("td", {}, oldNameOf(change)), h("td", {}, nameText(change.new_name)))))))].filter(Boolean);
 }

@@ -678,6 +678,36 @@ def test_what_is_unknown_at_one_of_two_instants_is_neither_different_nor_the_sam
     expect(page.locator("[data-empty=unsure]")).to_be_visible()
 
 
+def test_a_group_that_was_never_seen_is_not_the_same_at_two_instants(
+    story: Stage, open_page: OpenPage
+) -> None:
+    page = open_page(f"{PAGE}health")
+    app = {"region": "seoul", "sdk_app_id": 7, "app_group": "new", "first_ok_at": None}
+    never = {**app, "compared_group": None}
+    new: dict[str, Any] = {"app_group": "new", "apps": [never], "slots": []}
+    answered(page, "as-of?*", groups=[new])
+    page.goto(f"{PAGE}as-of?compare=2026-01-01T00:00:00Z")
+    expect(ready(page).locator("main")).to_contain_text("Nothing was known at that instant")
+    seen = {**app, "sdk_app_id": 8, "first_ok_at": "2025-01-01T00:00:00Z", "compared_group": None}
+    both = {**new, "apps": [never, seen]}
+    answered(page, "as-of?*", groups=[both])
+    page.goto(f"{PAGE}as-of?at=2026-01-01T00:00:00Z")
+    expect(ready(page).locator("main")).to_contain_text("No app is known to have had a name.")
+    cell = {"name": "sex", "attr_type": None, "certain": True, "known": True}
+    same = {"slot": 0, "cells": [cell], "compared": [cell]}
+    shop = {"app_group": "shop", "apps": [{**seen, "app_group": "shop"}], "slots": [same]}
+    answered(page, "as-of?*", groups=[shop, both])
+    page.goto(f"{PAGE}as-of?at=2026-01-01T00:00:00Z")
+    expect(ready(page).locator("main")).to_contain_text(
+        "1 of 2 apps had no good poll by then; the others had no name, as far as is known."
+    )
+    page.goto(f"{PAGE}as-of?at=2026-01-02T00:00:00Z&compare=2026-01-01T00:00:00Z")
+    expect(ready(page).locator(".pager").first).to_contain_text(
+        "1 is the same. No name of 1 more app is known at the earlier time."
+    )
+    expect(page.locator("[data-empty=unsure]")).to_be_visible()
+
+
 def test_nothing_is_claimed_of_the_time_before_a_baseline(
     story: Stage, open_page: OpenPage
 ) -> None:

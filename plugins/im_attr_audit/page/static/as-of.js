@@ -105,7 +105,7 @@ function isKnown(app, at) {
 function without(group, at) {
   const unknown = group.apps.filter((app) => !isKnown(app, at)).length;
   return h("section", {}, h("h2", {}, h("bdi", {}, group.app_group)), h("p", { class: "since" },
-    unknown ? `${unknown} of ${count(group.apps.length, "app")} had no good poll by then; no name is known of the others.` : "None of its apps had a name."));
+    unknown ? `${unknown} of ${count(group.apps.length, "app")} had no good poll by then; the others had no name, as far as is known.` : "None of its apps is known to have had a name."));
 }
 
 // Two instants --------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ function summaryOf({ differs, perhaps, same, unsure, unknown }, unseen) {
   if (perhaps) parts.splice(1, 0, `${perhaps.toLocaleString("en")} perhaps ${perhaps === 1 ? "differs" : "differ"}`);
   if (unsure) parts.push(`${unsure.toLocaleString("en")} ${are(unsure)} the same as last seen, but not certain`);
   if (unknown) parts.push(`${unknown.toLocaleString("en")} cannot be compared`);
-  return `${parts.join(", ")}.${unseen ? ` Of ${count(unseen, "app")} more no name is known at the earlier time.` : ""}`;
+  return `${parts.join(", ")}.${unseen ? ` No name of ${count(unseen, "more app")} is known at the earlier time.` : ""}`;
 }
 
 function comparedRow({ groups, app, slot, cells, found }, marks) {

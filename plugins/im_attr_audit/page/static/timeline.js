@@ -246,7 +246,7 @@ function label(lane) {
 function list(data) {
   const changes = data.changes;
   if (!changes.length) return notice("info", "No change was seen in this period.", null, { "data-empty": "no-change" });
-  // Made when it is opened: a tenth of all elements of the view.
+  // Made when it is opened: a fifth of all elements of the view.
   const details = h("details", { class: "as-list", ontoggle: () => { if (details.children.length === 1) details.append(...listed(changes)); } },
     h("summary", {}, changes.length === 1 ? "The change of this period as a list" : `The ${count(changes.length, "change")} of this period as a list`));
   return details;

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from im_attr_audit.record.checks.heads import Head, heads_of_event
 from im_attr_audit.settings import DAG_ID
+from im_attr_audit.text_format import time_text
 
 ASSET = "im-attr-audit/changes"
 
@@ -46,7 +47,7 @@ def read_witnessed_heads() -> Witnessed:
     def heads() -> Iterator[Head]:
         for event in events:
             yield from heads_of_event(
-                event.extra, f"asset event {event.id} of {event.timestamp:%Y-%m-%d %H:%M:%S}Z"
+                event.extra, f"asset event {event.id} of {time_text(event.timestamp)}"
             )
 
     since = min((event.timestamp for event in events), default=None)

@@ -22,6 +22,7 @@ from im_attr_audit.declared.parse import (
     look_over,
     parse,
 )
+from im_attr_audit.text_format import counted, time_text
 
 if TYPE_CHECKING:
     from im_attr_audit.declared.model import Declaration
@@ -68,7 +69,7 @@ def _declare(given: argparse.Namespace) -> int:
         parsed = parse(decode(content, str(given.file)), str(given.file))
     except InvalidDeclaration as error:
         _print_problems(given.file, "error", error.errors)
-        print(f"{given.file} is refused: {_number(len(error.errors), 'error')}.")
+        print(f"{given.file} is refused: {counted(len(error.errors), 'error')}.")
         return 1
     declaration = parsed.declaration
     if given.no_database:
@@ -108,8 +109,8 @@ def _write_first(file: Path | None, present: Present) -> int:
             raise CannotDo(f"{file} exists: name a new file, or delete it first.") from None
         exceptions = sum(len(group.exceptions) for group in declaration.groups.values())
         print(
-            f"{file}: {_number(len(declaration.groups), 'group')}, "
-            f"{_number(exceptions, 'exception')}. Give each exception its reason, or delete it."
+            f"{file}: {counted(len(declaration.groups), 'group')}, "
+            f"{counted(exceptions, 'exception')}. Give each exception its reason, or delete it."
         )
     # One name in two slots of an app cannot be declared.
     rest = [each for each in judge(declaration, present.apps, present.at) if each.is_known]
@@ -120,8 +121,8 @@ def _write_first(file: Path | None, present: Present) -> int:
 def _print_summary(file: Path, declaration: Declaration, warnings: int) -> None:
     exceptions = sum(len(group.exceptions) for group in declaration.groups.values())
     print(
-        f"{file} is valid: {_number(len(declaration.groups), 'group')}, "
-        f"{_number(exceptions, 'exception')}, {_number(warnings, 'warning')}."
+        f"{file} is valid: {counted(len(declaration.groups), 'group')}, "
+        f"{counted(exceptions, 'exception')}, {counted(warnings, 'warning')}."
     )
 
 
@@ -129,8 +130,8 @@ def _print_comparison(declaration: Declaration, present: Present) -> int:
     """Print what the declaration would change; how many violations would begin."""
     found = difference(present.declaration, declaration, present.apps, present.at)
     print(
-        f"Against the record of {_number(len(present.apps), 'app')} at "
-        f"{present.at:%Y-%m-%d %H:%M:%S}Z: {_number(len(found.begins), 'violation')} would begin, "
+        f"Against the record of {counted(len(present.apps), 'app')} at "
+        f"{time_text(present.at)}: {counted(len(found.begins), 'violation')} would begin, "
         f"{len(found.ends)} would end, {found.remain} would remain."
     )
     _print_list("would begin", found.begins)
@@ -166,7 +167,3 @@ def _print_problems(file: Path, word: str, problems: Sequence[Problem]) -> None:
         print(f"{file}, line {each.line}: {word}: {each.text}")
     if len(problems) > SHOWN:
         print(f"{file}: {len(problems) - SHOWN} more {word}s")
-
-
-def _number(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -15,7 +15,7 @@ from im_attr_audit.commands.metrics import write_result
 from im_attr_audit.commands.seals import add_checkpoints_to_verify, verify_checkpoints
 from im_attr_audit.commands.shared import SHOWN, CannotDo
 from im_attr_audit.settings import AUDIT_DB, AUDIT_DB_READER
-from im_attr_audit.text_format import counted
+from im_attr_audit.text_format import counted, time_text
 
 if TYPE_CHECKING:
     from im_attr_audit.record.checks.heads import Finding, Head
@@ -194,7 +194,7 @@ def _asset_heads() -> tuple[Head, ...]:
         print(
             f"asset events: {counted(len(witnessed.heads), 'head')} in "
             f"{counted(witnessed.events, 'event')} since "
-            f"{witnessed.since:%Y-%m-%d %H:%M:%S}Z (`airflow db clean` removes older ones)"
+            f"{time_text(witnessed.since)} (`airflow db clean` removes older ones)"
         )
     return witnessed.heads
 

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, text
 from im_attr_audit.apps import AppKey
 from im_attr_audit.evidence.canonical import canonical
 from im_attr_audit.record.clock import CLOCKS_APART
+from im_attr_audit.text_format import time_text
 
 _POLL = """
 select p.poll_id, coalesce((select max(c.seq) from only attr_audit.change as c
@@ -89,7 +90,7 @@ def compare_look(connection: Connection, look: Look) -> Compared | None:
         if seen not in possible.get(slot, {names.get(slot)}):
             return Compared(
                 f"{look.app.address} slot {slot}: the vendor answered {_quoted(seen)} at "
-                f"{look.asked_at:%Y-%m-%d %H:%M:%S}Z, and the record has "
+                f"{time_text(look.asked_at)}, and the record has "
                 f"{_quoted(names.get(slot))} up to poll {after.poll_id}. SHA-256 of the answer's "
                 f"names {digests[0]}, of the record's {digests[1]}",
                 *digests,

@@ -387,7 +387,7 @@ def test_a_search_answers_whether_a_name_was_there_all_through_a_period(
     )
     rows = answer.locator("tbody tr")
     expect(rows.filter(has_text="frankfurt/20900004")).to_contain_text("at no time")
-    expect(rows.filter(has_text="seoul/20900003")).to_contain_text("throughout")
+    expect(rows.filter(has_text="seoul/20900003")).to_contain_text("✓ throughout")
     expect(answer.locator(".chips")).to_contain_text("✕ at no time: 4 apps")
 
 

@@ -20,13 +20,11 @@ run(async () => {
     field("App group", choice("group", [["", many && !then.compared_with ? `the first: ${then.groups[0].app_group}` : "all"], ...then.groups.map((group) => group.app_group)], wanted)),
   ], "Instants");
   const seen = groups.some((group) => group.slots.length);
-  const known = groups.some((group) => group.apps.some((app) => isKnown(app, then.at) || isKnown(app, then.compared_with)));
   show(form,
     then.at > then.now ? notice("info", "That instant is in the future.", "The names are those known now; none of them is certain.") : null,
     then.marks.some((each) => each.is_declaration_unreadable) ? notice("warning", "The declaration on record at that instant is unreadable.", "No name is compared with it. See attr_audit.declaration.") : null,
-    !seen && known ? notice("info", "No app is known to have had a name.", "An app without a good poll by then may have had one.", { "data-empty": "no-name" })
-      : !seen ? notice("info", "Nothing was known at that instant.", "It is before the first good poll of every app. Choose a later one.", { "data-empty": "before" })
-      : then.compared_with ? comparison({ ...then, groups }, marks, all) : groups.map((group) => (group.slots.length ? matrix(group, then.at, marks[0]) : without(group, then.at))),
+    !seen ? nothing(groups, then)
+      : then.compared_with ? comparison({ ...then, groups }, marks, all) : groups.map((group) => (group.slots.length ? matrix(group, then.at, marks[0]) : withoutNames(group, then.at))),
     seen ? [downloads(then), legend()] : null);
 });
 
@@ -101,8 +99,15 @@ function isKnown(app, at) {
   return at !== null && app.first_ok_at !== null && new Date(app.first_ok_at) <= new Date(at);
 }
 
+/** Where no group has a slot. */
+function nothing(groups, then) {
+  const known = groups.some((group) => group.apps.some((app) => isKnown(app, then.at) || isKnown(app, then.compared_with)));
+  return known ? notice("info", "No app is known to have had a name.", "An app without a good poll by then may have had one.", { "data-empty": "no-name" })
+    : notice("info", "Nothing was known at that instant.", "It is before the first good poll of every app. Choose a later one.", { "data-empty": "before" });
+}
+
 /** A group in which no app had a name, as far as is known. */
-function without(group, at) {
+function withoutNames(group, at) {
   const unknown = group.apps.filter((app) => !isKnown(app, at)).length;
   return h("section", {}, h("h2", {}, h("bdi", {}, group.app_group)), h("p", { class: "since" },
     unknown ? `${unknown} of ${count(group.apps.length, "app")} had no good poll by then; the others had no name, as far as is known.` : "None of its apps is known to have had a name."));

@@ -1,5 +1,5 @@
 // A table of any length: of many rows only those in sight are elements of the page.
-import { h, lifetime, nameText, tableFrame } from "./page.js";
+import { h, lifetime, nameText, tableFrame, widthOf } from "./page.js";
 
 /** So many rows are drawn as they are, each as high as it needs. */
 export const FEW = 40;
@@ -114,16 +114,14 @@ function titled(row, head, className) {
   return row;
 }
 
-const ruler = document.createElement("canvas").getContext("2d");
 /** The narrowest and the widest column of a slot, and what is beside the name in it, in pixels. */
 const NARROWEST = 88, WIDEST = 176, BESIDE = 30;
 
 /** How wide a slot's column of a matrix is: as its widest name needs, within limits. */
 export function slotWidth(cells, more = 0) {
-  ruler.font = `500 14px ${getComputedStyle(document.documentElement).fontFamily}`;
   let widest = 0;
   for (const name of new Set(cells.map((cell) => cell?.name ?? ""))) {
-    widest = Math.max(widest, ruler.measureText(nameText(name)).width);
+    widest = Math.max(widest, widthOf(nameText(name), "500 14px"));
     if (widest + BESIDE >= WIDEST) break;
   }
   return `${Math.round(Math.min(WIDEST, Math.max(NARROWEST, widest + BESIDE)) + more)}px`;

@@ -1,8 +1,10 @@
 // The drawing of one lane of the timeline and of its axis, as SVG.
-import { appName, count, KINDS, longTime, nameText } from "./page.js";
+import { appName, count, KINDS, longTime, nameText, oldNameText, widthOf } from "./page.js";
 import { changeAddress } from "./change.js";
 
 const HEIGHT = 28;
+/** As page.css has it. */
+const FONT = "12px";
 const SVG = "http://www.w3.org/2000/svg";
 const [MINUTE, HOUR, DAY] = [60e3, 3600e3, 86400e3];
 const STEPS = [MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 14 * DAY, 30 * DAY, 91 * DAY, 365 * DAY];
@@ -38,7 +40,7 @@ export function drawAxis(scale) {
     const time = new Date(at);
     const text = step >= 91 * DAY ? month.format(time) : step >= DAY || (time.getHours() === 0 && time.getMinutes() === 0) ? day.format(time) : clock.format(time);
     svg.append(make("line", { class: "grid", x1: x(scale, at), x2: x(scale, at), y1: 18, y2: HEIGHT }));
-    if (x(scale, at) + 4 + widthOf(text) <= scale.width) svg.append(make("text", { x: x(scale, at) + 4, y: 18 }, text));
+    if (x(scale, at) + 4 + widthOf(text, FONT) <= scale.width) svg.append(make("text", { x: x(scale, at) + 4, y: 18 }, text));
   }
   return svg;
 }
@@ -95,7 +97,7 @@ function gapMarks(gaps, scale) {
     const [left, right] = [x(scale, from), x(scale, to)];
     const gap = make("g", { class: "gap" }, make("rect", { x: left, y: 4, width: Math.max(2, right - left), height: HEIGHT - 8, rx: 3 }));
     const text = many === 1 ? "no good poll" : `${many} gaps`;
-    if (widthOf(text) <= right - left - 8) gap.append(make("text", { x: left + 4, y: HEIGHT / 2 + 4.5 }, text));
+    if (widthOf(text, FONT) <= right - left - 8) gap.append(make("text", { x: left + 4, y: HEIGHT / 2 + 4.5 }, text));
     return gap;
   });
 }
@@ -134,23 +136,14 @@ function spans(lane, scale, within, gaps, colours) {
   return [...drawn(faint, "faint"), ...drawn(solid, "solid"), ...texts];
 }
 
-const ruler = document.createElement("canvas").getContext("2d");
-const widths = new Map();
-
-function widthOf(text) {
-  if (!widths.size) ruler.font = `12px ${getComputedStyle(document.documentElement).fontFamily}`;
-  if (!widths.has(text)) widths.set(text, ruler.measureText(text).width);
-  return widths.get(text);
-}
-
 /** The text, or as many of its words as there is room for; the whole of it is on hover. */
 function shortened(text, room) {
-  if (room < 12 || widthOf(text) <= room) return room < 12 ? "" : text;
+  if (room < 12 || widthOf(text, FONT) <= room) return room < 12 ? "" : text;
   const words = text.split(" ");
   while (words.length > 1) {
     words.pop();
     const part = `${words.join(" ")} …`;
-    if (widthOf(part) <= room) return part;
+    if (widthOf(part, FONT) <= room) return part;
   }
   return "";
 }
@@ -208,7 +201,7 @@ function changeMarks(lane, scale, within) {
 
 function mark({ change, at, more }, lane, scale, within) {
   const [sign, word] = KINDS[change.kind];
-  const label = `${appName(change)} slot ${change.slot} ${word}: ${nameText(change.old_name)} to ${nameText(change.new_name)}, seen ${longTime(change.seen_at)}${more ? `; ${count(more, "more change")} beside it` : ""}`;
+  const label = `${appName(change)} slot ${change.slot} ${word}: ${oldNameText(change)} to ${nameText(change.new_name)}, seen ${longTime(change.seen_at)}${more ? `; ${count(more, "more change")} beside it` : ""}`;
   const many = `changes?${new URLSearchParams({ app: appName(change), slot: change.slot })}`;
   const begin = change.not_before ? Math.max(-2, x(scale, within(change.not_before))) : at;
   const place = Math.min(Math.max(at, 9), scale.width - 9);

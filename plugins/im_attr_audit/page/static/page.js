@@ -187,9 +187,19 @@ export function nameOf(name, type = null) {
   return type === null ? element : h("span", {}, element, h("span", { class: "type" }, ` type ${type}`));
 }
 
-/** The name before a change. A baseline is the first that is known of a slot: what was before it is not. */
+/** Whether the name before a change is unknown: a baseline is the first that is known of a slot. */
+function isOldUnknown(change) {
+  return change.old_name === null && change.kind === "baseline";
+}
+
+/** The name before a change. */
 export function oldNameOf(change) {
-  return change.old_name === null && change.kind === "baseline" ? h("span", { class: "none" }, "unknown") : nameOf(change.old_name, change.old_type);
+  return isOldUnknown(change) ? h("span", { class: "none" }, "unknown") : nameOf(change.old_name, change.old_type);
+}
+
+/** The same as a plain text, for labels. */
+export function oldNameText(change) {
+  return isOldUnknown(change) ? "unknown" : nameText(change.old_name);
 }
 
 /** What is in such an element: for one that is of the class name and isolates the direction of its text. */
@@ -329,6 +339,22 @@ function zone() {
   const name = Intl.DateTimeFormat().resolvedOptions().timeZone ?? "the browser's zone";
   document.getElementById("foot").textContent =
     name === "UTC" ? "Times are in UTC." : `Times are in ${name}; hover over one for UTC.`;
+}
+
+// Widths --------------------------------------------------------------------------------------
+
+const widths = new Map();
+let ruler = null;
+
+/** How wide a text is in the page's font, in pixels; ``font``: weight and size, as CSS writes them. */
+export function widthOf(text, font) {
+  if (!ruler) ruler = { context: document.createElement("canvas").getContext("2d"), family: getComputedStyle(document.documentElement).fontFamily };
+  const key = `${font} ${text}`;
+  if (!widths.has(key)) {
+    ruler.context.font = `${font} ${ruler.family}`;
+    widths.set(key, ruler.context.measureText(text).width);
+  }
+  return widths.get(key);
 }
 
 // Tables and addresses ------------------------------------------------------------------------

@@ -105,6 +105,15 @@ class AuditDb:
         }
         return json.dumps(connection)
 
+    def waiting_for_locks(self) -> int:
+        """How many sessions of this database wait for a lock just now."""
+        with self.server.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "select from pg_stat_activity where wait_event_type = 'Lock' and datname = %s",
+                (self.name,),
+            )
+            return len(cursor.fetchall())
+
     def dispose(self) -> None:
         for engine in (self.owner, self.writer, self.reader):
             engine.dispose()

@@ -6,7 +6,6 @@ import contextlib
 import json
 import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,6 +20,7 @@ from im_attr_audit.page import downloads, queries
 from sqlalchemy import text
 
 from launch.network import free_port
+from launch.processes import wait_until
 from tests.conftest import AuditDb
 from tests.sealing import sealing_of
 from tests.test_page_api import Connection, application, poll
@@ -90,7 +90,7 @@ class Server:
 
     def __enter__(self) -> Server:
         self._thread.start()
-        wait_until(lambda: self._server.started)
+        assert wait_until(lambda: self._server.started, seconds=60)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -107,13 +107,6 @@ class Server:
         client.connect(("127.0.0.1", self.port))
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         return client
-
-
-def wait_until(condition: object, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 DOWNLOAD = "/im-attr-audit/api/changes/download?format=json"
@@ -134,7 +127,7 @@ def test_readers_that_do_not_read_take_nothing_from_others(
         server = stack.enter_context(Server(application(Connection(audit_db))))
         for _ in range(16):
             stack.enter_context(server.ask_and_do_not_read(DOWNLOAD))
-        wait_until(lambda: server.get(DOWNLOAD).status_code == 429)
+        assert wait_until(lambda: server.get(DOWNLOAD).status_code == 429, seconds=60)
         refused = server.get(DOWNLOAD)
         assert refused.headers["retry-after"] == "60"
         assert "downloads are running" in refused.json()["detail"]
@@ -152,10 +145,10 @@ def test_a_download_that_its_client_leaves_makes_room_at_once(
     make_a_record_larger_than_any_buffer(audit_db)
     with Server(application(Connection(audit_db))) as server:
         stalled = [server.ask_and_do_not_read(DOWNLOAD) for _ in range(8)]
-        wait_until(lambda: server.get(DOWNLOAD).status_code == 429)
+        assert wait_until(lambda: server.get(DOWNLOAD).status_code == 429, seconds=60)
         for client in stalled:
             client.close()
-        wait_until(lambda: server.get(DOWNLOAD).status_code == 200)
+        assert wait_until(lambda: server.get(DOWNLOAD).status_code == 200, seconds=60)
 
 
 def test_a_database_that_hangs_hangs_no_thread_of_the_api_beside(audit_db: AuditDb) -> None:
@@ -169,11 +162,11 @@ def test_a_database_that_hangs_hangs_no_thread_of_the_api_beside(audit_db: Audit
             ThreadPoolExecutor(40) as many,
         ):
             asked = [many.submit(server.get, f"/im-attr-audit/{path}", 120) for path in paths]
-            wait_until(lambda: waiting_for_locks(audit_db) >= 6)
+            assert wait_until(lambda: audit_db.waiting_for_locks() >= 6, seconds=60)
             for _ in range(5):
                 assert server.get("/api/v2/dags").status_code == 200
             # Otherwise the API beside the page would have waited for it.
-            assert waiting_for_locks(audit_db) >= 1, "the page was still waiting then"
+            assert audit_db.waiting_for_locks() >= 1, "the page was still waiting then"
             answers = [each.result() for each in asked]
     finally:
         holder.close()
@@ -182,15 +175,6 @@ def test_a_database_that_hangs_hangs_no_thread_of_the_api_beside(audit_db: Audit
         if answer.status_code == 429:
             assert int(answer.headers["retry-after"]) > 0
             assert "Try again" in json.loads(answer.text)["detail"]
-
-
-def waiting_for_locks(db: AuditDb) -> int:
-    with db.server.connect() as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "select from pg_stat_activity where wait_event_type = 'Lock' and datname = %s",
-            (db.name,),
-        )
-        return len(cursor.fetchall())
 
 
 # Times in the future ---------------------------------------------------------------------------

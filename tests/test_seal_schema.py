@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import psycopg2
 import pytest
@@ -15,6 +17,7 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 
 from launch.postgres import EmbeddedPostgres
+from launch.processes import wait_until
 from tests.conftest import SEALER, AuditDb
 from tests.history import polled
 from tests.test_schema import GENDER_CITY, SEX_CITY, months_before, record, refused, run
@@ -24,6 +27,7 @@ POLL = (
     "insert into attr_audit.poll (conn_id, region, sdk_app_id, requested_at, outcome) "
     "values ('c', 'seoul', 2, now(), 'rejected')"
 )
+UP_TO = "select poll_id from attr_audit.poll where poll_id <= :last"
 
 
 @pytest.fixture
@@ -33,13 +37,18 @@ def sealer(audit_db: AuditDb) -> Iterator[Engine]:
     engine.dispose()
 
 
-@pytest.mark.parametrize(
-    "closing", [CLOSE, "select max(poll_id) as last_poll_id from attr_audit.poll"]
-)
-def test_no_row_of_a_closed_seal_appears_later(
-    audit_db: AuditDb, sealer: Engine, closing: str
-) -> None:
-    """Eight writers commit in any order, or not at all; the plain maximum is not final."""
+def sealed(sealer: Engine, bound: str) -> tuple[int, set[int]]:
+    """The last poll that `bound` lets into a seal, and the polls that it finds up to there."""
+    last = run(sealer, bound)[0].last_poll_id or 0
+    return last, polls_up_to(sealer, last)
+
+
+def polls_up_to(sealer: Engine, last: int) -> set[int]:
+    return {row.poll_id for row in run(sealer, UP_TO, last=last)}
+
+
+def test_no_row_of_a_closed_seal_appears_later(audit_db: AuditDb, sealer: Engine) -> None:
+    """Eight writers commit in any order, or not at all, until enough is sealed among them."""
     stop = threading.Event()
     url = audit_db.url("attr_audit_writer").replace("+psycopg2", "")
 
@@ -56,22 +65,31 @@ def test_no_row_of_a_closed_seal_appears_later(
     writers = [threading.Thread(target=write, args=(seed,)) for seed in range(8)]
     for writer in writers:
         writer.start()
-    closed = []
+    closed: list[tuple[int, set[int]]] = []
     try:
-        for _ in range(15):
-            [row] = run(sealer, closing)
-            last = row.last_poll_id or 0
-            count = "select array_agg(poll_id) as ids from attr_audit.poll where poll_id <= :last"
-            closed.append((last, run(sealer, count, last=last)[0].ids))
+        while len(closed) < 15 or len(closed[-1][1]) <= 20:
+            closed.append(sealed(sealer, CLOSE))
     finally:
         stop.set()
         for writer in writers:
             writer.join()
-    later = [
-        set(run(sealer, count, last=last)[0].ids or ()) - set(ids or ()) for last, ids in closed
-    ]
-    assert len(closed[-1][1]) > 20
-    assert any(later) == (closing != CLOSE)
+    assert [polls_up_to(sealer, last) - polls for last, polls in closed] == [set()] * len(closed)
+
+
+def test_the_newest_poll_would_close_a_seal_too_early(audit_db: AuditDb, sealer: Engine) -> None:
+    """Of two polls under way at once the later may commit first; a seal waits for the earlier."""
+    newest = "select max(poll_id) as last_poll_id from attr_audit.poll"
+    url = audit_db.url("attr_audit_writer").replace("+psycopg2", "")
+    with closing(psycopg2.connect(url)) as earlier, closing(psycopg2.connect(url)) as later:
+        earlier.cursor().execute(POLL)
+        later.cursor().execute(POLL)
+        later.commit()
+        assert sealed(sealer, newest) == (2, {2})
+        with ThreadPoolExecutor(1) as thread:
+            seal = thread.submit(sealed, sealer, CLOSE)
+            assert wait_until(lambda: audit_db.waiting_for_locks() == 1, seconds=60)
+            earlier.commit()
+            assert seal.result() == (2, {1, 2})
 
 
 def test_a_poll_knows_the_newest_change_of_its_app(audit_db: AuditDb) -> None:

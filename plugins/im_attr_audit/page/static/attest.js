@@ -73,15 +73,12 @@ function halves(hash) {
 
 function table(attested) {
   const one = attested.group;
-  // Two lines a row, as a hash in two halves needs: an auditor reads many rows at once.
   return bigTable({
     label: "What happened in the period, by app",
     className: "list cards",
     head: ["App", "Verdict", "Changes", "Polls", "Longest gap", "Polls at the bounds", "Chain head", "Hash of the head"].map((title) => h("th", { scope: "col" }, title)),
     widths: ["24rem", "13rem", "6rem", "12rem", "8rem", "18rem", "7rem", "34rem"],
     count: attested.apps.length,
-    // The hash of the head takes three, an app with its group two.
-    lines: () => (one ? 10 : 11),
     row: (at) => {
       const app = attested.apps[at];
       const second = (...said) => h("span", { class: "since" }, " ", ...said);
@@ -89,12 +86,12 @@ function table(attested) {
       // Null: retention has dropped the polls of the period, so nobody can count them.
       const polls = (number, word) => (number === null ? `unknown number ${word}` : `${number.toLocaleString("en")} ${word}`);
       return h("tr", {},
-        h("th", { scope: "row", class: one ? null : "two" }, appLink(app), one ? null : second(h("bdi", {}, app.app_group))), h("td", {}, verdict(app.verdict)),
+        h("th", { scope: "row" }, appLink(app), one ? null : second(h("bdi", {}, app.app_group))), h("td", {}, verdict(app.verdict)),
         h("td", {}, app.changes, app.source_changes ? second("source changed ", count(app.source_changes, "time")) : null),
-        h("td", { class: "lines" }, app.polls_good === null ? none("deleted by retention") : [polls(app.polls_good, "good"), second(polls(app.polls_failed, "failed"))]),
+        h("td", {}, app.polls_good === null ? none("deleted by retention") : [polls(app.polls_good, "good"), second(polls(app.polls_failed, "failed"))]),
         h("td", {}, app.longest_gap_seconds === null ? none("unknown")
           : h("a", { href: `timeline?${new URLSearchParams({ app: appName(app), since: attested.since, until: attested.until, lanes: "all" })}` }, span(app.longest_gap_seconds))),
-        h("td", { class: "lines" }, atBounds(app, attested)),
+        h("td", {}, atBounds(app, attested)),
         h("td", {}, app.head_seq ?? none("none")), h("td", {}, app.head_hash ? halves(app.head_hash) : none("none")));
     },
   });

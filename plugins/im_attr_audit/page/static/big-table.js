@@ -1,19 +1,18 @@
 // A table of any length: of many rows only those in sight are elements of the page.
 import { h, lifetime, nameText, tableFrame, widthOf } from "./page.js";
 
-/** So many rows are drawn as they are, each as high as it needs. */
+/** So many rows are all drawn at once. */
 export const FEW = 40;
 const ABOVE_AND_BELOW = 8;
-/** A card on a phone, in pixels: each of its lines, and what is above and below them. As page.css has it. */
-const LINE = 26, AROUND = 17;
-const phone = matchMedia("screen and (max-width: 720px)");
+/** How high a row is taken for until one has been drawn, in pixels. */
+const GUESS = 40;
 
 /**
  * ``head``: the header cells. ``row(at)`` makes a row. ``widths``: of the columns where there are too
- * many rows to look at all of them; ``height``: of each row then, in pixels; ``lines(at)``: of each
- * row's card on a phone.
+ * many rows to look at all of them. Rows are as high as they need: those that have been drawn are
+ * measured, the others are taken for as high as those on average.
  */
-export function bigTable({ label, head, count, row, widths, height = 37, lines = () => head.length, className = "list" }) {
+export function bigTable({ label, head, count, row, widths, className = "list" }) {
   const few = count <= FEW;
   const body = h("tbody");
   const table = h("table", { class: `${className} ${few ? "" : "fixed"}`, "aria-rowcount": few ? null : count + 1 },
@@ -28,17 +27,36 @@ export function bigTable({ label, head, count, row, widths, height = 37, lines =
   let [from, to] = [0, 0];
   let rows = [];
   body.append(above, below);
-  // Where each row begins, and where the last one ends.
-  let begins = [];
-  const measure = () => {
-    begins = [0];
-    const asCards = phone.matches && className.includes("cards");
-    for (let at = 0; at < count; at++) begins.push(begins[at] + (asCards ? lines(at) * LINE + AROUND : height));
+  // How high each row is, 0 where it is not known; where each begins, and where the last one ends.
+  const heights = new Float64Array(count), begins = new Float64Array(count + 1);
+  const place = () => {
+    const known = heights.filter((height) => height);
+    const typical = known.length ? known.reduce((sum, height) => sum + height) / known.length : GUESS;
+    for (let at = 0; at < count; at++) begins[at + 1] = begins[at] + (heights[at] || typical);
   };
-  measure();
+  const keepPlace = () => {
+    above.firstChild.style.height = `${begins[from]}px`;
+    below.firstChild.style.height = `${begins[count] - begins[to]}px`;
+  };
+  /** Whether a row is not as high as it was taken for. */
+  const measure = () => {
+    if (!frame.clientHeight) return false;
+    const tops = [...rows, below].map((each) => each.getBoundingClientRect().top);
+    let isNew = false;
+    rows.forEach((_, at) => {
+      const height = tops[at + 1] - tops[at];
+      if (Math.abs(heights[from + at] - height) < 0.5) return;
+      heights[from + at] = height;
+      isNew = true;
+    });
+    if (isNew) {
+      place();
+      keepPlace();
+    }
+    return isNew;
+  };
   const make = (at) => {
     const made = titled(row(at), head, className);
-    made.style.height = `${begins[at + 1] - begins[at]}px`;
     made.setAttribute("aria-rowindex", at + 2);
     return made;
   };
@@ -53,16 +71,15 @@ export function bigTable({ label, head, count, row, widths, height = 37, lines =
     for (let at = begin + kept.length; at < last; at++) after.push(make(at));
     above.after(...before);
     below.before(...after);
-    above.firstChild.style.height = `${begins[first]}px`;
-    below.firstChild.style.height = `${begins[count] - begins[last]}px`;
     [from, to, rows] = [first, last, [...before, ...kept, ...after]];
+    keepPlace();
   };
   /** The row at a place, in pixels. */
-  const rowAt = (place) => {
+  const rowAt = (at) => {
     let [low, high] = [0, count];
     while (high - low > 1) {
       const middle = (low + high) >> 1;
-      if (begins[middle] <= place) low = middle;
+      if (begins[middle] <= at) low = middle;
       else high = middle;
     }
     return low;
@@ -70,11 +87,19 @@ export function bigTable({ label, head, count, row, widths, height = 37, lines =
   let isPrinting = false;
   const look = () => {
     if (isPrinting) return draw(0, count);
+    const isAtEnd = frame.scrollTop > 0 && frame.scrollTop + frame.clientHeight >= frame.scrollHeight - 1;
     const top = rowAt(frame.scrollTop);
     const seen = rowAt(frame.scrollTop + (frame.clientHeight || 800)) + 1 - top;
     // In steps, so that most scrolling changes nothing.
     const first = Math.max(0, Math.floor((top - ABOVE_AND_BELOW) / 8) * 8);
     draw(first, Math.min(count, first + seen + 2 * ABOVE_AND_BELOW + 8));
+    const was = begins[top];
+    if (!measure()) return;
+    // What is read does not move, and the end is the end.
+    const moved = isAtEnd ? frame.scrollHeight : frame.scrollTop + begins[top] - was;
+    if (moved !== frame.scrollTop) frame.scrollTop = moved;
+    // Less high than they were taken for, they may not fill the frame.
+    look();
   };
   let waiting = false;
   frame.addEventListener("scroll", () => {
@@ -83,23 +108,26 @@ export function bigTable({ label, head, count, row, widths, height = 37, lines =
     requestAnimationFrame(() => { waiting = false; look(); });
   }, { passive: true });
   const signal = lifetime();
-  addEventListener("resize", look, { signal });
-  phone.addEventListener("change", () => {
-    const top = rowAt(frame.scrollTop);
-    draw(0, 0);
-    measure();
-    [above.firstChild.style.height, below.firstChild.style.height] = [`${begins[top]}px`, `${begins[count] - begins[top]}px`];
-    frame.scrollTop = begins[top];
+  let width = 0;
+  const resized = () => {
+    if (frame.clientWidth !== width) {
+      const top = rowAt(frame.scrollTop);
+      width = frame.clientWidth;
+      heights.fill(0);
+      if (measure()) frame.scrollTop = begins[top];
+    }
     look();
-  }, { signal });
+  };
+  addEventListener("resize", resized, { signal });
   for (const [event, prints] of [["beforeprint", true], ["afterprint", false]]) {
     addEventListener(event, () => {
       isPrinting = prints;
       look();
     }, { signal });
   }
+  place();
   draw(0, Math.min(count, 30));
-  requestAnimationFrame(look);
+  requestAnimationFrame(resized);
   return frame;
 }
 

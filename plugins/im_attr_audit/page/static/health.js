@@ -1,7 +1,7 @@
 // Health: each app's last good poll, the newest poll's outcome and what to do; the chain check.
 import { ago, appLink, appName, ask, count, h, nothingYet, notice, query, show, span, misconfiguredList, unreadableSeals, when } from "./page.js";
 import { choice, field, filterForm } from "./forms.js";
-import { bigTable, tips } from "./big-table.js";
+import { bigTable } from "./big-table.js";
 import { runAndRefresh } from "./refresh.js";
 
 const BROKEN_SHOWN = 20;
@@ -75,30 +75,22 @@ function form(chosen, apps) {
 function table(health, chosen) {
   const rank = (app) => (app.stale ? 0 : app.is_good ? 2 : 1);
   const apps = [...chosen].sort((a, b) => rank(a) - rank(b));
-  const frame = bigTable({
+  return bigTable({
     label: "Health of the apps, those that need attention first",
     className: "list health cards",
     head: ["App", "Last good poll", "Newest poll", "Failures in a row", "Last 24 hours"].map((title) => h("th", { scope: "col" }, title)),
-    widths: ["26rem", "17rem", "24rem", "8rem", "24rem"],
+    widths: ["20rem", "17rem", "24rem", "10rem", "28rem"],
     count: apps.length,
-    lines: (at) => (hasReason(apps[at]) ? 11 : 6),
     row: (at) => row(apps[at], health),
   });
-  tips(frame);
-  return frame;
-}
-
-function hasReason(app) {
-  return Boolean(app.advice || app.error_info);
 }
 
 function row(app, health) {
-  const advice = [app.advice, app.error_info].filter(Boolean).join("\n");
   return h("tr", {},
-    h("th", { scope: "row", class: "two" }, appLink(app), h("span", { class: "since" }, " ", h("code", {}, app.conn_id), ", ", h("bdi", {}, app.app_group))),
+    h("th", { scope: "row" }, appLink(app), h("span", { class: "since" }, " ", h("code", {}, app.conn_id), ", ", h("bdi", {}, app.app_group))),
     h("td", {}, when(app.last_ok_at), h("span", { class: "since" }, " ", app.last_ok_at ? ago(app.last_ok_at, health.at) : `first polled ${span(app.age_seconds)} ago`),
       app.stale ? [" ", h("span", { class: "badge stale" }, h("span", { "aria-hidden": "true" }, "⚠ "), "stale")] : null),
-    h("td", { class: `outcome ${hasReason(app) ? "reason" : ""}`, "data-tip": advice || null }, outcome(app), app.advice ? h("p", {}, app.advice) : null,
+    h("td", { class: "outcome" }, outcome(app), app.advice ? h("p", {}, app.advice) : null,
       app.error_info ? h("p", { class: "since" }, "Message: ", h("bdi", {}, app.error_info)) : null),
     h("td", {}, app.consecutive_failures),
     h("td", {}, strip(app)));

@@ -57,7 +57,6 @@ function table(groups) {
     head: ["Slot", "Name", "Apps", "Other names", "Newest change"].map((title) => h("th", { scope: "col" }, title)),
     widths: ["5rem", "16rem", "14rem", "30rem", "10rem"],
     count: rows.length,
-    lines: (at) => (!rows[at].slot ? groupLines(rows[at].group) : sorted(rows[at].slot).others.length ? 6 : 4),
     row: (at) => (rows[at].slot ? slotRow(rows[at]) : groupRow(rows[at].group)),
   });
 }
@@ -98,11 +97,6 @@ function saidOf(group) {
   const parts = [count(group.apps, "app"), count(group.slots.length, "slot"), group.is_declared ? (odd ? `${count(odd, "slot")} not as declared` : group.stale >= group.apps ? "no recent good poll" : "as declared where known") : odd ? `${count(odd, "slot")} with drift` : "no drift",
     group.stale ? `${group.stale} stale` : null, group.known < group.apps ? `${group.apps - group.known} without any good poll` : null];
   return parts.filter(Boolean).join(", ");
-}
-
-/** Lines on a phone, of 40 characters. */
-function groupLines(group) {
-  return Math.ceil((group.app_group.length + saidOf(group).length + 12) / 40);
 }
 
 function groupRow(group) {

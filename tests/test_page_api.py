@@ -407,7 +407,12 @@ def test_a_change_says_what_it_looks_like_and_where_the_chain_ends(
     assert (first["lookalike"], first["verdict"], first["head_seq"]) == (None, None, 2)
     listed = client.get("/api/changes").json()["changes"]
     assert [each["lookalike"] for each in listed] == ["case", None]
-    assert client.get("/api/changes/count?kind=renamed").json() == {"changes": 1, "more": False}
+    assert client.get("/api/changes/count?kind=renamed").json() == {
+        "changes": 1,
+        "baselines": 0,
+        "more": False,
+    }
+    assert client.get("/api/changes/count").json() == {"changes": 2, "baselines": 1, "more": False}
 
 
 def test_a_timeline_has_only_the_apps_that_changed_unless_asked(

@@ -480,6 +480,10 @@ def test_changes_are_filtered_paged_and_addressed(story: Stage, open_page: OpenP
     expect(ready(page).locator("tbody tr")).to_have_count(2)
     page.go_back()
     expect(ready(page).locator("tbody tr")).to_have_count(25)
+    baselines = page.request.get(f"{PAGE}api/changes/count?kind=baseline").json()["changes"]
+    expect(page.locator(".pager").first).to_contain_text(
+        f"25 of 36 changes, of which {baselines} are baselines"
+    )
     page.get_by_role("link", name="Older changes").first.click()
     expect(ready(page).locator("tbody tr")).to_have_count(11)
     page.goto(f"{PAGE}changes?app=frankfurt/20900004&seq=6")
@@ -717,6 +721,25 @@ def test_nothing_is_claimed_of_the_time_before_a_baseline(
     page.locator("tbody tr").first.get_by_role("link").first.click()
     names_of = ready(page).locator(".names-of-change")
     expect(names_of.get_by_role("row", name=re.compile("^From"))).to_contain_text("unknown")
+
+
+def test_the_quarter_that_is_not_over_is_attested_until_now(
+    story: Stage, open_page: OpenPage
+) -> None:
+    page = ready(open_page(f"{PAGE}attest"))
+    now = page.evaluate("Date.now()")
+    page.get_by_role("link", name="until now").click()
+    page.wait_for_url("**since=**")
+    current = ready(page).locator(".pager [aria-current]")
+    expect(current).to_have_count(0)
+    asked = dict(parse_qsl(urlsplit(page.url).query))
+    since, until = (datetime.fromisoformat(asked[name]) for name in ("since", "until"))
+    assert 0 <= now - until.timestamp() * 1000 < 60_000
+    begin = page.evaluate("at => [new Date(at).getMonth(), new Date(at).getDate()]", asked["since"])
+    assert begin[0] % 3 == 0
+    assert begin[1] == 1
+    assert timedelta(0) < until - since < timedelta(days=93)
+    expect(page.locator("tbody tr").first).to_be_visible()
 
 
 def test_good_polls_outside_of_an_attested_period_are_called_so(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,9 +19,6 @@ from im_attr_audit.page.checks import HealthCheck, Verifier
 from im_attr_audit.page.downloads import Downloads
 from im_attr_audit.page.proofs import Proofs
 from im_attr_audit.page.reader import Reader
-from im_attr_audit.tencent.regions import REGION_HOSTS
-
-_REGION_ORDER = {region: place for place, region in enumerate(REGION_HOSTS)}
 
 
 @dataclass(frozen=True)
@@ -65,21 +61,6 @@ def as_json(answer: BaseModel | dict[str, Any]) -> Response:
 def key_of(row: Mapping[str, Any]) -> AppKey:
     """The app that a row is about."""
     return AppKey(row["region"], row["sdk_app_id"])
-
-
-def region_order(app: Mapping[str, Any]) -> tuple[str, int, str, int]:
-    """Groups by name; in them the regions as the vendor lists them, then one's own by name."""
-    region = app["region"]
-    place = _REGION_ORDER.get(region, len(_REGION_ORDER))
-    return app["app_group"], place, region, app["sdk_app_id"]
-
-
-def by_group(apps: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """The apps of each group, in their order."""
-    groups: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for app in apps:
-        groups[app["app_group"]].append(app)
-    return groups
 
 
 def last_certain(apps: Iterable[Mapping[str, Any]]) -> datetime | None:

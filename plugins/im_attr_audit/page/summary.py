@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from im_attr_audit.page import queries
+from im_attr_audit.page.order import group_order
 from im_attr_audit.page.queries import Row, Rows
 
 
@@ -36,7 +37,7 @@ def read_groups(connection: Connection, apps: Rows, group: str | None = None) ->
             "is_declared": False,
             "slots": slots.get(name, []),
         }
-        for name in sorted(listed)
+        for name in sorted(listed, key=group_order)
         if group is None or name == group
     ]
 

@@ -36,9 +36,10 @@ class Change(BaseModel):
 
 
 class ChangeCount(BaseModel):
-    """How many changes match; ``more``: it was counted only so far."""
+    """How many changes match; ``more``: it was counted only so far, and not the baselines."""
 
     changes: int
+    baselines: int | None
     more: bool
 
 

@@ -14,16 +14,15 @@ from im_attr_audit.page import queries
 from im_attr_audit.page.downloads import csv_file
 from im_attr_audit.page.filters import Instants, InstantsOfGroup
 from im_attr_audit.page.models import as_of as models
+from im_attr_audit.page.order import app_order, by_group
 from im_attr_audit.page.queries import Row, Rows
 from im_attr_audit.page.reader import Reader
 from im_attr_audit.page.services import (
     ReaderOf,
     StaleAfter,
     as_json,
-    by_group,
     key_of,
     last_certain,
-    region_order,
 )
 from im_attr_audit.page.then import Then, read_then
 from im_attr_audit.page.threads import ViewRoute
@@ -109,7 +108,7 @@ def _names_then(reader: Reader, limit: timedelta, asked: Instants) -> dict[str, 
         # Recorded while a clock was ahead: until the next task corrects it, nothing is certain.
         future = {key_of(app) for app in apps if (app["last_ok_at"] or now) > now + _CLOCKS_APART}
         instants = [read_then(connection, at, apps, future) for at in times]
-    members = by_group(sorted(_members(apps, instants), key=region_order))
+    members = by_group(sorted(_members(apps, instants), key=app_order))
     slots = {slot for then in instants for cells in then.cells.values() for slot in cells}
     marks = [then.marks(apps, slots) for then in instants]
     declared: dict[AppKey, set[int]] = {}

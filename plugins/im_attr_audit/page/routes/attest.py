@@ -13,6 +13,7 @@ from im_attr_audit.page.downloads import csv_file
 from im_attr_audit.page.filters import AttestedPeriod, Period
 from im_attr_audit.page.models import Seal
 from im_attr_audit.page.models import attest as models
+from im_attr_audit.page.order import app_order, group_order
 from im_attr_audit.page.reader import Reader
 from im_attr_audit.page.seals import read_seal
 from im_attr_audit.page.services import ReaderOf, as_json
@@ -53,8 +54,9 @@ def _attested(reader: Reader, asked: Period, *, brief: bool = False) -> dict[str
         if brief and group is None:
             listed = queries.read_one(connection, "listed_groups")
             if listed and listed["apps"] > MANY_APPS:
-                group = listed["first"]
+                group = min(listed["app_groups"], key=group_order)
         apps = queries.read(connection, "attest", since=since, until=until, app_group=group)
+        apps = sorted(apps, key=app_order)
         seal, unreadable = read_seal(connection, "seal_of_period", until=until)
     period = {"at": at, "since": since, "until": until, "group": group}
     seal = seal and {name: seal[name] for name in Seal.model_fields}

@@ -52,12 +52,17 @@ def changes(reader: ReaderOf, asked: Annotated[ChangePage, Query()]) -> Response
 
 @router.get("/changes/count", response_model=models.ChangeCount)
 def count(reader: ReaderOf, asked: Annotated[ChangeFilters, Query()]) -> Response:
-    """How many changes match the filters."""
+    """How many changes match the filters, and how many of them are baselines."""
     with reader.transaction() as connection:
         narrowed = queries.narrow_to_name(connection, asked.parameters())
         row = queries.read_one(connection, "change_count", **narrowed, at_most=COUNTED + 1)
-    found = row["changes"] if row else 0
-    return as_json(models.ChangeCount(changes=min(found, COUNTED), more=found > COUNTED))
+    found, baselines = (row["changes"], row["baselines"]) if row else (0, 0)
+    more = found > COUNTED
+    return as_json(
+        models.ChangeCount(
+            changes=min(found, COUNTED), baselines=None if more else baselines, more=more
+        )
+    )
 
 
 @router.get("/changes/download", response_class=StreamingResponse)

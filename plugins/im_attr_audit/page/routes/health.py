@@ -15,6 +15,7 @@ from im_attr_audit.page.advice import advice
 from im_attr_audit.page.filters import NOTHING_ASKED, Recheck
 from im_attr_audit.page.models import Misconfigured, UnreadableSeal
 from im_attr_audit.page.models import health as models
+from im_attr_audit.page.order import app_order
 from im_attr_audit.page.queries import Row
 from im_attr_audit.page.seals import read_seal
 from im_attr_audit.page.services import (
@@ -23,7 +24,6 @@ from im_attr_audit.page.services import (
     StaleAfter,
     as_json,
     key_of,
-    region_order,
 )
 from im_attr_audit.page.threads import ViewRoute
 
@@ -58,9 +58,7 @@ def health(reader: ReaderOf, limit: StaleAfter) -> Response:
             stale_after_seconds=int(limit.total_seconds()),
             strip_from=strip_from,
             strip_bucket_seconds=seconds,
-            apps=[
-                _app_health(app, strips.get(key_of(app))) for app in sorted(apps, key=region_order)
-            ],
+            apps=[_app_health(app, strips.get(key_of(app))) for app in sorted(apps, key=app_order)],
             misconfigured=[Misconfigured(**row) for row in misconfigured],
             seal=models.SealDetail(**seal) if seal else None,
             unreadable_seals=[UnreadableSeal(**row) for row in unreadable],

@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from im_attr_audit.page import queries, summary
 from im_attr_audit.page.filters import GroupFilter, NameInPeriod, NameSearch
 from im_attr_audit.page.models import names as models
+from im_attr_audit.page.order import app_order
 from im_attr_audit.page.services import ReaderOf, StaleAfter, as_json, last_certain
 from im_attr_audit.page.threads import ViewRoute
 
@@ -46,7 +47,9 @@ def name_in_period(
             connection, "name_in_window", name=asked.name, since=since, until=until,
             app_group=asked.group or None,
         )  # fmt: skip
-    return as_json({"name": asked.name, "since": since, "until": until, "apps": found})
+    return as_json(
+        {"name": asked.name, "since": since, "until": until, "apps": sorted(found, key=app_order)}
+    )
 
 
 @router.get("/search", response_model=models.NameUses)

@@ -12,15 +12,14 @@ from im_attr_audit.apps import AppKey
 from im_attr_audit.page import models, queries
 from im_attr_audit.page.filters import NOTHING_ASKED, NowFilter
 from im_attr_audit.page.models import names
+from im_attr_audit.page.order import app_order, by_group
 from im_attr_audit.page.services import (
     ReaderOf,
     ServicesOf,
     StaleAfter,
     app_refs,
     as_json,
-    by_group,
     key_of,
-    region_order,
 )
 from im_attr_audit.page.threads import ViewRoute
 
@@ -33,7 +32,7 @@ def now(reader: ReaderOf, limit: StaleAfter, asked: Annotated[NowFilter, Query()
     group = asked.group or None
     with reader.transaction() as connection:
         at = queries.read_now(connection)
-        apps = sorted(queries.read_apps(connection, limit, retired=False), key=region_order)
+        apps = sorted(queries.read_apps(connection, limit, retired=False), key=app_order)
         if group is not None:
             apps = [app for app in apps if app["app_group"] == group]
         cells: dict[AppKey, dict[int, dict[str, Any]]] = defaultdict(dict)
@@ -87,7 +86,7 @@ def setup(services: ServicesOf, limit: StaleAfter) -> Response:
             at=at,
             # Where there are apps nobody waits for Airflow's own database to say it.
             targets_listed=None if apps else services.targets_listed(),
-            apps=app_refs(sorted(apps, key=region_order)),
+            apps=app_refs(sorted(apps, key=app_order)),
             misconfigured=[models.Misconfigured(**row) for row in misconfigured],
         )
     )

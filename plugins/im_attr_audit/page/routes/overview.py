@@ -17,6 +17,7 @@ from im_attr_audit.page import models, queries, summary
 from im_attr_audit.page.advice import advice
 from im_attr_audit.page.filters import NOTHING_ASKED
 from im_attr_audit.page.models import overview as answers
+from im_attr_audit.page.order import group_order
 from im_attr_audit.page.queries import Row, Rows
 from im_attr_audit.page.seals import read_seal
 from im_attr_audit.page.services import ReaderOf, StaleAfter, as_json
@@ -147,7 +148,7 @@ def _causes(apps: Iterable[Row]) -> list[dict[str, Any]]:
         members.sort(key=_last_seen)
         found.append(
             {
-                "app_groups": sorted({app["app_group"] for app in members}),
+                "app_groups": sorted({app["app_group"] for app in members}, key=group_order),
                 "outcome": outcome,
                 "error_code": code,
                 "advice": advice(outcome, code),

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from im_attr_audit.page import queries
 from im_attr_audit.page.filters import TimelineWindow
 from im_attr_audit.page.models import timeline as models
+from im_attr_audit.page.order import app_order
 from im_attr_audit.page.queries import Row, Rows
 from im_attr_audit.page.services import (
     ReaderOf,
@@ -19,7 +20,6 @@ from im_attr_audit.page.services import (
     app_refs,
     as_json,
     key_of,
-    region_order,
 )
 from im_attr_audit.page.threads import ViewRoute
 
@@ -37,7 +37,7 @@ def timeline(
     """One window of time of some apps."""
     with reader.transaction() as connection:
         at = queries.read_now(connection)
-        apps = sorted(queries.read_apps(connection, limit, retired=True), key=region_order)
+        apps = sorted(queries.read_apps(connection, limit, retired=True), key=app_order)
         matching = _matching(apps, asked)
         window_to = asked.until or at
         window_from = asked.since or _begin_of_window(window_to, matching)

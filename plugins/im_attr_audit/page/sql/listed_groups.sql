@@ -1,2 +1,2 @@
--- How many apps are listed, and the first of their groups.
-select count(*) as apps, min(app_group) as first from attr_audit.app where retired_at is null
+-- How many apps are listed, and their groups.
+select count(*) as apps, array_agg(distinct app_group) as app_groups from attr_audit.app where retired_at is null

@@ -16,7 +16,7 @@ run(async () => {
     field("App group", choice("group", [["", isFirst ? `the first: ${attested.group}` : "all"], ...new Set(setup.apps.map((app) => app.app_group))], query.get("group"))),
     periodFields(["From", "To"], attested.since, attested.until),
   ], "Period", { all: query.get("all") });
-  const shortcuts = h("p", { class: "pager no-print" }, h("span", {}, "Whole periods:"),
+  const shortcuts = h("p", { class: "pager no-print" }, h("span", {}, "Periods:"),
     whole.map((each) => h("a", { href: here({ since: each.since, until: each.until }), "aria-current": isSame(each.since, attested.since) && isSame(each.until, attested.until) ? "true" : null }, each.name)));
   show(form, shortcuts, attested.apps.length
     ? [summary(attested, isFirst ? setup.apps.filter((app) => !app.retired).length : 0), table(attested), method(attested)]
@@ -27,13 +27,14 @@ function isSame(a, b) {
   return +new Date(a) === +new Date(b);
 }
 
-/** The last whole month and the last four whole quarters, in the browser's zone. */
+/** The last whole month, the quarter until now, and the last four whole quarters, in the browser's zone. */
 function periods(now) {
   const [year, month] = [now.getFullYear(), now.getMonth()];
   const period = (name, from, months) => ({ name, since: new Date(year, from, 1).toISOString(), until: new Date(year, from + months, 1).toISOString() });
-  const quarters = [1, 2, 3, 4].map((back) => {
+  const quarters = [0, 1, 2, 3, 4].map((back) => {
     const from = new Date(year, 3 * (Math.floor(month / 3) - back), 1);
-    return period(`Q${from.getMonth() / 3 + 1} ${from.getFullYear()}`, 3 * (Math.floor(month / 3) - back), 3);
+    const quarter = period(`Q${from.getMonth() / 3 + 1} ${from.getFullYear()}`, 3 * (Math.floor(month / 3) - back), 3);
+    return back ? quarter : { ...quarter, name: `${quarter.name} until now`, until: now.toISOString() };
   });
   const last = new Date(year, month - 1, 1).toLocaleDateString("en-GB", { month: "long", year: "numeric" });
   return [period(last, month - 1, 1), ...quarters];

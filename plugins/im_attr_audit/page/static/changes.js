@@ -7,7 +7,7 @@ import { changeAddress, changeView, declaredOf, proofLink, verdictOf } from "./c
 
 const FILTERS = ["region", "group", "app", "slot", "kind", "name", "since", "until", "run", "review"];
 const ON_A_PAGE = 25;
-const REVIEWS = [["", "any"], ["unreviewed", "unreviewed"], ["reviewed", "reviewed"], ["expected", "✓ expected"], ["not_expected", "✕ not expected"]];
+const REVIEWS = [["", "all"], ["unreviewed", "unreviewed"], ["reviewed", "reviewed"], ["expected", "✓ expected"], ["not_expected", "✕ not expected"]];
 
 runAndRefresh(async () => {
   const filter = Object.fromEntries(FILTERS.map((name) => [name, query.get(name)]));
@@ -20,7 +20,8 @@ runAndRefresh(async () => {
   const active = FILTERS.some((name) => filter[name]);
   const empty = active ? null : await nothingYet(setup.apps);
   if (empty) return show(empty);
-  const counted = h("span", {}, count(page.changes.length, "change"));
+  const isWhole = !page.before && !query.get("before");
+  const counted = h("span", {}, isWhole ? countOf({ changes: page.changes.length, baselines: page.changes.filter((change) => change.kind === "baseline").length }) : count(page.changes.length, "change"));
   show(
     filter.run ? runPart(runs, filter.run) : null,
     form(filter, setup.apps),
@@ -29,28 +30,32 @@ runAndRefresh(async () => {
       : notice("info", filter.run ? "This run recorded no change." : active ? "No change matches this filter." : "Nothing has been recorded yet.",
         active ? h("a", { href: "changes" }, "Show all changes") : "The first good poll of an app records its names as a baseline.", { "data-empty": "no-change" }),
     page.changes.length ? downloads(filter) : null);
-  if (page.changes.length) await counting(page, filter, counted);
+  if (!isWhole) await counting(page, filter, counted);
 });
+
+/** A baseline is counted as a change of the record; nobody has changed a name. */
+function countOf({ changes, baselines }) {
+  return `${count(changes, "change")}${baselines ? `, of which ${baselines === 1 ? "1 is a baseline" : `${baselines.toLocaleString("en")} are baselines`}` : ""}`;
+}
 
 /** How many match in all; the list is shown without waiting for it. */
 async function counting(page, filter, place) {
-  if (!page.before && !query.get("before")) return;
   try {
     const found = await ask("changes/count", filter);
-    place.textContent = `${page.changes.length} of ${found.more ? "more than " : ""}${found.changes.toLocaleString("en")} changes`;
+    place.textContent = `${page.changes.length} of ${found.more ? "more than " : ""}${countOf(found)}`;
   } catch {
     // The list stands without it.
   }
 }
 
 function form(filter, apps) {
-  const of = (key) => [["", "any"], ...new Set(apps.map((app) => app[key]))];
+  const of = (key) => [["", "all"], ...new Set(apps.map((app) => app[key]))];
   return filterForm([
     field("Region", choice("region", of("region"), filter.region)),
     field("App group", choice("group", of("app_group"), filter.group)),
     appField(apps, filter.app),
     field("Slot", h("input", { type: "number", name: "slot", min: "0", max: "999", value: filter.slot ?? "" })),
-    field("Kind", choice("kind", [["", "any"], ...Object.entries(KINDS).map(([kind, [, word]]) => [kind, word])], filter.kind)),
+    field("Kind", choice("kind", [["", "all"], ...Object.entries(KINDS).map(([kind, [, word]]) => [kind, word])], filter.kind)),
     field("Review", choice("review", REVIEWS, filter.review)),
     field("Name contains", h("input", { type: "search", name: "name", value: filter.name ?? "", autocomplete: "off" })),
     periodFields(["Seen from", "Seen to"], filter.since, filter.until),

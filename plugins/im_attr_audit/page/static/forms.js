@@ -21,7 +21,7 @@ export function choice(name, options, chosen) {
 
 /** One app of few is chosen; of many it is written, with suggestions. */
 export function appField(apps, chosen) {
-  if (apps.length <= 50) return field("App", choice("app", [["", "any"], ...apps.map(appName)], chosen));
+  if (apps.length <= 50) return field("App", choice("app", [["", "all"], ...apps.map(appName)], chosen));
   const of = field("App", h("input", { name: "app", list: "apps", value: chosen ?? "", placeholder: "region/sdk_app_id", autocomplete: "off" }));
   of.append(h("datalist", { id: "apps" }, apps.slice(0, 300).map((app) => h("option", { value: appName(app) }))));
   return of;

@@ -64,10 +64,10 @@ function witnesses({ n, witnesses: all }, at) {
 }
 
 function form(chosen, apps) {
-  const of = (key) => [["", "any"], ...[...new Set(apps.map((app) => app[key]))].sort()];
+  const all = (key) => new Set(apps.map((app) => app[key]));
   return filterForm([
-    field("App group", choice("group", of("app_group"), chosen.group)),
-    field("Newest poll", choice("outcome", [...of("last_outcome"), "stale"], chosen.outcome)),
+    field("App group", choice("group", [["", "all"], ...all("app_group")], chosen.group)),
+    field("Newest poll", choice("outcome", [["", "all"], ...[...all("last_outcome")].sort(), "stale"], chosen.outcome)),
     field("Connection contains", h("input", { type: "search", name: "conn", value: chosen.conn ?? "", autocomplete: "off" })),
   ], "Filter of the apps");
 }

@@ -41,7 +41,7 @@ function nothing(all, chosen) {
 }
 
 function form(chosen, apps, all) {
-  const of = (key) => [["", "any"], ...new Set(apps.map((app) => app[key]))];
+  const of = (key) => [["", "all"], ...new Set(apps.map((app) => app[key]))];
   const ticked = tick("lanes", "Slots without a seen change, too", all);
   ticked.querySelector("input").value = "all";
   return filterForm([

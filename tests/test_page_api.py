@@ -454,6 +454,28 @@ def test_a_period_is_attested_by_the_function_of_the_record(
     assert client.get("/api/attest", params=turned).status_code == 422
 
 
+def test_every_answer_has_the_groups_in_the_order_of_their_numbers(
+    audit_db: AuditDb, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, group in enumerate(("shop 10", "shop 9"), 1):
+        poll(audit_db, {0: "city"}, 600, sdk_app_id=number, app_group=group)
+        poll(audit_db, {0: "town"}, 60, sdk_app_id=number, app_group=group)
+    asked = {
+        "names": "groups", "now": "groups", "as-of": "groups", "setup": "apps", "health": "apps",
+        "timeline?lanes=all": "apps", "attest?since=2000-01-01T00:00:00Z": "apps",
+        "name-in-period?name=city": "apps", "search?name=town": "uses",
+    }  # fmt: skip
+    for path, listed in asked.items():
+        said = client.get(f"/api/{path}").json()[listed]
+        assert [each["app_group"] for each in said] == ["shop 9", "shop 10"], path
+    spans = client.get("/api/search?name=t").json()["spans"]
+    assert [(span["name"], span["app_group"]) for span in spans] == [
+        ("town", "shop 9"), ("town", "shop 10"), ("city", "shop 9"), ("city", "shop 10"),
+    ]  # fmt: skip
+    monkeypatch.setattr(attest, "MANY_APPS", 1)
+    assert client.get("/api/attest?brief=yes").json()["group"] == "shop 9"
+
+
 def test_a_brief_answer_attests_the_first_group_of_many_apps(
     audit_db: AuditDb, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

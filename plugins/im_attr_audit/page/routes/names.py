@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Annotated
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import Response
@@ -11,7 +11,8 @@ from fastapi.responses import Response
 from im_attr_audit.page import queries, summary
 from im_attr_audit.page.filters import GroupFilter, NameInPeriod, NameSearch
 from im_attr_audit.page.models import names as models
-from im_attr_audit.page.order import app_order
+from im_attr_audit.page.order import app_order, group_order
+from im_attr_audit.page.queries import Row, Rows
 from im_attr_audit.page.services import ReaderOf, StaleAfter, as_json, last_certain
 from im_attr_audit.page.threads import ViewRoute
 
@@ -19,6 +20,7 @@ router = APIRouter(route_class=ViewRoute)
 
 #: More spans, or more different uses, are for a narrower search.
 MAX_SPANS, MAX_USES = 500, 100
+_NOT_ENDED = datetime.max.replace(tzinfo=UTC)
 
 
 @router.get("/names", response_model=models.Names)
@@ -63,9 +65,24 @@ def search(reader: ReaderOf, asked: Annotated[NameSearch, Query()]) -> Response:
     return as_json(
         {
             "at": at,
-            "uses": uses[:MAX_USES],
+            "uses": sorted(uses[:MAX_USES], key=_use_order),
             "more_uses": len(uses) > MAX_USES,
-            "spans": spans[:MAX_SPANS],
+            "spans": _in_order(spans[:MAX_SPANS]),
             "more_spans": len(spans) > MAX_SPANS,
         }
     )
+
+
+def _use_order(use: Row) -> tuple[Any, ...]:
+    """The most used first."""
+    return -use["apps"], -use["apps_ever"], group_order(use["app_group"]), use["slot"], use["name"]
+
+
+def _place_of(span: Row) -> tuple[Any, ...]:
+    return group_order(span["app_group"]), span["slot"], span["name"], app_order(span)
+
+
+def _in_order(spans: Rows) -> Rows:
+    """Those that have not ended first, then the last to end."""
+    by_place = sorted(spans, key=_place_of)
+    return sorted(by_place, key=lambda span: span["valid_to"] or _NOT_ENDED, reverse=True)

@@ -68,6 +68,7 @@ def test_no_row_of_a_closed_seal_appears_later(audit_db: AuditDb, sealer: Engine
     closed: list[tuple[int, set[int]]] = []
     try:
         while len(closed) < 15 or len(closed[-1][1]) <= 20:
+            assert all(writer.is_alive() for writer in writers)
             closed.append(sealed(sealer, CLOSE))
     finally:
         stop.set()
@@ -80,16 +81,19 @@ def test_the_newest_poll_would_close_a_seal_too_early(audit_db: AuditDb, sealer:
     """Of two polls under way at once the later may commit first; a seal waits for the earlier."""
     newest = "select max(poll_id) as last_poll_id from attr_audit.poll"
     url = audit_db.url("attr_audit_writer").replace("+psycopg2", "")
-    with closing(psycopg2.connect(url)) as earlier, closing(psycopg2.connect(url)) as later:
+    with (
+        ThreadPoolExecutor(1) as thread,
+        closing(psycopg2.connect(url)) as earlier,
+        closing(psycopg2.connect(url)) as later,
+    ):
         earlier.cursor().execute(POLL)
         later.cursor().execute(POLL)
         later.commit()
         assert sealed(sealer, newest) == (2, {2})
-        with ThreadPoolExecutor(1) as thread:
-            seal = thread.submit(sealed, sealer, CLOSE)
-            assert wait_until(lambda: audit_db.waiting_for_locks() == 1, seconds=60)
-            earlier.commit()
-            assert seal.result() == (2, {1, 2})
+        seal = thread.submit(sealed, sealer, CLOSE)
+        assert wait_until(lambda: audit_db.waiting_for_locks() == 1, seconds=60)
+        earlier.commit()
+        assert seal.result() == (2, {1, 2})
 
 
 def test_a_poll_knows_the_newest_change_of_its_app(audit_db: AuditDb) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from im_attr_audit.tencent.regions import REGION_HOSTS
 
 _REGION_ORDER = {region: place for place, region in enumerate(REGION_HOSTS)}
-# Python refuses to read an endless one.
+# int() refuses more than 4,300 digits.
 _NUMBER = re.compile("([0-9]{1,18})")
 
 
@@ -21,7 +21,7 @@ def group_order(name: str) -> tuple[tuple[str | int, ...], str]:
 
 
 def app_order(app: Mapping[str, Any]) -> tuple[Any, int, str, int]:
-    """By group; in one the regions as the vendor lists them, then one's own by name."""
+    """By group, then the vendor's regions in its order, then other regions by name."""
     region = app["region"]
     place = _REGION_ORDER.get(region, len(_REGION_ORDER))
     return group_order(app["app_group"]), place, region, app["sdk_app_id"]

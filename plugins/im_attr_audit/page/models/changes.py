@@ -36,7 +36,7 @@ class Change(BaseModel):
 
 
 class ChangeCount(BaseModel):
-    """How many changes match; ``more``: it was counted only so far, and not the baselines."""
+    """How many changes match. ``more``: counting stopped here, and ``baselines`` is null."""
 
     changes: int
     baselines: int | None

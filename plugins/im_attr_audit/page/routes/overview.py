@@ -109,7 +109,10 @@ def _read_violations(connection: Connection) -> dict[str, Any]:
     """Violations by cause, those of most apps first, and how many there are in all."""
     rows = queries.read(connection, "violations", at_most=_VIOLATIONS_LISTED)
     unknown = rows[0]["unknown_apps"]
-    causes = [row for row in rows if row["apps"] is not None]
+    causes = sorted(
+        (row for row in rows if row["apps"] is not None),
+        key=lambda row: (-row["apps"], group_order(row["app_group"]), row["slot"]),
+    )
     named = [
         (AppKey(region, int(number)), row["slot"])
         for row in causes

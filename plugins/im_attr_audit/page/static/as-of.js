@@ -154,7 +154,7 @@ function comparison(then, marks, all) {
       className: "list compared cards",
       head: [...["App group", "App", "Slot"].map((title) => h("th", { scope: "col" }, title)),
         ...times.map((time) => h("th", { scope: "col" }, when(time, { seconds: true }))), h("th", { scope: "col" }, "Difference")],
-      widths: ["10rem", "17rem", "5rem", "17rem", "17rem", "14rem"],
+      widths: [10, 17, 5, 17, 17, 14],
       count: rows.length,
       row: (at) => comparedRow(rows[at], inOrder(marks)),
     })

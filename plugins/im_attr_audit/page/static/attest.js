@@ -17,7 +17,7 @@ run(async () => {
     periodFields(["From", "To"], attested.since, attested.until),
   ], "Period", { all: query.get("all") });
   const shortcuts = h("p", { class: "pager no-print" }, h("span", {}, "Periods:"),
-    whole.map((each) => h("a", { href: here({ since: each.since, until: each.until }), "aria-current": isSame(each.since, attested.since) && isSame(each.until, attested.until) ? "true" : null }, each.name)));
+    shortcutsOf(whole, setup).map((each) => h("a", { href: here({ since: each.since, until: each.until }), "aria-current": isSame(each.since, attested.since) && each.isUntil(attested.until) ? "true" : null }, each.name)));
   show(form, shortcuts, attested.apps.length
     ? [summary(attested, isFirst ? setup.apps.filter((app) => !app.retired).length : 0), table(attested), method(attested)]
     : notice("info", "No app was in the group in this period.", "Choose another period or group.", { "data-empty": "no-app" }));
@@ -27,17 +27,33 @@ function isSame(a, b) {
   return +new Date(a) === +new Date(b);
 }
 
-/** The last whole month, the quarter until now, and the last four whole quarters, in the browser's zone. */
+/** The last whole month and the last four whole quarters, in the browser's zone. */
 function periods(now) {
   const [year, month] = [now.getFullYear(), now.getMonth()];
-  const period = (name, from, months) => ({ name, since: new Date(year, from, 1).toISOString(), until: new Date(year, from + months, 1).toISOString() });
-  const quarters = [0, 1, 2, 3, 4].map((back) => {
-    const from = new Date(year, 3 * (Math.floor(month / 3) - back), 1);
-    const quarter = period(`Q${from.getMonth() / 3 + 1} ${from.getFullYear()}`, 3 * (Math.floor(month / 3) - back), 3);
-    return back ? quarter : { ...quarter, name: `${quarter.name} until now`, until: now.toISOString() };
-  });
   const last = new Date(year, month - 1, 1).toLocaleDateString("en-GB", { month: "long", year: "numeric" });
-  return [period(last, month - 1, 1), ...quarters];
+  return [period(last, year, month - 1, 1), ...[1, 2, 3, 4].map((back) => quarter(now, back))];
+}
+
+function period(name, year, from, months) {
+  const [since, until] = [from, from + months].map((month) => new Date(year, month, 1).toISOString());
+  return { name, since, until, isUntil: (at) => isSame(at, until) };
+}
+
+/** The quarter of an instant, or the one so many quarters before. */
+function quarter(now, back) {
+  const month = 3 * (Math.floor(now.getMonth() / 3) - back);
+  const from = new Date(now.getFullYear(), month, 1);
+  return period(`Q${from.getMonth() / 3 + 1} ${from.getFullYear()}`, now.getFullYear(), month, 3);
+}
+
+/** The whole periods, and the current quarter until the last instant that is known of every app that is not stale. */
+function shortcutsOf([month, ...quarters], { at, apps }) {
+  const seen = apps.filter((app) => app.last_ok_at && !app.stale && !app.retired).map((app) => +new Date(app.last_ok_at));
+  const until = new Date(Math.min(...seen));
+  const current = quarter(new Date(at), 0);
+  if (!seen.length || until <= new Date(current.since)) return [month, ...quarters];
+  const text = until.toISOString();
+  return [month, { ...current, name: [`${current.name} until `, when(text)], until: text, isUntil: (end) => new Date(end) < new Date(current.until) }, ...quarters];
 }
 
 function verdict(text, number = null) {
@@ -78,7 +94,7 @@ function table(attested) {
     label: "What happened in the period, by app",
     className: "list cards",
     head: ["App", "Verdict", "Changes", "Polls", "Longest gap", "Polls at the bounds", "Chain head", "Hash of the head"].map((title) => h("th", { scope: "col" }, title)),
-    widths: ["24rem", "13rem", "6rem", "12rem", "8rem", "18rem", "7rem", "34rem"],
+    widths: [24, 13, 6, 12, 8, 18, 7, 34],
     count: attested.apps.length,
     row: (at) => {
       const app = attested.apps[at];

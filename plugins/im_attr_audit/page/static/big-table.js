@@ -1,133 +1,24 @@
-// A table of any length: of many rows only those in sight are elements of the page.
+// A table of any length, and what a matrix has: columns by their names, arrow keys, tips.
 import { h, lifetime, nameText, tableFrame, widthOf } from "./page.js";
+import { RowsInSight } from "./in-sight.js";
 
-/** So many rows are all drawn at once. */
-export const FEW = 40;
-const ABOVE_AND_BELOW = 8;
-/** How high a row is taken for until one has been drawn, in pixels. */
-const GUESS = 40;
+/** Tables of up to this many rows are drawn in full. */
+const FEW = 40;
 
 /**
- * ``head``: the header cells. ``row(at)`` makes a row. ``widths``: of the columns where there are too
- * many rows to look at all of them. Rows are as high as they need: those that have been drawn are
- * measured, the others are taken for as high as those on average.
+ * ``head``: the header cells. ``row(at)`` makes a row. ``widths`` of the columns of a table that is
+ * not drawn in full: shares of the frame as numbers, or lengths.
  */
 export function bigTable({ label, head, count, row, widths, className = "list" }) {
   const few = count <= FEW;
   const body = h("tbody");
   const table = h("table", { class: `${className} ${few ? "" : "fixed"}`, "aria-rowcount": few ? null : count + 1 },
-    h("caption", { class: "unseen" }, label), few ? null : columns(widths ?? head.map(() => "10rem")),
+    h("caption", { class: "unseen" }, label), few ? null : columns(widths),
     h("thead", {}, h("tr", {}, head)), body);
   const frame = tableFrame(label, table, count);
-  if (few) {
-    for (let at = 0; at < count; at++) body.append(titled(row(at), head, className));
-    return frame;
-  }
-  const above = spacer(head.length), below = spacer(head.length);
-  let [from, to] = [0, 0];
-  let rows = [];
-  body.append(above, below);
-  // How high each row is, 0 where it is not known; where each begins, and where the last one ends.
-  const heights = new Float64Array(count), begins = new Float64Array(count + 1);
-  const place = () => {
-    const known = heights.filter((height) => height);
-    const typical = known.length ? known.reduce((sum, height) => sum + height) / known.length : GUESS;
-    for (let at = 0; at < count; at++) begins[at + 1] = begins[at] + (heights[at] || typical);
-  };
-  const keepPlace = () => {
-    above.firstChild.style.height = `${begins[from]}px`;
-    below.firstChild.style.height = `${begins[count] - begins[to]}px`;
-  };
-  /** Whether a row is not as high as it was taken for. */
-  const measure = () => {
-    if (!frame.clientHeight) return false;
-    const tops = [...rows, below].map((each) => each.getBoundingClientRect().top);
-    let isNew = false;
-    rows.forEach((_, at) => {
-      const height = tops[at + 1] - tops[at];
-      if (Math.abs(heights[from + at] - height) < 0.5) return;
-      heights[from + at] = height;
-      isNew = true;
-    });
-    if (isNew) {
-      place();
-      keepPlace();
-    }
-    return isNew;
-  };
-  const make = (at) => {
-    const made = titled(row(at), head, className);
-    made.setAttribute("aria-rowindex", at + 2);
-    return made;
-  };
-  // Rows that stay in sight stay as they are: while somebody scrolls there is time for a few new ones only.
-  const draw = (first, last) => {
-    if (first === from && last === to) return;
-    const kept = rows.filter((each, at) => from + at >= first && from + at < last);
-    for (const each of rows) if (!kept.includes(each)) each.remove();
-    const begin = kept.length ? Math.max(first, from) : last;
-    const [before, after] = [[], []];
-    for (let at = first; at < begin; at++) before.push(make(at));
-    for (let at = begin + kept.length; at < last; at++) after.push(make(at));
-    above.after(...before);
-    below.before(...after);
-    [from, to, rows] = [first, last, [...before, ...kept, ...after]];
-    keepPlace();
-  };
-  /** The row at a place, in pixels. */
-  const rowAt = (at) => {
-    let [low, high] = [0, count];
-    while (high - low > 1) {
-      const middle = (low + high) >> 1;
-      if (begins[middle] <= at) low = middle;
-      else high = middle;
-    }
-    return low;
-  };
-  let isPrinting = false;
-  const look = () => {
-    if (isPrinting) return draw(0, count);
-    const isAtEnd = frame.scrollTop > 0 && frame.scrollTop + frame.clientHeight >= frame.scrollHeight - 1;
-    const top = rowAt(frame.scrollTop);
-    const seen = rowAt(frame.scrollTop + (frame.clientHeight || 800)) + 1 - top;
-    // In steps, so that most scrolling changes nothing.
-    const first = Math.max(0, Math.floor((top - ABOVE_AND_BELOW) / 8) * 8);
-    draw(first, Math.min(count, first + seen + 2 * ABOVE_AND_BELOW + 8));
-    const was = begins[top];
-    if (!measure()) return;
-    // What is read does not move, and the end is the end.
-    const moved = isAtEnd ? frame.scrollHeight : frame.scrollTop + begins[top] - was;
-    if (moved !== frame.scrollTop) frame.scrollTop = moved;
-    // Less high than they were taken for, they may not fill the frame.
-    look();
-  };
-  let waiting = false;
-  frame.addEventListener("scroll", () => {
-    if (waiting) return;
-    waiting = true;
-    requestAnimationFrame(() => { waiting = false; look(); });
-  }, { passive: true });
-  const signal = lifetime();
-  let width = 0;
-  const resized = () => {
-    if (frame.clientWidth !== width) {
-      const top = rowAt(frame.scrollTop);
-      width = frame.clientWidth;
-      heights.fill(0);
-      if (measure()) frame.scrollTop = begins[top];
-    }
-    look();
-  };
-  addEventListener("resize", resized, { signal });
-  for (const [event, prints] of [["beforeprint", true], ["afterprint", false]]) {
-    addEventListener(event, () => {
-      isPrinting = prints;
-      look();
-    }, { signal });
-  }
-  place();
-  draw(0, Math.min(count, 30));
-  requestAnimationFrame(resized);
+  const make = (at) => titled(row(at), head, className);
+  if (few) for (let at = 0; at < count; at++) body.append(make(at));
+  else new RowsInSight(frame, { count, columns: head.length, row: make });
   return frame;
 }
 
@@ -156,15 +47,12 @@ export function slotWidth(cells, more = 0) {
 }
 
 function columns(widths) {
+  const all = widths.reduce((sum, width) => sum + width, 0);
   return h("colgroup", {}, widths.map((width) => {
     const column = h("col");
-    column.style.width = width;
+    column.style.width = typeof width === "number" ? `${100 * width / all}%` : width;
     return column;
   }));
-}
-
-function spacer(columns) {
-  return h("tr", { class: "spacer", "aria-hidden": "true" }, h("td", { colspan: columns }));
 }
 
 /** In a matrix the arrow keys go from cell to cell, and Tab goes past all of them. */

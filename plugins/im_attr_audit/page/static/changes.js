@@ -1,6 +1,6 @@
 // Changes: newest first, filtered, page by page; one of them in full; a download of the filtered changes.
 import { appOf, appName, ask, count, follows, h, here, KINDS, kindOf, lookalikeOf, nameOf, nothingYet, notice, oldNameOf, query, runLink, show, tableFrame, when } from "./page.js";
-import { appField, choice, field, filterForm, periodFields } from "./forms.js";
+import { allOf, appField, choice, field, filterForm, periodFields } from "./forms.js";
 import { runAndRefresh } from "./refresh.js";
 import { bigTable } from "./big-table.js";
 import { changeAddress, changeView, declaredOf, proofLink, verdictOf } from "./change.js";
@@ -17,11 +17,11 @@ runAndRefresh(async () => {
     ask("changes", { ...filter, before: query.get("before"), limit: ON_A_PAGE }),
     filter.run ? ask("run", { run: filter.run }) : null,
   ]);
-  const active = FILTERS.some((name) => filter[name]);
+  const active = query.get("before") || FILTERS.some((name) => filter[name]);
   const empty = active ? null : await nothingYet(setup.apps);
   if (empty) return show(empty);
   const isWhole = !page.before && !query.get("before");
-  const counted = h("span", {}, isWhole ? countOf({ changes: page.changes.length, baselines: page.changes.filter((change) => change.kind === "baseline").length }) : count(page.changes.length, "change"));
+  const counted = h("span", {}, isWhole ? countOf({ changes: page.changes.length, baselines: page.changes.filter((change) => change.kind === "baseline").length }) : `${count(page.changes.length, "change")} on this page`);
   show(
     filter.run ? runPart(runs, filter.run) : null,
     form(filter, setup.apps),
@@ -30,29 +30,28 @@ runAndRefresh(async () => {
       : notice("info", filter.run ? "This run recorded no change." : active ? "No change matches this filter." : "Nothing has been recorded yet.",
         active ? h("a", { href: "changes" }, "Show all changes") : "The first good poll of an app records its names as a baseline.", { "data-empty": "no-change" }),
     page.changes.length ? downloads(filter) : null);
-  if (!isWhole) await counting(page, filter, counted);
+  if (page.changes.length && !isWhole) await counting(page, filter, counted);
 });
 
-/** A baseline is counted as a change of the record; nobody has changed a name. */
+/** A baseline records the names of a first good poll; it does not show that somebody changed a name. */
 function countOf({ changes, baselines }) {
-  return `${count(changes, "change")}${baselines ? `, of which ${baselines === 1 ? "1 is a baseline" : `${baselines.toLocaleString("en")} are baselines`}` : ""}`;
+  return `${count(changes, "change")}${baselines ? ` (${count(baselines, "baseline")})` : ""}`;
 }
 
 /** How many match in all; the list is shown without waiting for it. */
 async function counting(page, filter, place) {
   try {
     const found = await ask("changes/count", filter);
-    place.textContent = `${page.changes.length} of ${found.more ? "more than " : ""}${countOf(found)}`;
+    place.textContent = `Showing ${page.changes.length} of ${found.more ? "more than " : ""}${countOf(found)}`;
   } catch {
     // The list stands without it.
   }
 }
 
 function form(filter, apps) {
-  const of = (key) => [["", "all"], ...new Set(apps.map((app) => app[key]))];
   return filterForm([
-    field("Region", choice("region", of("region"), filter.region)),
-    field("App group", choice("group", of("app_group"), filter.group)),
+    field("Region", choice("region", allOf(apps, "region"), filter.region)),
+    field("App group", choice("group", allOf(apps, "app_group"), filter.group)),
     appField(apps, filter.app),
     field("Slot", h("input", { type: "number", name: "slot", min: "0", max: "999", value: filter.slot ?? "" })),
     field("Kind", choice("kind", [["", "all"], ...Object.entries(KINDS).map(([kind, [, word]]) => [kind, word])], filter.kind)),
@@ -128,7 +127,7 @@ function pollsOf(polls) {
     label: "Polls of the run",
     className: "list",
     head: ["App", "Outcome", "Requested at", "Proof"].map((title) => h("th", { scope: "col" }, title)),
-    widths: ["22rem", "10rem", "14rem", "16rem"],
+    widths: [22, 10, 14, 16],
     count: polls.length,
     row: (at) => pollRow(polls[at]),
   });

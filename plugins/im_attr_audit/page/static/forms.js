@@ -19,6 +19,11 @@ export function choice(name, options, chosen) {
   return select;
 }
 
+/** The options of a filter by something that the apps have; the first one filters nothing. */
+export function allOf(apps, key) {
+  return [["", "all"], ...new Set(apps.map((app) => app[key]))];
+}
+
 /** One app of few is chosen; of many it is written, with suggestions. */
 export function appField(apps, chosen) {
   if (apps.length <= 50) return field("App", choice("app", [["", "all"], ...apps.map(appName)], chosen));

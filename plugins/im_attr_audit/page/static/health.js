@@ -1,6 +1,6 @@
 // Health: each app's last good poll, the newest poll's outcome and what to do; the chain check.
 import { ago, appLink, appName, ask, count, h, nothingYet, notice, query, show, span, misconfiguredList, unreadableSeals, when } from "./page.js";
-import { choice, field, filterForm } from "./forms.js";
+import { allOf, choice, field, filterForm } from "./forms.js";
 import { bigTable } from "./big-table.js";
 import { runAndRefresh } from "./refresh.js";
 
@@ -64,10 +64,10 @@ function witnesses({ n, witnesses: all }, at) {
 }
 
 function form(chosen, apps) {
-  const all = (key) => new Set(apps.map((app) => app[key]));
+  const [all, ...outcomes] = allOf(apps, "last_outcome");
   return filterForm([
-    field("App group", choice("group", [["", "all"], ...all("app_group")], chosen.group)),
-    field("Newest poll", choice("outcome", [["", "all"], ...[...all("last_outcome")].sort(), "stale"], chosen.outcome)),
+    field("App group", choice("group", allOf(apps, "app_group"), chosen.group)),
+    field("Newest poll", choice("outcome", [all, ...outcomes.sort(), "stale"], chosen.outcome)),
     field("Connection contains", h("input", { type: "search", name: "conn", value: chosen.conn ?? "", autocomplete: "off" })),
   ], "Filter of the apps");
 }
@@ -77,9 +77,9 @@ function table(health, chosen) {
   const apps = [...chosen].sort((a, b) => rank(a) - rank(b));
   return bigTable({
     label: "Health of the apps, those that need attention first",
-    className: "list health cards",
+    className: "list cards",
     head: ["App", "Last good poll", "Newest poll", "Failures in a row", "Last 24 hours"].map((title) => h("th", { scope: "col" }, title)),
-    widths: ["20rem", "17rem", "24rem", "10rem", "28rem"],
+    widths: [20, 17, 24, 10, 28],
     count: apps.length,
     row: (at) => row(apps[at], health),
   });

@@ -32,7 +32,7 @@ function section(answer, at, more) {
       className: "list cards",
       label: `Whether each app had ${answer.name} in the period`,
       head: ["App", "App group", "Had the name", "Slot", "Certain share of the period", "Not watched for"].map((title) => h("th", { scope: "col" }, title)),
-      widths: ["16rem", "11rem", "15rem", "6rem", "14rem", "9rem"],
+      widths: [16, 11, 15, 6, 14, 9],
       count: apps.length,
       row: (which) => row(apps[which]),
     }),

@@ -1,7 +1,7 @@
 // Timeline: a lane for each app and slot that changed; unusual names in colour, failed polls and gaps.
 // The list below the lanes has the same changes for screen readers.
 import { count, announce, appName, appOf, ask, bounds, h, here, KINDS, kindOf, longTime, nameOf, nameText, nothingYet, notice, oldNameOf, query, run, show, span, tableFrame, when } from "./page.js";
-import { appField, choice, field, filterForm, tick, periodFields } from "./forms.js";
+import { allOf, appField, choice, field, filterForm, tick, periodFields } from "./forms.js";
 import { changeAddress } from "./change.js";
 import { drawAxis, drawLane, saidOf } from "./lanes.js";
 import { tipped, tips } from "./big-table.js";
@@ -41,12 +41,11 @@ function nothing(all, chosen) {
 }
 
 function form(chosen, apps, all) {
-  const of = (key) => [["", "all"], ...new Set(apps.map((app) => app[key]))];
   const ticked = tick("lanes", "Slots without a seen change, too", all);
   ticked.querySelector("input").value = "all";
   return filterForm([
-    field("App group", choice("group", of("app_group"), chosen.group)),
-    field("Region", choice("region", of("region"), chosen.region)),
+    field("App group", choice("group", allOf(apps, "app_group"), chosen.group)),
+    field("Region", choice("region", allOf(apps, "region"), chosen.region)),
     appField(apps, chosen.app),
     field("Slot", h("input", { type: "number", name: "slot", min: "0", max: "999", value: chosen.slot ?? "" })),
     periodFields(["From", "To"], chosen.since, chosen.until),

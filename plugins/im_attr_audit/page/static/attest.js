@@ -17,7 +17,7 @@ run(async () => {
     periodFields(["From", "To"], attested.since, attested.until),
   ], "Period", { all: query.get("all") });
   const shortcuts = h("p", { class: "pager no-print" }, h("span", {}, "Periods:"),
-    shortcutsOf(whole, setup).map((each) => h("a", { href: here({ since: each.since, until: each.until }), "aria-current": isSame(each.since, attested.since) && each.isUntil(attested.until) ? "true" : null }, each.name)));
+    shortcutsOf(whole, setup).map((each) => h("a", { href: here({ since: each.since, until: each.until }), "aria-current": isSame(each.since, attested.since) && isSame(each.until, attested.until) ? "true" : null }, each.name)));
   show(form, shortcuts, attested.apps.length
     ? [summary(attested, isFirst ? setup.apps.filter((app) => !app.retired).length : 0), table(attested), method(attested)]
     : notice("info", "No app was in the group in this period.", "Choose another period or group.", { "data-empty": "no-app" }));
@@ -36,7 +36,7 @@ function periods(now) {
 
 function period(name, year, from, months) {
   const [since, until] = [from, from + months].map((month) => new Date(year, month, 1).toISOString());
-  return { name, since, until, isUntil: (at) => isSame(at, until) };
+  return { name, since, until };
 }
 
 /** The quarter of an instant, or the one so many quarters before. */
@@ -50,10 +50,10 @@ function quarter(now, back) {
 function shortcutsOf([month, ...quarters], { at, apps }) {
   const seen = apps.filter((app) => app.last_ok_at && !app.stale && !app.retired).map((app) => +new Date(app.last_ok_at));
   const until = new Date(Math.min(...seen));
-  const current = quarter(new Date(at), 0);
-  if (!seen.length || until <= new Date(current.since)) return [month, ...quarters];
-  const text = until.toISOString();
-  return [month, { ...current, name: [`${current.name} until `, when(text)], until: text, isUntil: (end) => new Date(end) < new Date(current.until) }, ...quarters];
+  const { name, since } = quarter(new Date(at), 0);
+  if (!seen.length || until <= new Date(since)) return [month, ...quarters];
+  const end = until.toISOString();
+  return [month, { name: [`${name} until `, when(end)], since, until: end }, ...quarters];
 }
 
 function verdict(text, number = null) {

@@ -627,6 +627,8 @@ def test_an_alert_links_to_the_change_on_the_page_and_to_the_run() -> None:
         assert body.endswith(run_link)
         assert f'Runbook: "Alert: {alert.kind}" in the runbooks of im-attr-audit' in body
         assert "https://" not in compose([alert])[1]
+        _, body = compose([alert], runbooks_url="https://git.example/runbooks.md")
+        assert body.endswith(f"Runbook: https://git.example/runbooks.md#alert-{alert.kind}")
 
 
 @pytest.mark.parametrize("base_url", ["", "https://airflow.example"])

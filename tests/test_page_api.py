@@ -288,6 +288,7 @@ overview?group=shop
 health?group=shop
 setup?group=shop
 heads/download?region=seoul
+checkpoint/download?n=1
 """
 
 ODD = """

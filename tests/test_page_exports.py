@@ -119,10 +119,20 @@ def test_the_heads_file_is_one_that_verify_reads(
     assert heads[0].hash == newest["row_hash"]
 
 
+def test_health_links_to_the_runbooks_where_their_address_is_set(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for given, shown in (("", None), ("https://git.example/r.md", "https://git.example/r.md"),
+                         ("javascript:alert(1)", None)):  # fmt: skip
+        monkeypatch.setenv("IM_ATTR_AUDIT_RUNBOOKS_URL", given)
+        assert client.get("/api/health").json()["runbooks_url"] == shown
+
+
 def test_health_shows_the_newest_seal_with_its_checkpoint(
     audit_db: AuditDb, client: TestClient, tmp_path: Path
 ) -> None:
     assert client.get("/api/health").json()["seal"] is None
+    assert client.get("/api/checkpoint/download").status_code == 404
     made = sealing_of(audit_db, tmp_path / "witness")
     made.run(0, NAMES[0])
     sealed = made.seal()
@@ -130,6 +140,9 @@ def test_health_shows_the_newest_seal_with_its_checkpoint(
     seal = client.get("/api/health").json()["seal"]
     assert (seal["n"], seal["origin"], seal["is_stamped"]) == (0, "example.com/audit", False)
     assert seal["note"] == sealed.seal.note
+    file = client.get("/api/checkpoint/download")
+    assert file.text == sealed.seal.note
+    assert file.headers["content-disposition"] == 'attachment; filename="checkpoint-0.txt"'
     [witness] = seal["witnesses"]
     assert (witness["target"], witness["size"]) == (f"file:{tmp_path}/witness", 1)
     with audit_db.owner.begin() as connection:

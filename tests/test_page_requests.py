@@ -59,6 +59,7 @@ def test_every_statement_of_the_page_is_a_file_that_the_page_runs(
             "api/changes/count", "api/attest?brief=yes",
             "api/change?region=frankfurt&sdk_app_id=1400000001&seq=1", "api/run?run=run-60",
             "api/timeline", "api/as-of", "api/health", "api/heads/download", "api/verification",
+            "api/checkpoint/download",
         ):  # fmt: skip
             assert client.get(f"/{address}").status_code in (200, 404), address
     assert run == {path.stem for path in queries.STATEMENTS.glob("*.sql")}

@@ -89,6 +89,17 @@ def test_another_shape_of_the_list_is_refused_with_what_to_write(value: object, 
     assert 'such as ["im_frankfurt"]' in str(refused.value)
 
 
+def test_the_address_of_the_runbooks_is_optional_and_is_a_web_address() -> None:
+    name = settings.RUNBOOKS_URL.name
+    assert settings.runbooks_url({}) is None
+    assert settings.runbooks_url({name: " "}) is None
+    for good in ("https://git.example/a/runbooks.md", "http://127.0.0.1:8000/x?y=1"):
+        assert settings.runbooks_url({name: good}) == good
+    for bad in ("runbooks.md", "javascript:alert(1)", "https://x.example/a b", "https://x/#stale"):
+        with pytest.raises(BadSetting, match=f"{name} is .*begins with https://"):
+            settings.runbooks_url({name: bad})
+
+
 def test_the_guide_lists_the_settings_of_the_table() -> None:
     assert settings_table() in GUIDE.read_text(encoding="utf-8")
 
@@ -112,13 +123,21 @@ def test_every_environment_variable_of_ours_in_the_tree_is_in_the_table() -> Non
 
 def test_every_setting_of_a_task_can_be_set_in_compose() -> None:
     compose = (ROOT / "docker-compose.yaml").read_text(encoding="utf-8")
-    for setting in (
-        settings.SCHEDULE,
-        settings.STALE_AFTER,
-        settings.CONFIRM_SECONDS,
-        settings.RETRY_SECONDS,
-    ):
-        assert f"  {setting.name}: ${{{setting.name}:-{setting.default}}}\n" in compose
+    # The declared names are in the DAG's folder, and no task gets the others.
+    elsewhere = (
+        settings.DECLARED_NAMES_FILE,
+        settings.DATABASE_URL,
+        settings.SEALER_URL,
+        settings.STATE_DIR,
+    )
+    of_tasks = [
+        each for each in settings.SETTINGS
+        if each.form == "environment variable" and each not in elsewhere
+    ]  # fmt: skip
+    assert len(of_tasks) == 6
+    for setting in of_tasks:
+        default = setting.default or ""
+        assert f"  {setting.name}: ${{{setting.name}:-{default}}}\n" in compose
         for path in (".env.example", "docs/compose.md"):
             assert setting.name in (ROOT / path).read_text(encoding="utf-8"), path
 

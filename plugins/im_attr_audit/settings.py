@@ -113,6 +113,12 @@ DECLARED_NAMES_FILE: Final = Setting(
     "DAG's folder.",
     "declared_names.yaml",
 )
+RUNBOOKS_URL: Final = Setting(
+    "IM_ATTR_AUDIT_RUNBOOKS_URL",
+    _ENVIRONMENT,
+    "Where people open `docs/runbooks.md`, such as its page in a git server: alerts and the page "
+    "then link to the section that helps. Without it they name the section.",
+)
 DATABASE_URL: Final = Setting(
     "IM_ATTR_AUDIT_DATABASE_URL",
     _ENVIRONMENT,
@@ -154,6 +160,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     CONFIRM_SECONDS,
     RETRY_SECONDS,
     REVIEW_WITHIN,
+    RUNBOOKS_URL,
     DATABASE_URL,
     SEALER_URL,
     STATE_DIR,
@@ -168,6 +175,17 @@ def stale_after(environ: Mapping[str, str] = os.environ) -> timedelta:
 def review_within(environ: Mapping[str, str] = os.environ) -> timedelta:
     """How long a change may wait for its review before an alert is sent."""
     return timedelta(seconds=REVIEW_WITHIN.read(environ))
+
+
+def runbooks_url(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Where the runbooks are, None where that is not set. BadSetting where it is no web address."""
+    given = _text(RUNBOOKS_URL, environ)
+    if given and not re.fullmatch(r"https?://[!-~]+", given.replace("#", " ")):
+        raise BadSetting(
+            f"{RUNBOOKS_URL.name} is {given[:40]!r}: set it to an address that begins with "
+            "https:// and has no section."
+        )
+    return given or None
 
 
 # Airflow also takes @once and @continuous. With @once nothing is polled after the first run, and a

@@ -790,7 +790,8 @@ def test_health_shows_the_newest_seal_and_offers_the_heads(
         page.get_by_role("link", name="Download the heads of all chains").click()
     assert len(json.loads(waiting.value.path().read_text())["heads"]) == 8
     unreadable = {"origin": "<b>", "n": 9, "sealed_at": "2026-01-01T00:00:00Z"}
-    answered(page, "health", unreadable_seals=[unreadable], seal={
+    answered(page, "health", unreadable_seals=[unreadable],
+             runbooks_url="https://git.example/r.md", seal={
              "n": 3, "sealed_at": "2026-01-01T00:00:00Z", "is_stamped": True,
              "origin": "example.com/<b>audit", "note": "<i>signed</i>",
              "witnesses": [
@@ -799,9 +800,15 @@ def test_health_shows_the_newest_seal_and_offers_the_heads(
              ]})  # fmt: skip
     page.reload()
     seal = ready(page).get_by_role("region", name="The newest seal")
+    expect(page.get_by_role("link", name="Alert: stale")).to_have_attribute(
+        "href", "https://git.example/r.md#alert-stale"
+    )
     expect(seal.locator("[data-seal=overdue]")).to_contain_text("im-attr-audit checkpoint")
     for text in ("example.com/<b>audit", "RFC 3161", "<i>signed</i>"):
         expect(seal).to_contain_text(text)
+    expect(seal.get_by_role("link", name="Download the checkpoint")).to_have_attribute(
+        "href", "api/checkpoint/download"
+    )
     expect(seal.locator("[data-unreadable]")).to_contain_text("Seal 9: unreadable")
     expect(seal.locator("[data-witness=overdue]")).to_contain_text("git:<b>x")
     expect(seal.locator("[data-witness=behind]")).to_contain_text("has 3 of 4 seals s3://y")

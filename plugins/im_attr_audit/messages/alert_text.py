@@ -39,16 +39,20 @@ _BACK = "Changes made in the meantime are reported separately, with these bounds
 
 
 def compose(
-    alerts: Sequence[Alert], *, limit: int = MOST_BYTES, base_url: str = ""
+    alerts: Sequence[Alert],
+    *,
+    limit: int = MOST_BYTES,
+    base_url: str = "",
+    runbooks_url: str = "",
 ) -> tuple[str, str]:
     """Title and body of the message of these alerts of one kind, in at most ``limit`` bytes.
 
     What does not fit is counted. ``base_url`` is that of Airflow's API server; without it there
-    are no links.
+    are no links to it, and without ``runbooks_url`` the runbook's section is named.
     """
     title, line, ending = _FORMS[alerts[0].kind]
     title_text = title(alerts)
-    closing = f"{ending(alerts)}\n{_runbook(alerts[0].kind)}"
+    closing = f"{ending(alerts)}\n{_runbook(alerts[0].kind, runbooks_url)}"
     run = f"{base_url}/dags/{DAG_ID}/runs/{quote(alerts[0].dag_run_id or '', safe='')}"
     end = f"{closing}\n{_link('Run', run)}".rstrip() if base_url else closing
     left = limit - _size(title_text) - _size(end) - 80  # a line of how many are left out, and gaps
@@ -69,9 +73,10 @@ def compose(
     return title_text, "\n\n".join([*lines, end])
 
 
-def _runbook(kind: str) -> str:
+def _runbook(kind: str, url: str) -> str:
     # Not as a file name: messengers make a link of "runbooks.md", whose domain is somebody else's.
-    return f'Runbook: "Alert: {kind}" in the runbooks of im-attr-audit'
+    named = f'Runbook: "Alert: {kind}" in the runbooks of im-attr-audit'
+    return (_link("Runbook", f"{url}#alert-{kind}") if url else "") or named
 
 
 def _link(label: str, url: str) -> str:

@@ -25,7 +25,7 @@ from im_attr_audit.messages.alert_text import MOST_BYTES
 from im_attr_audit.messages.alert_text import compose as compose
 from im_attr_audit.record.notifications import Alert, Delivery, deliver, read_waiting
 from im_attr_audit.settings import NOTIFY as CONN_ID
-from im_attr_audit.settings import BadSetting
+from im_attr_audit.settings import BadSetting, runbooks_url
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -87,9 +87,10 @@ class Messenger:
         deadline: float = DEADLINE,
         keep_muted: Callable[[], None] = lambda: None,
         base_url: str = "",
+        runbooks_url: str = "",
     ) -> None:
         self._apprise = apprise
-        self._base_url = base_url
+        self._links = {"base_url": base_url, "runbooks_url": runbooks_url}
         self._deadline = deadline
         self._keep_muted = keep_muted
         self._destinations: dict[str, Any] = {}
@@ -124,7 +125,7 @@ class Messenger:
         messages = []
         for _, _, destination in tried:
             limit = min(MOST_BYTES, destination.body_maxlen or MOST_BYTES)
-            message = compose(alerts, limit=limit, base_url=self._base_url)
+            message = compose(alerts, limit=limit, **self._links)
             messages.append((destination, *message))
         notify_type = "info" if alerts[0].kind in _GOOD else "warning"
         outcomes = self._send_each(messages, notify_type)
@@ -147,7 +148,8 @@ class Messenger:
 
     def send_test(self) -> Iterator[tuple[str, str | None]]:
         """Send every destination one test alert: its service, and None or why it was not taken."""
-        body = f"{_TEST}\nPage: {self._base_url}/im-attr-audit/" if self._base_url else _TEST
+        base_url = self._links["base_url"]
+        body = f"{_TEST}\nPage: {base_url}/im-attr-audit/" if base_url else _TEST
         destinations = self._destinations.values()
         messages = [(each, "Attribute names: test alert", body) for each in destinations]
         for each, why_not in zip(destinations, self._send_each(messages, "info"), strict=True):
@@ -227,7 +229,22 @@ def open_messenger(mute: Callable[[], None], backends: Backends | None = None) -
     if not destinations:
         raise CannotSend(f"the connection {CONN_ID} holds no address that Apprise knows")
     base_url = (conf.get("api", "base_url", fallback=None) or "").rstrip("/")
-    return Messenger(destinations, apprise=apprise, keep_muted=mute, base_url=base_url)
+    return Messenger(
+        destinations,
+        apprise=apprise,
+        keep_muted=mute,
+        base_url=base_url,
+        runbooks_url=_runbooks_url(),
+    )
+
+
+def _runbooks_url() -> str:
+    """An alert without a link is better than none."""
+    try:
+        return runbooks_url() or ""
+    except BadSetting as error:
+        log.warning("Alerts do not link to the runbooks. %s", error)
+        return ""
 
 
 @without_frames

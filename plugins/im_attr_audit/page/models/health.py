@@ -52,6 +52,7 @@ class Health(BaseModel):
     misconfigured: list[Misconfigured]
     seal: SealDetail | None
     unreadable_seals: list[UnreadableSeal]
+    runbooks_url: str | None
 
 
 class BrokenChain(BaseModel):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime, timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import Response
 
+from im_attr_audit import settings
 from im_attr_audit.evidence.targets import shown_target
 from im_attr_audit.outcomes import FAILED, GOOD
 from im_attr_audit.page import queries
@@ -62,8 +64,16 @@ def health(reader: ReaderOf, limit: StaleAfter) -> Response:
             misconfigured=[Misconfigured(**row) for row in misconfigured],
             seal=models.SealDetail(**seal) if seal else None,
             unreadable_seals=[UnreadableSeal(**row) for row in unreadable],
+            runbooks_url=_runbooks_url(),
         )
     )
+
+
+def _runbooks_url() -> str | None:
+    """Health is shown without a link where that setting is wrong; tasks log what is wrong."""
+    with contextlib.suppress(settings.BadSetting):
+        return settings.runbooks_url()
+    return None
 
 
 def _app_health(app: Row, strip: Row | None) -> models.AppHealth:
@@ -100,6 +110,20 @@ def heads(reader: ReaderOf) -> Response:
     answer = as_json({"saved_at": at, "heads": rows})
     answer.headers["Content-Disposition"] = 'attachment; filename="chain-heads.json"'
     return answer
+
+
+@router.get("/checkpoint/download", response_class=Response, dependencies=NOTHING_ASKED)
+def checkpoint(reader: ReaderOf) -> Response:
+    """The newest seal's signed checkpoint, as it was written; 404 where nothing is sealed."""
+    with reader.transaction() as connection:
+        seal, _ = read_seal(connection, "seal_in_full")
+    if seal is None:
+        raise HTTPException(404, "The record is not sealed.")
+    return Response(
+        seal["note"],
+        media_type="text/plain; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="checkpoint-{seal["n"]}.txt"'},
+    )
 
 
 @router.get("/verification", response_model=models.Verification)

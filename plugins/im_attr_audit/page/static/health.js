@@ -23,15 +23,21 @@ runAndRefresh(async () => {
         ? notice(bad.some((app) => app.stale) ? "error" : "warning", `${bad.length} of ${count(health.apps.length, "app")} ${bad.length === 1 ? "needs" : "need"} attention.`, limit)
         : notice("good", `${health.apps.length === 1 ? "The app has" : `All ${count(health.apps.length, "app")} have`} a recent good poll.`, limit),
       health.misconfigured.length ? [notice("warning", "Misconfigured connections that do not name their app; nothing was sent.", "Fix them in Airflow under Admin, Connections."), misconfiguredList(health.misconfigured)] : null,
-      bad.length || health.misconfigured.length ? h("p", { class: "since" }, "What to do: docs/runbooks.md of im-attr-audit, section \"Alert: stale\".") : null,
+      bad.length || health.misconfigured.length ? h("p", { class: "since" }, "What to do: ", runbook(health, "Alert: stale"), ".") : null,
       form(chosen, health.apps),
       apps.length ? h("p", { class: "since" }, "Polls of the last 24 hours, a bar for each half hour: short and green for good polls, tall and red for failed ones, both for both, a line for none.") : null,
       apps.length ? table(health, apps) : notice("info", "No app matches this filter.", h("a", { href: "health" }, "Show all apps"), { "data-empty": "no-app" })),
     h("section", { "aria-labelledby": "chain" }, h("h2", { id: "chain" }, "The record's chain"), chain,
       h("p", { class: "downloads" }, h("a", { href: "api/heads/download", download: "" }, "Download the heads of all chains"), " and store them elsewhere: ", h("code", {}, "im-attr-audit verify --heads FILE"), " compares them with the record later.")),
     seal(health));
-  await verify(chain, false);
+  await verify(chain, health, false);
 });
+
+/** A section of the runbooks: a link where somebody has said where they are. */
+function runbook({ runbooks_url: url }, title) {
+  const said = `docs/runbooks.md of im-attr-audit, section "${title}"`;
+  return url ? h("a", { href: `${url}#${title.toLowerCase().replace(": ", "-")}`, target: "_blank", rel: "noreferrer" }, said) : said;
+}
 
 /** What the record's own copy of the newest seal says; the witnesses' files are what counts. */
 function seal({ seal: newest, unreadable_seals: unreadable, at }) {
@@ -48,6 +54,7 @@ function seal({ seal: newest, unreadable_seals: unreadable, at }) {
       h("dt", {}, "Witnesses"), h("dd", {}, witnesses(newest, at)),
       h("dt", {}, "Time stamp"), h("dd", {}, newest.is_stamped ? "by an RFC 3161 authority" : "none"),
       h("dt", {}, "Checkpoint"), h("dd", {}, h("pre", { tabindex: "0", "aria-label": "The signed checkpoint" }, newest.note),
+        h("p", { class: "downloads" }, h("a", { href: "api/checkpoint/download", download: "" }, "Download the checkpoint")),
         h("p", { class: "since" }, "This is the database's copy. Compare it with the files at the witnesses: im-attr-audit verify --checkpoints DIR."))));
 }
 
@@ -128,10 +135,10 @@ function strip(app) {
   return h("div", {}, svg, h("span", { class: "since" }, `${good} good, ${failed} failed`));
 }
 
-async function verify(place, again) {
+async function verify(place, health, again) {
   const checkAgain = h("button", { type: "button", onclick: () => {
     place.replaceChildren(h("p", { class: "waiting" }, "Recomputing the chain of hashes …"));
-    verify(place, true);
+    verify(place, health, true);
   } }, "Check again");
   try {
     const result = await ask("verification", { again: again || null });
@@ -141,7 +148,7 @@ async function verify(place, again) {
       : result.ok ? notice("good", "Every chain is intact.", how, { "data-chain": "ok" })
         : notice("error", `${count(result.broken.length, "chain")} ${result.broken.length === 1 ? "is" : "are"} broken: the record was altered.`,
           h("span", {}, how, "First bad rows: ", result.broken.slice(0, BROKEN_SHOWN).map((each) => `${each.region}/${each.sdk_app_id} at ${each.first_bad_seq}`).join(", "),
-            result.broken.length > BROKEN_SHOWN ? ` and ${count(result.broken.length - BROKEN_SHOWN, "more chain")}` : "", ". Leave the database unchanged; docs/runbooks.md of im-attr-audit, section \"verify: chain\", has the steps."), { "data-chain": "broken" }),
+            result.broken.length > BROKEN_SHOWN ? ` and ${count(result.broken.length - BROKEN_SHOWN, "more chain")}` : "", ". Leave the database unchanged; ", runbook(health, "verify: chain"), " has the steps."), { "data-chain": "broken" }),
       checkAgain,
       h("p", { class: "since" }, "This check cannot see that a chain was rewritten as a whole, truncated or deleted. im-attr-audit verify can, with chain heads that are stored separately."));
   } catch (error) {

@@ -61,20 +61,20 @@ export class RowsInSight {
 
   /** Whether a drawn row is not as high as it was known or assumed to be. */
   measure() {
-    if (!this.frame.clientHeight) return false;
-    const tops = [...this.rows, this.below].map((each) => each.getBoundingClientRect().top);
-    let isNew = false;
-    this.rows.forEach((_, at) => {
+    const { frame, heights, begins, from, rows } = this;
+    if (!frame.clientHeight) return false;
+    const tops = [...rows, this.below].map((each) => each.getBoundingClientRect().top);
+    let isOther = false;
+    for (let at = 0; at < rows.length; at++) {
       const height = tops[at + 1] - tops[at];
-      if (Math.abs(this.heights[this.from + at] - height) < 0.5) return;
-      this.heights[this.from + at] = height;
-      isNew = true;
-    });
-    if (isNew) {
+      isOther ||= Math.abs(begins[from + at + 1] - begins[from + at] - height) >= 0.5;
+      if (Math.abs(heights[from + at] - height) >= 0.5) heights[from + at] = height;
+    }
+    if (isOther) {
       this.settle();
       this.keepRoom();
     }
-    return isNew;
+    return isOther;
   }
 
   make(at) {

@@ -8,6 +8,8 @@ const FIRST = 30;
 const GUESS = 40;
 /** What is measured can change what is in sight, which is then measured, and so on; few passes are enough. */
 const MOST_PASSES = 10;
+/** Heights that differ less are the same; of many rows even this adds up, in pixels. */
+const SAME = 0.02;
 
 /**
  * Fills the body of the table in a frame that scrolls. ``row(at)`` makes one of ``count`` rows. Drawn
@@ -67,8 +69,8 @@ export class RowsInSight {
     let isOther = false;
     for (let at = 0; at < rows.length; at++) {
       const height = tops[at + 1] - tops[at];
-      isOther ||= Math.abs(begins[from + at + 1] - begins[from + at] - height) >= 0.5;
-      if (Math.abs(heights[from + at] - height) >= 0.5) heights[from + at] = height;
+      isOther ||= Math.abs(begins[from + at + 1] - begins[from + at] - height) > SAME;
+      heights[from + at] = height;
     }
     if (isOther) {
       this.settle();

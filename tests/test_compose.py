@@ -12,6 +12,7 @@ import shlex
 import shutil
 import stat
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,20 @@ LOGINS = (
     *("airflow", "attr_audit_migrator", "attr_audit_writer", "attr_audit_reader"),
     "attr_audit_sealer",
 )
+#: Where the worker has the files of CONNECTION_FILES_FOLDER.
+CONNECTION_FILES = "/etc/im-attr-audit/connections"
+ASK_BACKENDS = """
+import json
+from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
+from airflow.sdk.execution_time.secrets.execution_api import ExecutionAPISecretsBackend
+print(json.dumps([
+    [type(each).__name__, [
+        name for name in ("from_a_file", "from_targets_env")
+        if not isinstance(each, ExecutionAPISecretsBackend) and each.get_conn_value(name)
+    ]]
+    for each in ensure_secrets_backend_loaded()
+]))
+"""
 #: What no default is good for.
 SECRET = re.compile(r"PASSWORD|SECRET|KEY")
 
@@ -91,6 +106,76 @@ def test_a_worker_knows_nothing_of_airflows_database_nor_of_its_keys() -> None:
         "AUDIT_WRITER_PASSWORD",
     }
     assert "SQL_ALCHEMY_CONN" not in environment
+
+
+def filled(text: str, **settings: str) -> str:
+    """The text with its variables replaced, in the forms that compose and the shell share."""
+    # Its quotes are the value's own, not the shell's.
+    script = f"cat <<END\n{text}\nEND\n"
+    done = subprocess.run(["sh", "-c", script], env=settings, capture_output=True, check=True)
+    return done.stdout.decode().removesuffix("\n")
+
+
+def worker_backends(tmp_path: Path, **settings: str) -> list[list[Any]]:
+    """What a worker asks for connections, and who has those of a file and of targets.env.
+
+    Each backend by its name, with the connections that it has.
+    """
+    folder = tmp_path / "connections"
+    folder.mkdir(exist_ok=True)
+    environment = SERVICES["worker"]["environment"]
+    names = ("AIRFLOW__SECRETS__BACKEND", "AIRFLOW__SECRETS__BACKEND_KWARGS")
+    given = {name: filled(environment[name], **settings) for name in names}
+    given[names[1]] = given[names[1]].replace(CONNECTION_FILES, str(folder))
+    done = subprocess.run(
+        [sys.executable, "-c", ASK_BACKENDS],
+        env={**os.environ, **given, "AIRFLOW_CONN_FROM_TARGETS_ENV": "tencent-im://"},
+        capture_output=True,
+        check=True,
+    )
+    found: list[list[Any]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_connection_files_are_mounted_read_only_into_the_worker_alone() -> None:
+    mounting = [n for n, each in SERVICES.items() if CONNECTION_FILES in str(each.get("volumes"))]
+    configured = [n for n, each in SERVICES.items() if "SECRETS__BACKEND" in str(each)]
+    assert mounting == configured == ["worker"]
+    [volume] = [each for each in SERVICES["worker"]["volumes"] if CONNECTION_FILES in each]
+    folder = "/etc/im-attr-audit/connections"
+    assert filled(volume) == f"connections:{CONNECTION_FILES}:ro"
+    assert "connections" in yaml.safe_load(COMPOSE)["volumes"]
+    assert filled(volume, CONNECTION_FILES_FOLDER=folder) == f"{folder}:{CONNECTION_FILES}:ro"
+
+
+def test_connection_files_are_off_until_their_folder_is_set(tmp_path: Path) -> None:
+    backends = worker_backends(tmp_path)
+    assert backends[0][0] == "EnvironmentVariablesBackend"
+    assert "ConnectionFilesBackend" not in str(backends)
+
+
+@pytest.mark.parametrize("files", [0, 1])
+def test_a_connection_that_no_file_has_is_found_in_targets_env(tmp_path: Path, files: int) -> None:
+    for _ in range(files):
+        (tmp_path / "connections").mkdir()
+        (tmp_path / "connections" / "a.json").write_text('{"from_a_file": "tencent-im://"}')
+    first, second, *_ = worker_backends(tmp_path, CONNECTION_FILES_FOLDER="./connections")
+    assert first == ["ConnectionFilesBackend", ["from_a_file"] * files]
+    assert second == ["EnvironmentVariablesBackend", ["from_targets_env"]]
+
+
+def test_the_instructions_for_connection_files_list_every_app(tmp_path: Path) -> None:
+    docs = (ROOT / "docs" / "compose.md").read_text(encoding="utf-8")
+    [script] = re.findall(r"(?s)<<'END'\n(import json\n.*?\n)END\n", docs)
+    for name in "ab":
+        (tmp_path / f"{name}.json").write_text(json.dumps({f"im_{name}": "tencent-im://"}))
+    assert CONNECTION_FILES in script
+    program = script.replace(CONNECTION_FILES, str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert json.loads(done.stdout) == {"im_attr_audit_conn_ids": ["im_a", "im_b"]}
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    for text in (docs, example):
+        assert "CONNECTION_FILES_FOLDER=/etc/im-attr-audit/connections" in text
 
 
 def test_the_owners_way_in_is_the_init_containers_alone() -> None:

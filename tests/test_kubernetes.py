@@ -87,6 +87,53 @@ def test_the_signing_key_is_mounted_where_nothing_of_airflow_runs() -> None:
     assert "sealer" not in str(VALUES)
 
 
+def failing() -> dict[str, str]:
+    """The pattern of job names in each alert rule on failed jobs, by the alert's name."""
+    text = (ROOT / "bi" / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
+    [group] = yaml.safe_load(text)["groups"]
+    found = {}
+    for rule in group["rules"]:
+        if pattern := re.search(
+            r'kube_job_failed\{condition="true", job_name=~"([^"]+)"\}', rule["expr"]
+        ):
+            found[rule["alert"]] = pattern[1]
+    return found
+
+
+def test_one_alert_rule_is_on_each_regular_job_and_the_docs_name_it() -> None:
+    jobs = [job["metadata"]["name"] for job in JOBS if job["kind"] == "CronJob"]
+    assert len(jobs) == 5
+    covering: set[str] = set()
+    for job in jobs:
+        # Kubernetes adds the minute for which it starts a job.
+        [alert] = [
+            n for n, pattern in failing().items() if re.fullmatch(pattern, f"{job}-29406160")
+        ]
+        [row] = [line for line in DOCS.splitlines() if re.match(rf"\| .*`{job}`.* \|", line)]
+        assert f"[{alert}](runbooks.md#{alert.lower()})" in row
+        covering.add(alert)
+    assert covering == set(failing())
+
+
+def test_a_failed_job_whose_alert_needs_two_in_a_row_is_deleted_before_it_alerts_alone() -> None:
+    text = (ROOT / "bi" / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
+    [group] = yaml.safe_load(text)["groups"]
+    waits = {rule["alert"]: rule.get("for", "0m") for rule in group["rules"]}
+    for job in JOBS:
+        if job["kind"] != "CronJob":
+            continue
+        name = job["metadata"]["name"]
+        [alert] = [n for n, pattern in failing().items() if re.fullmatch(pattern, f"{name}-1")]
+        kept = job["spec"]["jobTemplate"]["spec"].get("ttlSecondsAfterFinished")
+        wait = int(waits[alert].removesuffix("m")) * 60
+        if kept is None:
+            assert wait == 0, name
+            continue
+        [minutes] = re.findall(r"^\*/(\d+) \* \* \* \*$", job["spec"]["schedule"])
+        interval = int(minutes) * 60
+        assert interval < kept < wait < interval + kept, name
+
+
 def test_no_secret_stands_in_the_files() -> None:
     text = (ROOT / "kubernetes" / "values.yaml").read_text(encoding="utf-8")
     assert not re.search(r"(?i)password:\s*\S|://[^/\s]*:[^/\s]*@", text)

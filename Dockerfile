@@ -38,7 +38,7 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 LANG=C.UTF-8 \
 # 50000:0, as in Airflow's own image. The folders belong to it, so that volumes on them do.
 RUN useradd --uid 50000 --gid 0 --no-create-home --home-dir /opt/airflow airflow \
     && install -d -o airflow -g 0 -m 0775 /opt/airflow /opt/airflow/logs /opt/airflow/demo \
-        /opt/airflow/simulator-state /opt/airflow/witness \
+        /opt/airflow/simulator-state /opt/airflow/witness /opt/airflow/metrics \
     && install -d -o airflow -g 0 -m 0700 /opt/airflow/checkpoint-key
 COPY --from=build /opt/venv /opt/venv
 # The package is installed: only what Airflow itself reads goes into its folders, never both.

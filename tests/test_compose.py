@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -22,6 +23,8 @@ import psycopg2
 import pytest
 import yaml
 from im_attr_audit import cli
+from im_attr_audit.commands.metrics import add_metrics
+from im_attr_audit.commands.verify import add_verify
 from im_attr_audit.declared.parse import parse
 from im_attr_audit.record.upkeep.migrate import migrate
 from packaging.requirements import Requirement
@@ -208,9 +211,44 @@ def test_the_container_that_seals_gives_the_command_options_that_it_knows(
     arguments = shlex.split(line.replace("$$CHECKPOINT_TO", "file:/opt/airflow/witness"))
     assert cli.main(arguments) == 2
     assert "/opt/airflow/checkpoint-key/audit.key" in capsys.readouterr().err
-    for folder in ("/opt/airflow/checkpoint-key", "/opt/airflow/witness"):
+    for folder in ("/opt/airflow/checkpoint-key", "/opt/airflow/witness", "/opt/airflow/metrics"):
         # A volume belongs to whom its folder in the image does.
         assert folder in DOCKERFILE
+
+
+def test_the_nightly_verify_leaves_its_result_in_a_folder_that_the_machine_can_read() -> None:
+    [volume] = [each for each in SERVICES["checkpoint"]["volumes"] if "METRICS_FOLDER" in each]
+    assert filled(volume) == "metrics:/opt/airflow/metrics"
+    assert filled(volume, METRICS_FOLDER="/mnt/metrics") == "/mnt/metrics:/opt/airflow/metrics"
+    docs = (ROOT / "docs" / "compose.md").read_text(encoding="utf-8")
+    section = docs.split("## Metrics and alerts")[1]
+    [line] = re.findall(r"checkpoint \\\n  (im-attr-audit verify (?:.|\\\n)+)\n```", section)
+    _, *arguments = shlex.split(line.replace("\\\n", " "))
+    parser = argparse.ArgumentParser()
+    add_verify(parser.add_subparsers())
+    given = parser.parse_args(arguments)
+    assert given.result.parent == Path("/opt/airflow/metrics")
+    assert given.result.suffix == ".prom"
+    assert given.checkpoints == ["/opt/airflow/witness"]
+
+
+def test_the_exporter_knows_the_readers_login_and_nothing_else() -> None:
+    exporter = SERVICES["metrics"]
+    assert set(exporter["environment"]) == {
+        "AIRFLOW_CONN_IM_ATTR_AUDIT_DB_READER",
+        "IM_ATTR_AUDIT_STALE_AFTER",
+    }
+    assert set(re.findall(r"\$\{(\w+):\?", str(exporter["environment"]))) == {
+        "AUDIT_READER_PASSWORD"
+    }
+    assert "volumes" not in exporter
+    command, *arguments = exporter["command"]
+    assert command == "im-attr-audit"
+    parser = argparse.ArgumentParser()
+    add_metrics(parser.add_subparsers())
+    _, port = parser.parse_args(arguments).listen
+    assert filled(exporter["ports"][0]) == f"127.0.0.1:{port}:{port}"
+    assert f"'127.0.0.1', {port}" in str(exporter["healthcheck"])
 
 
 def test_ports_are_on_loopback_alone() -> None:

@@ -78,8 +78,8 @@ screenshots: setup
 # Minutes of a whole cluster's work.
 test-cluster: setup
 	@exec .venv/bin/python -m pytest --numprocesses=0 tests/cluster/scale_out.py \
-	    tests/cluster/failover.py tests/cluster/failover_in_run.py tests/cluster/recovery.py \
-	    tests/cluster/rollback.py
+	    tests/cluster/schedulers.py tests/cluster/failover.py \
+	    tests/cluster/failover_in_run.py tests/cluster/recovery.py tests/cluster/rollback.py
 
 # Minutes; a browser, as for the page's tests.
 test-review: setup

@@ -74,7 +74,12 @@ class Cluster:
     """The processes, and what is asked of them."""
 
     def __init__(
-        self, folder: Path, postgres: EmbeddedPostgres, db: AuditDb, vendor: Simulator
+        self,
+        folder: Path,
+        postgres: EmbeddedPostgres,
+        db: AuditDb,
+        vendor: Simulator,
+        settings: Mapping[str, str],
     ) -> None:
         self.folder, self.postgres, self.db, self.vendor = folder, postgres, db, vendor
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -110,6 +115,7 @@ class Cluster:
             "IM_ATTR_AUDIT_SCHEDULE": "0 0 29 2 *",
             "IM_ATTR_AUDIT_RETRY_SECONDS": "1",
             "IM_ATTR_AUDIT_CONFIRM_SECONDS": "0.5",
+            **settings,
         }
         self.control = {
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.url(METADATA),
@@ -158,8 +164,9 @@ class Cluster:
             "migrate", [sys.executable, "-m", "launch.metadata"], self.control | self._simple()
         )
         assert self.processes.pop("migrate").wait(180) == 0, self.log("migrate")
-        for name in ("api-server", "scheduler", "dag-processor"):
+        for name in ("api-server", "dag-processor"):
             self._spawn(name, [airflow, name], self.control | self._simple())
+        self.start_scheduler("scheduler")
         eventually("Airflow", self._healthy)
         eventually("the DAG", lambda: self.metadata("select 1 from dag where dag_id = %s", DAG))
 
@@ -185,6 +192,16 @@ class Cluster:
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")[-4000:]
+
+    def start_scheduler(self, name: str) -> None:
+        """A scheduler, which runs tasks itself where the executor is LocalExecutor."""
+        airflow = str(Path(sys.executable).parent / "airflow")
+        local = self.shared["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
+        self._spawn(
+            name,
+            [airflow, "scheduler", "--skip-serve-logs"],
+            self.control | self._simple() | (self.worker if local else {}),
+        )
 
     def staff(self, *names: str) -> None:
         """Have these workers and no others. A name that is gone does not come back."""
@@ -330,27 +347,39 @@ class Cluster:
         ) == [(0,)]
 
 
-@pytest.fixture(scope="module")
-def cluster(
-    postgres: EmbeddedPostgres, template: str, tmp_path_factory: pytest.TempPathFactory
+@contextlib.contextmanager
+def started(
+    postgres: EmbeddedPostgres, template: str, folder: Path, settings: Mapping[str, str]
 ) -> Iterator[Cluster]:
+    """A cluster without workers, on databases of its own; the settings are Airflow's."""
     if not shutil.which("redis-server"):
         pytest.fail("There is no redis-server here: apt-get install redis-server", pytrace=False)
     with postgres.connect() as connection, connection.cursor() as cursor:
         cursor.execute(f"create database {METADATA}")
-    folder = tmp_path_factory.mktemp("cluster")
-    with (
-        fresh_audit_db(postgres, template) as db,
-        Simulator.start(folder / "simulator", regions=[REGION], lasting=False) as vendor,
-    ):
-        vendor.add_apps(NewApp(REGION, app, NAMES) for app in APPS)
-        vendor.set_latency(LATENCY)
-        it = Cluster(folder, postgres, db, vendor)
-        try:
-            it.start()
-            yield it
-        finally:
-            it.stop_all()
+    try:
+        with (
+            fresh_audit_db(postgres, template) as db,
+            Simulator.start(folder / "simulator", regions=[REGION], lasting=False) as vendor,
+        ):
+            vendor.add_apps(NewApp(REGION, app, NAMES) for app in APPS)
+            vendor.set_latency(LATENCY)
+            it = Cluster(folder, postgres, db, vendor, settings)
+            try:
+                it.start()
+                yield it
+            finally:
+                it.stop_all()
+    finally:
+        with postgres.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(f"drop database {METADATA} with (force)")
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    postgres: EmbeddedPostgres, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    with started(postgres, template, tmp_path_factory.mktemp("cluster"), {}) as it:
+        yield it
 
 
 @pytest.fixture

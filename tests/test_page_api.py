@@ -26,6 +26,7 @@ from im_attr_audit.page.app import make_app
 from im_attr_audit.page.models import Problem
 from im_attr_audit.page.reader import Reader
 from im_attr_audit.page.routes import attest
+from im_attr_audit.record.notifications import record_gaps
 from im_attr_audit.record.store import record_polls
 from sqlalchemy import text
 
@@ -209,7 +210,9 @@ def test_a_bad_limit_is_reported_by_name_and_never_replaced(
     assert answer.json()["what"].startswith("IM_ATTR_AUDIT_STALE_AFTER is")
 
 
-@pytest.mark.parametrize(("given", "age", "word"), [("30", 45, "stale"), ("5000000", 2e6, "ok")])
+@pytest.mark.parametrize(
+    ("given", "age", "word"), [("30", 25, "ok"), ("30", 45, "stale"), ("5000000", 2e6, "ok")]
+)
 def test_the_limit_is_the_alerts_limit_and_not_clipped(
     audit_db: AuditDb,
     client: TestClient,
@@ -221,7 +224,14 @@ def test_the_limit_is_the_alerts_limit_and_not_clipped(
     poll(audit_db, {0: "sex"}, age)
     monkeypatch.setenv("IM_ATTR_AUDIT_STALE_AFTER", given)
     assert client.get("/healthz").text == word
-    assert settings.stale_after() == timedelta(seconds=float(given))
+    [app] = client.get("/api/health").json()["apps"]
+    assert app["stale"] is (word == "stale")
+    record_gaps(audit_db.writer, dag_run_id="run", stale_after=settings.stale_after())
+    with audit_db.reader.connect() as connection:
+        alerts = connection.execute(
+            text("select count(*) from attr_audit.notification where kind = 'stale'")
+        )
+        assert alerts.scalar_one() == (word == "stale")
 
 
 # Answers ---------------------------------------------------------------------------------------

@@ -202,7 +202,7 @@ def test_several_processes_find_what_one_does(
     assert len(alone[0]) == 5
     monkeypatch.setattr(hashes, "_SMALL", 0)
     monkeypatch.setattr(hashes, "_LEAST", 1)
-    monkeypatch.setattr(hashes, "_processors", lambda: 2)
+    monkeypatch.setattr(hashes, "processors", lambda: 2)
     helped: list[int] = []
     hash_with = hashes._hash_with
 

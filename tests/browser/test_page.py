@@ -1040,6 +1040,17 @@ def test_the_theme_follows_airflow_live(story: Stage, open_page: OpenPage) -> No
     ground = page.evaluate(GROUND)
     frame.wait_for_function(f"ground => {GROUND} === ground", arg=ground)
     assert ground != "rgb(255, 255, 255)"
+    # So are its sizes of type and controls, which are the page's own elsewhere.
+    host = "getComputedStyle(document.documentElement)"
+    page.evaluate("document.documentElement.style.setProperty('--chakra-sizes-10', '3.25rem')")
+    page.evaluate("document.documentElement.style.setProperty('--chakra-font-sizes-sm', '0.9rem')")
+    page.evaluate("document.documentElement.classList.replace('dark', 'light')")
+    page.evaluate("document.documentElement.classList.replace('light', 'dark')")
+    frame.wait_for_function(f"{host}.getPropertyValue('--control') === '3.25rem'")
+    control = "getComputedStyle(document.querySelector('input'))"
+    frame.get_by_role("link", name="Health").click()
+    frame.wait_for_selector("input")
+    assert frame.evaluate(f"[{control}.minHeight, {control}.fontSize]") == ["52px", "14.4px"]
     page.emulate_media(color_scheme="light")
     page.evaluate("localStorage.setItem('theme', 'system')")
     frame.wait_for_selector("html[data-theme=light]")
@@ -1171,6 +1182,19 @@ def test_a_table_of_many_rows_hides_nothing_and_does_not_move_what_is_read(
             other = {each for each in moved if min(abs(each), abs(each - by)) > 1}
             assert len(other) <= 1, (view, by, moved)
         assert found["seen"] == list(range(2, count + 1)), view
+
+
+def test_all_rows_of_a_long_table_are_printed(
+    large: Callable[[int], None], open_page: OpenPage
+) -> None:
+    large(200)
+    page = ready(open_page(f"{PAGE}attest?all=yes"))
+    rows = "document.querySelectorAll('tbody tr:not(.spacer)').length"
+    shown = page.evaluate(rows)
+    page.evaluate(f"addEventListener('beforeprint', () => {{ window.printed = {rows}; }})")
+    page.pdf()
+    assert page.evaluate("window.printed") == 200 > shown
+    page.wait_for_function(f"{rows} < 200")
 
 
 def test_a_view_asks_for_each_answer_once_and_together_with_its_script(

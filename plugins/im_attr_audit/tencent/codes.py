@@ -62,7 +62,6 @@ class Code:
 
 # Sources.
 _PAGE = "trtc.io/document/34348 (Error Codes)"
-_DESK = "cloud.tencent.com/document/product/679/131708 (common REST error codes)"
 _OLD = "github.com/tencentyun/qcloud-documents, error codes (2022 and before)"
 _CALL = "trtc.io/document/37168 (the call's own page)"
 _PUSH = "trtc.io/document/74196 (Push error codes)"

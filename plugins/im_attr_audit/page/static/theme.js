@@ -11,6 +11,7 @@
     "--text": "--chakra-colors-fg", "--soft": "--chakra-colors-fg-muted",
     "--focus": "--chakra-colors-brand-focus-ring", "--brand": "--chakra-colors-brand-solid",
     "--font": "--chakra-fonts-body", "--mono": "--chakra-fonts-mono", "--radius": "--chakra-radii-l2",
+    "--type": "--chakra-font-sizes-md", "--small-type": "--chakra-font-sizes-sm", "--control": "--chakra-sizes-10",
   };
   let host = null;
   try {

@@ -54,9 +54,13 @@ def processes_for(connection: Connection) -> int:
     """How many processes to use: one for each processor, but one for a small record."""
     if connection.execute(text(_ESTIMATE)).scalar_one() < _SMALL:
         return 1
+    return min(processors(), _MOST_PROCESSES)
+
+
+def processors() -> int:
+    """How many processors this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
-    processors = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return min(processors, _MOST_PROCESSES)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def split(connection: Connection, parts: int) -> list[Range]:
@@ -195,8 +199,7 @@ def _help(
     watched: Mapping[AppKey, Watched],
 ) -> None:
     """The other process: check ranges until there are none."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         engine = engine_of_connector(connector)
         with reading(engine) as connection:
@@ -216,8 +219,13 @@ def _help(
         pipe.send(PartFailed(f"Part of the record could not be checked: {reason}"))
 
 
-def _end_with_parent() -> None:
-    """End this process where the one that started it was killed, whatever it waits for."""
+def end_with_parent() -> None:
+    """From now on this process ends with the one that started it, and by nothing else."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_after_parent, daemon=True).start()
+
+
+def _end_after_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

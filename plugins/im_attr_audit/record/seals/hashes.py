@@ -7,9 +7,6 @@ connection of its own. This process hashes too: a small record needs no other.
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -19,7 +16,13 @@ from typing import ClassVar
 from sqlalchemy import Connection, Engine, text
 
 from im_attr_audit.evidence.bundle import Seal
-from im_attr_audit.record.checks.parts import PartFailed, reading, without_garbage_collection
+from im_attr_audit.record.checks.parts import (
+    PartFailed,
+    end_with_parent,
+    processors,
+    reading,
+    without_garbage_collection,
+)
 from im_attr_audit.record.engine import Connector, connector_of, engine_of_connector
 from im_attr_audit.record.seals.listed import CLOCKS_US
 from im_attr_audit.record.seals.rows import (
@@ -187,7 +190,7 @@ def hash_stretches(
     connection.
     """
     rows = sum(end.rows[0] for stretch in work for end in stretch.ends)
-    processes = 1 if engine is None or rows < _SMALL else min(_processors(), _MOST_PROCESSES)
+    processes = 1 if engine is None or rows < _SMALL else min(processors(), _MOST_PROCESSES)
     if engine is None or processes == 1 or len(work) == 1:
         return [hash_stretch(connection, stretch, heads) for stretch in work]
     snapshot = connection.execute(text("select pg_catalog.pg_export_snapshot()")).scalar_one()
@@ -228,11 +231,6 @@ def _hash_with(
     ]
 
 
-def _processors() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 class _Helper:
     """The other process: one transaction in the snapshot of the process that started it."""
 
@@ -241,8 +239,7 @@ class _Helper:
 
     @classmethod
     def begin(cls, connector: Connector, snapshot: str) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        end_with_parent()
         connection = reading(engine_of_connector(connector))
         # Before anything is read: both transactions see the same rows.
         connection.exec_driver_sql(f"set transaction snapshot '{snapshot}'")
@@ -252,11 +249,3 @@ class _Helper:
     @classmethod
     def hash(cls, stretch: Stretch) -> Hashed:
         return hash_stretch(cls.connection, stretch, cls.heads)
-
-
-def _end_with_parent() -> None:
-    """End this process where the one that started it was killed, whatever it waits for."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

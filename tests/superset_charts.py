@@ -32,7 +32,8 @@ class Chart:
     description: str
     metrics: tuple[str, ...] = ()
     grain: str | None = None
-    where: tuple[str, str] | None = None
+    #: Conditions that hold together: column, operator and, where it takes one, a text to compare.
+    where: tuple[tuple[str, ...], ...] = ()
     order: str | None = None
     descending: bool = False
     #: A chart of the present ignores the dashboard's time range.
@@ -101,7 +102,7 @@ CHARTS = (
         "drift_episodes",
         ("app_group", "slot", "began_seen_at", "first_region", "first_sdk_app_id", "first_name"),
         "Slots whose apps have different names now, since when, and whose change began it.",
-        where=("ended_seen_at", "IS NULL"),
+        where=(("ended_seen_at", "IS NULL"),),
         order="began_seen_at",
         of_now=True,
     ),
@@ -150,7 +151,7 @@ CHARTS = (
         ("outcome", "error_code", "meaning", "advice"),
         "Polls that did not see the names, and what helps.",
         metrics=("polls",),
-        where=("is_good", "IS FALSE"),
+        where=(("is_good", "IS FALSE"), ("outcome", "!=", "late")),
         order="polls",
         descending=True,
         width=12,
@@ -161,7 +162,7 @@ CHARTS = (
         "changes",
         ("seen_at", "app_group", "region", "slot", "old_name", "new_name", "lookalike"),
         "Renames that a reader may not notice: case, white space, normalization, confusables.",
-        where=("lookalike", "IS NOT NULL"),
+        where=(("lookalike", "IS NOT NULL"),),
         order="seen_at",
         descending=True,
         height=40,
@@ -196,7 +197,9 @@ def plain_sql(chart: Chart, also: str = "") -> str:
     axis = [f"date_trunc('{grain}', {dataset.time}) as {dataset.time}"] if grain else []
     metrics = [f"{dataset.metrics[name]} as {name}" for name in chart.metrics]
     selected = [*axis, *chart.columns, *metrics]
-    where = [" ".join(chart.where)] if chart.where else []
+    where = [
+        f"{column} {how}" + "".join(f" '{v}'" for v in value) for column, how, *value in chart.where
+    ]
     where += [also] if also else []
     grouped = ", ".join(str(number + 1) for number in range(len(axis) + len(chart.columns)))
     return (

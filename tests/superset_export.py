@@ -114,7 +114,7 @@ def _dataset(dataset: Dataset, columns: Columns) -> dict[str, Any]:
 def _chart(chart: Chart, number: int) -> dict[str, Any]:
     dataset = DATASETS[chart.dataset]
     filters = [] if chart.of_now or not dataset.time else [_filter(dataset.time, "TEMPORAL_RANGE")]
-    filters += [_filter(*chart.where)] if chart.where else []
+    filters += [_filter(*condition) for condition in chart.where]
     order = [[chart.order, not chart.descending]] if chart.order else []
     params: dict[str, Any] = {
         "viz_type": chart.viz,
@@ -192,14 +192,14 @@ def _chart(chart: Chart, number: int) -> dict[str, Any]:
     }
 
 
-def _filter(subject: str, operator: str) -> dict[str, Any]:
+def _filter(subject: str, operator: str, value: str | None = None) -> dict[str, Any]:
     return {
         "clause": "WHERE",
         "expressionType": "SIMPLE",
         "subject": subject,
         "operator": operator,
-        "operatorId": operator.replace(" ", "_"),
-        "comparator": "No filter" if operator == "TEMPORAL_RANGE" else None,
+        "operatorId": {"!=": "NOT_EQUALS"}.get(operator, operator.replace(" ", "_")),
+        "comparator": "No filter" if operator == "TEMPORAL_RANGE" else value,
     }
 
 

@@ -23,6 +23,7 @@ from tests.quarter import (
     head_seq,
     seen,
 )
+from tests.quarter import rows as recorded
 from tests.quarter_answers import Q2
 
 #: A row by column. Times of days are UTC's.
@@ -176,7 +177,8 @@ def count_of_violations(groups: Groups) -> Rows:
 
 def seals(_: Groups) -> Rows:
     """The first one has everything, the second one nothing. Nobody planned in the database."""
-    everything = (sum(len(run.polls) for run in STORY.runs()), sum(head_seq(app) for app in APPS))
+    polls = sum(len(run.polls) for run in STORY.runs()) + 1  # the late one
+    everything = (polls, sum(head_seq(app) for app in APPS))
     columns = "sealed_at closed_at n polls changes targets has_timestamp origin"
     counts = (everything, (0, 0))
     return [
@@ -241,10 +243,16 @@ def name_at(app: AppKey, slot: int, at: datetime) -> str | None:
     return UNKNOWN if at > seen(app)[0].arrived else None
 
 
+_HALF_AN_HOUR = timedelta(minutes=30)
+
+
 def name_bounds(app: AppKey, slot: int) -> list[datetime]:
     """When that can change."""
     found = questions.spells(app, slot)
-    return [at for _, _, polls, _ in found for at in (polls[0].arrived, polls[-1].confirmed)]
+    bounds = [at for _, _, polls, _ in found for at in (polls[0].arrived, polls[-1].confirmed)]
+    # Also where the record has a row for the same name: a type was learned, or it changed.
+    rows = [row for row in recorded(app) if row.slot == slot]
+    return bounds + [at for row in rows for at in (row.seen_at - _HALF_AN_HOUR, row.seen_at)]
 
 
 def gap_bounds(app: AppKey) -> list[datetime]:

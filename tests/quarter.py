@@ -1,7 +1,9 @@
 """A scripted quarter: what docs/bi.md, sql/questions and bi/ are tested and shown on.
 
-Hourly runs from 25 March to 2 July 2026 (UTC). `Truth` derives from the script alone what a right
-answer is: it replays what the polls saw and uses none of the product's code and no SQL.
+Hourly runs from 25 March to 2 July 2026 (UTC). `quarter` records them through the product's store.
+`seen`, `rows` and `changes` derive from the script alone what a right record holds: they replay
+what the polls saw. They use no SQL and none of the code that records or judges a poll. Of the
+product they use plain values only: the key of an app, the outcome and code of a scripted failure.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import groupby, pairwise
+from itertools import groupby
 
 from im_attr_audit.apps import AppKey
 from im_attr_audit.declared.parse import parse
@@ -21,12 +23,13 @@ from im_attr_audit.evidence.witnesses import open_witness
 from im_attr_audit.record.declarations import note_stale_after, record_declaration
 from im_attr_audit.record.engine import create_audit_engine
 from im_attr_audit.record.seals.sealing import make_checkpoint
+from im_attr_audit.record.store import record_polls
 from psycopg2.extras import execute_values
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 
 from launch.postgres import EmbeddedPostgres
-from tests.history import NamesLike
+from tests.history import NamesLike, polled
 from tests.story import ScriptedRun, Story, date_rows, make_partitions, record
 
 
@@ -45,8 +48,10 @@ LOYALTY = AppKey("frankfurt", 1400000011)
 CHINA = AppKey("china", 1400000012)
 JAKARTA = AppKey("jakarta", 1400000013)
 MUMBAI = AppKey("mumbai", 1400000099)
+SILICON_VALLEY = AppKey("silicon_valley", 1400000005)
 
 _SHOP = {0: "sex", 1: "city", 2: "Membership level"}
+_SHOP_TYPED = {0: ("sex", 0), 1: ("city", 0), 2: ("Membership level", 0)}
 _LATIN, _CYRILLIC = "sex", "s\u0435x"
 
 STORY = Story(
@@ -54,7 +59,8 @@ STORY = Story(
     end=END,
     listed={
         **dict.fromkeys(
-            (FRANKFURT, SINGAPORE, SEOUL, TOKYO, LOYALTY, CHINA, JAKARTA), ((BEGIN, END),)
+            (FRANKFURT, SINGAPORE, SEOUL, TOKYO, LOYALTY, CHINA, JAKARTA, SILICON_VALLEY),
+            ((BEGIN, END),),
         ),
         MUMBAI: ((day(6, 14, 9), END),),  # its key is wrong for a day
     },
@@ -63,11 +69,23 @@ STORY = Story(
             (BEGIN, _SHOP),
             (day(5, 12, 8, 20), {**_SHOP, 2: "Tier"}),  # for 29 hours, within a campaign
             (day(5, 13, 13, 20), _SHOP),
+            (day(6, 3, 10, 20), {**_SHOP, 2: "Tier"}),  # and once more, for 21 hours
+            (day(6, 4, 7, 20), _SHOP),
             (day(6, 22, 14, 45), {**_SHOP, 0: _CYRILLIC}),
         ),
         SINGAPORE: ((BEGIN, _SHOP), (day(4, 20, 10, 40), {**_SHOP, 2: "membership level"})),
-        SEOUL: ((BEGIN, _SHOP),),
+        SEOUL: (
+            (BEGIN, _SHOP),
+            (day(6, 8, 5, 50), {0: "sex", 1: "Membership level", 2: "city"}),  # to a lower slot
+            (day(6, 8, 12, 50), _SHOP),
+        ),
         TOKYO: ((BEGIN, _SHOP),),
+        SILICON_VALLEY: (
+            (BEGIN, _SHOP),
+            (day(6, 15, 6, 40), {0: "sex", 1: "city"}),
+            (day(6, 17), _SHOP_TYPED),  # another source, see apis: back in a baseline
+            (day(6, 24, 9, 30), {**_SHOP_TYPED, 2: ("Membership level", 1)}),  # another type
+        ),
         LOYALTY: (
             (BEGIN, {0: "tier", 1: "points"}),
             (day(5, 1), {0: ("tier", 0), 1: ("points", 0)}),  # another source, see apis
@@ -83,12 +101,15 @@ STORY = Story(
         MUMBAI: ((BEGIN, {0: "coupon"}),),
     },
     groups={
-        **dict.fromkeys((FRANKFURT, SINGAPORE, SEOUL, TOKYO), ((BEGIN, "shop"),)),
+        **dict.fromkeys((FRANKFURT, SINGAPORE, SEOUL, TOKYO, SILICON_VALLEY), ((BEGIN, "shop"),)),
         **dict.fromkeys((LOYALTY, CHINA), ((BEGIN, "loyalty"),)),
         JAKARTA: ((BEGIN, "loyalty"), (day(6, 10), "coupons")),
         MUMBAI: ((BEGIN, "coupons"),),
     },
-    apis={LOYALTY: ((BEGIN, "all_member_push"), (day(5, 1), "timpush"))},
+    apis={
+        LOYALTY: ((BEGIN, "all_member_push"), (day(5, 1), "timpush")),
+        SILICON_VALLEY: ((BEGIN, "all_member_push"), (day(6, 17), "timpush")),
+    },
     failures=(
         (SEOUL, day(5, 6, 3), day(5, 6, 15), Unavailable("HTTP 502", http_status=502)),
         (
@@ -100,6 +121,10 @@ STORY = Story(
         (SINGAPORE, day(6, 30, 18), END, Unavailable("no answer within 10 s")),
     ),
 )
+
+#: A second poll of a run, sent just before the first one had its answer: it is `late`. It sees the
+#: names, and records nothing.
+LATE, LATE_AT = TOKYO, day(5, 20, 10) + timedelta(seconds=0.05)
 
 #: The campaigns of `shop` and `loyalty` go by these names.
 DECLARED = """
@@ -128,11 +153,24 @@ def quarter(server: EmbeddedPostgres, template: str) -> str:
         else:
             for _, run in runs:
                 record(writer, run)
+    _record_late(writer)
     _declare(writer, server, name)
     writer.dispose()
     date_rows(server, name)
     _seal(server, name)
     return name
+
+
+def _record_late(writer: Engine) -> None:
+    """Recorded after everything else, by when newer polls of the app are known."""
+    poll = polled(
+        STORY.answer(LATE, LATE_AT),
+        at=LATE_AT,
+        region=LATE.region,
+        sdk_app_id=LATE.sdk_app_id,
+        app_group=STORY.group(LATE, LATE_AT),
+    )
+    record_polls(writer, [poll], dag_run_id="manual__2026-05-20", try_number=1)
 
 
 def _declare(writer: Engine, server: EmbeddedPostgres, name: str) -> None:
@@ -224,31 +262,41 @@ _POLL = "(%s, %s, %s, %s, %s, 1, %s, %s, %s::timestamptz + interval '0.1 s', 'ok
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One good poll: its first request and answer, its last request, and the names."""
+    """One good poll: its first request and answer, its last request, and the names with types."""
 
     asked: datetime
     arrived: datetime
     confirmed: datetime
     names: dict[int, str]
+    types: dict[int, int | None]
     api: str
     run: str
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """One change that a right record holds; ``seq`` counts the baselines too."""
+class Row:
+    """One row that a right record holds of a slot; ``not_before`` is null for a baseline."""
 
     app: AppKey
     seq: int
     slot: int
     old: str | None
     new: str | None
-    not_before: datetime
+    not_before: datetime | None
     seen_at: datetime
     run: str
 
+
+@dataclass(frozen=True, slots=True)
+class Change(Row):
+    """One that is not a baseline."""
+
+    not_before: datetime
+
     @property
     def kind(self) -> str:
+        if self.old == self.new:
+            return "retyped"
         return "added" if self.old is None else "removed" if self.new is None else "renamed"
 
     @property
@@ -257,10 +305,6 @@ class Change:
 
 
 _TOOK, _APART = timedelta(seconds=0.1), timedelta(seconds=2)
-
-
-def _plain(names: NamesLike) -> dict[int, str]:
-    return {slot: said if isinstance(said, str) else said[0] for slot, said in names.items()}
 
 
 @functools.cache
@@ -272,42 +316,58 @@ def seen(app: AppKey) -> tuple[Seen, ...]:
         if not STORY.is_listed(app, time) or STORY.failure(app, time):
             continue
         answer = STORY.answer(app, time)
-        confirmed = time if answer == before else time + _APART
-        run = f"scheduled__{time.isoformat()}"
-        api = STORY.api(app, time)
-        polls.append(Seen(time, time + _TOOK, confirmed, _plain(answer), api, run))
+        said = {slot: (n, None) if isinstance(n, str) else n for slot, n in answer.items()}
+        polls.append(
+            Seen(
+                asked=time,
+                arrived=time + _TOOK,
+                confirmed=time if answer == before else time + _APART,
+                names={slot: name for slot, (name, _) in said.items()},
+                types={slot: type_ for slot, (_, type_) in said.items()},
+                api=STORY.api(app, time),
+                run=f"scheduled__{time.isoformat()}",
+            )
+        )
         before = answer
     return tuple(polls)
 
 
 @functools.cache
+def rows(app: AppKey) -> tuple[Row, ...]:
+    """Every row of the app by seq, baselines included.
+
+    A baseline: the app's first good poll, a poll of another API, a type that was not known before.
+    The script never leaves out a type that is known of a name.
+    """
+    found: list[Row] = []
+    one: Seen | None = None
+    for other in seen(app):
+        names, types = (one.names, one.types) if one else ({}, {})
+        for slot in sorted(names.keys() | other.names.keys()):
+            old, new = names.get(slot), other.names.get(slot)
+            had, has = types.get(slot), other.types.get(slot)
+            assert old != new or had is None or has is not None
+            if (old, had) == (new, has):
+                continue
+            row = (app, len(found) + 1, slot, old, new)
+            if one is None or one.api != other.api or (old == new and had is None):
+                found.append(Row(*row, None, other.arrived, other.run))
+            else:
+                found.append(Change(*row, one.confirmed, other.arrived, other.run))
+        one = other
+    return tuple(found)
+
+
+@functools.cache
 def changes() -> tuple[Change, ...]:
     """Every change but the baselines, in the order of seen_at, app and slot."""
-    found = []
-    for app in STORY.listed:
-        seq = len(seen(app)[0].names)
-        for one, other in pairwise(seen(app)):
-            differing = [
-                slot
-                for slot in sorted(one.names.keys() | other.names.keys())
-                if one.names.get(slot) != other.names.get(slot)
-            ]
-            if one.api != other.api:
-                seq += len(other.names)  # every slot's type is new: a baseline each
-                assert not differing
-            for slot in differing:
-                seq += 1
-                old, new = one.names.get(slot), other.names.get(slot)
-                found.append(
-                    Change(app, seq, slot, old, new, one.confirmed, other.arrived, other.run)
-                )
+    found = [row for app in STORY.listed for row in rows(app) if isinstance(row, Change)]
     return tuple(sorted(found, key=lambda change: (change.seen_at, change.app, change.slot)))
 
 
 def head_seq(app: AppKey) -> int:
     """The number of the app's last row in change."""
-    baselines = len(seen(app)[0].names) + (2 if app == LOYALTY else 0)
-    return baselines + sum(change.app == app for change in changes())
+    return len(rows(app))
 
 
 def failed(app: AppKey) -> list[datetime]:

@@ -17,6 +17,7 @@ from tests.quarter import (
     CHINA,
     END,
     FRANKFURT,
+    SEOUL,
     SINGAPORE,
     STORY,
     Change,
@@ -27,6 +28,7 @@ from tests.quarter import (
     head_seq,
     seen,
 )
+from tests.quarter import rows as recorded
 
 Row = tuple[Any, ...]
 Span = tuple[datetime, datetime]
@@ -123,12 +125,28 @@ def campaign_window() -> list[Row]:
 
 
 def when_was_it_gone() -> list[Row]:
-    [(_, before, polls, after)] = [s for s in spells(FRANKFURT, 2) if s[0] == "Tier"]
-    assert before
-    assert after
-    first, last = polls[0], polls[-1]
-    bounds = (before.confirmed, first.arrived, last.confirmed, after.arrived)
-    return [("frankfurt", 2, *bounds, bounds[2] - bounds[1], bounds[3] - bounds[0])]
+    """Runs of polls that do not see the name in any slot, each after a poll that saw it."""
+    rows: list[Row] = []
+    for app in _APPS:
+        runs = [
+            (has, list(polls))
+            for has, polls in groupby(
+                seen(app), key=lambda p: "Membership level" in p.names.values()
+            )
+        ]
+        for number, (has, polls) in enumerate(runs):
+            if has or not number:
+                continue
+            not_before, seen_at = runs[number - 1][1][-1].confirmed, polls[0].arrived
+            back = runs[number + 1][1][0] if number + 1 < len(runs) else None
+            lacked = polls[-1].confirmed if back else None
+            rows.append(
+                (
+                    *(*app, not_before, seen_at, lacked, back and back.arrived),
+                    *(lacked and lacked - seen_at, back and back.arrived - not_before),
+                )
+            )
+    return sorted(rows, key=lambda row: row[:4])
 
 
 def gaps() -> list[Row]:
@@ -169,7 +187,7 @@ def attest_quarter() -> list[Row]:
 
 
 def incremental_load() -> list[Row]:
-    loaded = {FRANKFURT: 5, SINGAPORE: 4, CHINA: 2}
+    loaded = {FRANKFURT: 5, SINGAPORE: 4, CHINA: 2, SEOUL: 3}
     return sorted(
         (*c.app, c.seq, c.seen_at, c.slot, c.kind, c.old, c.new)
         for c in changes()
@@ -210,7 +228,10 @@ def moved_slot() -> list[Row]:
         (to.seen_at, to.group, *to.app, to.new, left.slot, to.slot)
         for to in changes()
         for left in changes()
-        if (to.app, to.run) == (left.app, left.run) and to.new is not None and to.new == left.old
+        if (to.app, to.run) == (left.app, left.run)
+        and to.slot != left.slot
+        and to.new is not None
+        and to.new == left.old
     ]
 
 
@@ -221,7 +242,7 @@ def _episodes() -> list[Episode]:
     """(group, slot, not before, began, ended, whose change, its name), by trying every instant."""
     arrivals = {app: seen(app)[0].arrived for app in _APPS}
     moved = {at for app in _APPS for at, _ in STORY.groups[app][1:]}
-    times = sorted({*arrivals.values(), *(change.seen_at for change in changes()), *moved})
+    times = sorted({*(row.seen_at for app in _APPS for row in recorded(app)), *moved})
 
     def state(app: AppKey, group: str, slot: int, at: datetime) -> tuple[bool, str | None]:
         """Whether the app counts in the group by then, and its name."""

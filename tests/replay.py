@@ -142,6 +142,33 @@ class Life:
         return bool(here & after), bool(here | after)
 
 
+class Absence(NamedTuple):
+    """A time without a name that the app had before: the bounds of its loss and of its return."""
+
+    region: str
+    sdk_app_id: int
+    not_before: datetime
+    seen_at: datetime
+    back_not_before: datetime | None
+    back_seen_at: datetime | None
+
+
+def absences(lives: Iterable[Life], name: str) -> list[Absence]:
+    """Of a name, whatever the slot: looks in a row that do not see it, after one that did."""
+    found = []
+    for life in lives:
+        grouped = itertools.groupby(life.looks, lambda look: bool(_slots(look, name)))
+        runs = [(has, list(looks)) for has, looks in grouped]
+        for before, (has, looks), after in zip(
+            [None, *runs], runs, [*runs[1:], None], strict=False
+        ):
+            if before and not has:
+                lost = (before[1][-1].looked_at, looks[0].seen_at)
+                back = (looks[-1].looked_at, after[1][0].seen_at) if after else (None, None)
+                found.append(Absence(*life.app, *lost, *back))
+    return found
+
+
 def _slots(look: Look, name: str) -> set[int]:
     return {slot for slot, each in look.names.items() if each.name == name}
 

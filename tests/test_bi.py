@@ -19,7 +19,7 @@ from sqlalchemy import create_engine
 from launch.postgres import EmbeddedPostgres
 from tests.conftest import READER
 from tests.data_model import BI_PAGE, COMMAND, QUESTIONS, Page
-from tests.quarter import quarter
+from tests.quarter import changes, quarter
 from tests.quarter_answers import ANSWERS
 from tests.reading import comparable, rows
 
@@ -73,9 +73,26 @@ def test_a_campaign_window_is_not_judged_by_its_ends() -> None:
     """Both ends of the window see the name, and yet it was gone for 28 hours at least."""
     [frankfurt] = [row for row in ANSWERS["campaign_window"]() if row[0] == "frankfurt"]
     assert frankfurt[-1] == "partly"
-    [gone] = ANSWERS["when_was_it_gone"]()
+    [gone, _] = [row for row in ANSWERS["when_was_it_gone"]() if row[0] == "frankfurt"]
     assert isinstance(gone[2], datetime)
     assert gone[-2].total_seconds() > 27.9 * 3600
+
+
+def test_a_name_is_gone_once_per_gap_and_neither_moved_nor_retyped() -> None:
+    """The quarter has each of these, so that the question's test notices a query that is wrong."""
+    gone = [(row[0], row[5] is None) for row in ANSWERS["when_was_it_gone"]()]
+    assert gone == [
+        ("frankfurt", False),
+        ("frankfurt", False),
+        ("silicon_valley", False),  # back in a baseline
+        ("singapore", True),
+    ]
+    of_name = [change for change in changes() if change.new == "Membership level"]
+    assert [(c.app.region, c.kind, c.slot) for c in of_name if c.app.region != "frankfurt"] == [
+        ("seoul", "renamed", 1),  # from slot 2
+        ("seoul", "renamed", 2),
+        ("silicon_valley", "retyped", 2),
+    ]
 
 
 def test_the_query_of_the_readme_gives_the_right_answer(

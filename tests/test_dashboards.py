@@ -256,7 +256,7 @@ def test_an_alert_rule_fires_for_a_new_change_and_for_a_forged_row(
         cursor.execute("set session_replication_role = replica")
         cursor.execute(
             "update attr_audit.change set new_name = 'x', seen_at = now(), recorded_at = now() "
-            "where seq = 6"
+            "where seq = 6 and region = 'frankfurt'"
         )
         for title in ("Attribute name changed", "Chain of an app is not intact"):
             cursor.execute(grafana.RULES[title]["data"][0]["model"]["rawSql"])

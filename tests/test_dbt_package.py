@@ -82,10 +82,10 @@ def test_the_copy_holds_every_change_also_after_a_later_load(database: Database)
 
 def test_the_dimension_holds_every_name_of_every_slot(database: Database) -> None:
     right = {
-        (*app, slot, name, 0 if api == "timpush" else None, polls[0].arrived, polls[-1].confirmed)
+        (*app, slot, name, type_, polls[0].arrived, polls[-1].confirmed)
         for app in STORY.listed
         for slot in range(4)
-        for (name, api), polls in spans(app, slot)
+        for (name, type_), polls in spans(app, slot)
         if name is not None
     }
     given = database.rows(
@@ -102,9 +102,9 @@ def test_the_dimension_holds_every_name_of_every_slot(database: Database) -> Non
     )
 
 
-def spans(app: AppKey, slot: int) -> Iterator[tuple[tuple[str | None, str], list[Seen]]]:
-    """The names of a slot, each with the API that was asked and its polls."""
-    for key, polls in groupby(seen(app), key=lambda poll: (poll.names.get(slot), poll.api)):
+def spans(app: AppKey, slot: int) -> Iterator[tuple[tuple[str | None, int | None], list[Seen]]]:
+    """The names of a slot, each with its type and its polls."""
+    for key, polls in groupby(seen(app), key=lambda p: (p.names.get(slot), p.types.get(slot))):
         yield key, list(polls)
 
 
@@ -131,7 +131,7 @@ def test_names_that_overlap_are_found(database: Database) -> None:
     assert database.failures("names_scd2_does_not_overlap") == []
     database.rows(
         "update pg_temp.names_scd2 set valid_to = valid_to + interval '1 s' "
-        "where region = 'frankfurt' and slot = 2 and name = 'Tier'"
+        "where region = 'frankfurt' and slot = 2 and valid_to < '2026-05-14Z' and name = 'Tier'"
     )
     [(key, *_)] = database.failures("names_scd2_does_not_overlap")
     assert key == "frankfurt/1400000001/2"

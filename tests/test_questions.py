@@ -22,10 +22,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from launch.postgres import EmbeddedPostgres
-from tests import agreement
+from tests import agreement, replay
 from tests.agreement import Reading
 from tests.conftest import AuditDb, fresh_audit_db
 from tests.history import NamesLike, polled
+from tests.psql import QUERIES
 from tests.replay import Life, Look
 from tests.test_views import Replay, Writer, months_for_histories, run
 
@@ -525,6 +526,21 @@ def test_gaps_of_earlier_polls_are_there_before_and_after_they_are_noted(history
     [[is_new]] = run(history.db.owner, "select attr_audit_internal.note_earlier_gaps()")
     assert not is_new
     assert rows
+
+
+@pytest.mark.parametrize("name", _NAMES)
+def test_a_name_is_missing_exactly_where_no_slot_has_it(history: History, name: str) -> None:
+    """The question of docs/bi.md: names move, change their type and return in a baseline."""
+    [query] = (QUERIES.parent / "questions").glob("*_when_was_it_gone.sql")
+    statement = query.read_text(encoding="utf-8").replace("'Membership level'", f"'{name}'")
+    given = run(history.db.reader, statement)
+    right = replay.absences(history.lives, name)
+    assert sorted(str(tuple(row[:6])) for row in given) == sorted(str(tuple(r)) for r in right)
+    for row in given:
+        assert row.at_least == (row.back_not_before and row.back_not_before - row.seen_at)
+        assert row.at_most == (row.back_seen_at and row.back_seen_at - row.not_before)
+    again = len(right) - len({each[:2] for each in right})
+    assert again > 5 or name in ("", "never")
 
 
 @pytest.mark.parametrize("zone", ["America/New_York", "Pacific/Apia"])

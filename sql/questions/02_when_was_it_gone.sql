@@ -1,9 +1,11 @@
--- For how long was that name missing, at least and at most?
-select gone.region, gone.slot, gone.not_before, gone.seen_at, back.not_before as back_not_before,
-       back.seen_at as back_seen_at, back.not_before - gone.seen_at as at_least,
-       back.seen_at - gone.not_before as at_most
-  from attr_audit.changes gone
-  left join attr_audit.changes back
-    on (back.region, back.sdk_app_id, back.new_name) = (gone.region, gone.sdk_app_id, gone.old_name)
-   and back.seq > gone.seq
- where gone.old_name = 'Membership level' and gone.seen_at >= '2026-05-01Z';
+-- How often was that name missing from all slots of an app, and for how long, at least and at most?
+with span as (select * from attr_audit.name_history where name = 'Membership level'),
+     missing as (select region, sdk_app_id, unnest(tstzmultirange(tstzrange(min(valid_from), null))
+                        - range_agg(tstzrange(valid_from, valid_to))) as gap from span group by 1, 2)
+select distinct s.region, s.sdk_app_id, s.certain_to as not_before, lower(gap) as seen_at,
+       coalesce(c.not_before, c.prior_ok_at) as back_not_before, upper(gap) as back_seen_at,
+       coalesce(c.not_before, c.prior_ok_at) - lower(gap) as at_least, upper(gap) - s.certain_to as at_most
+  from missing m join span s on (s.region, s.sdk_app_id, s.valid_to) = (m.region, m.sdk_app_id, lower(gap))
+  left join attr_audit.change c on (c.region, c.sdk_app_id, c.new_name, c.seen_at)
+                                 = (s.region, s.sdk_app_id, s.name, upper(gap))
+ order by 1, 2, 3;

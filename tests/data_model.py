@@ -140,8 +140,10 @@ class Page:
     def function(self, name: str) -> str:
         """A function's comment and columns."""
         [[arguments, comment]] = self._rows(_FUNCTION, name=name)
+        overloads = self._rows(_OVERLOADS, name=name)
+        takes = "; or ".join([arguments or "nothing", *(each for [each] in overloads)])
         columns = self._rows(_RESULT, name=name)
-        lines = [f"### {name}()", "", comment, "", f"Takes: {arguments or 'nothing'}.", ""]
+        lines = [f"### {name}()", "", comment, "", f"Takes: {takes}.", ""]
         lines += ["| column | type |", "|---|---|"]
         lines += [f"| `{column}` | {type_} |" for column, type_ in columns]
         return "\n".join(lines)
@@ -259,6 +261,13 @@ _FUNCTION = f"""
 select pg_get_function_arguments(oid), obj_description(oid, 'pg_proc')
   from pg_proc
  where oid = ({_OID})
+"""
+
+_OVERLOADS = f"""
+select pg_get_function_arguments(oid)
+  from pg_proc
+ where proname = :'name' and pronamespace = 'attr_audit'::regnamespace and oid <> ({_OID})
+ order by 1
 """
 
 _RESULT = f"""

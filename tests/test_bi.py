@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import psycopg2.errors
 import pytest
 from sqlalchemy import create_engine
 
@@ -100,6 +101,24 @@ def test_the_query_of_the_readme_gives_the_right_answer(
 ) -> None:
     [query] = re.findall(r"```sql\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert rows(postgres, database, query, "UTC") == [("Membership level", True)]
+
+
+def test_times_are_all_text_or_all_timestamps(postgres: EmbeddedPostgres, database: str) -> None:
+    """As docs/bi.md says: a call with one of each finds no function."""
+    begin, end = "'2026-04-01Z'", "'2026-07-01Z'"
+    calls = {
+        "gaps({}::timestamptz, {}::timestamptz, '1 hour'::{})": "interval",
+        "gaps({}::timestamptz, {}::{})": "timestamptz",
+        "attest({}::timestamptz, {}::{})": "timestamptz",
+        "name_in_window('city', {}::timestamptz, {}::{})": "timestamptz",
+    }
+    for call, type_ in calls.items():
+        right = f"select * from attr_audit.{call.format(begin, end, type_)}"
+        assert rows(postgres, database, right, "UTC")
+        for text in ("text", "varchar"):
+            mixed = f"select * from attr_audit.{call.format(begin, end, text)}"
+            with pytest.raises(psycopg2.errors.UndefinedFunction):
+                rows(postgres, database, mixed, "UTC")
 
 
 # Drivers ----------------------------------------------------------------------------------------

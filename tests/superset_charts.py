@@ -165,7 +165,7 @@ CHARTS = (
         where=(("lookalike", "IS NOT NULL"),),
         order="seen_at",
         descending=True,
-        height=40,
+        height=46,
     ),
     Chart(
         "Chain",
@@ -174,7 +174,7 @@ CHARTS = (
         "Whether each app's chain of hashes is intact. im-attr-audit verify checks more.",
         order="sdk_app_id",
         of_now=True,
-        height=40,
+        height=46,
     ),
     Chart(
         "Seals",

@@ -95,7 +95,7 @@ class Superset:
                 executable_path=chromium.find(), args=list(chromium.ARGUMENTS)
             )
             context = browser.new_context(
-                base_url=self.address, viewport={"width": 1440, "height": 1800}
+                base_url=self.address, viewport={"width": 1440, "height": 2000}
             )
             context.request.post("/login/", form={"username": _USER, "password": self._password})
             page = context.new_page()

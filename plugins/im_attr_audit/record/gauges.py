@@ -120,6 +120,8 @@ _QUERIES = (
          group by g.app_group, k.violation
         """,
     ),
+    # The changes of the time are found first, by their index, and judged one by one ("offset 0").
+    # The view by itself would judge those of all time: ten times as slow on a large record.
     _Query(
         ("region", "app_group"),
         (
@@ -129,11 +131,25 @@ _QUERIES = (
             ),
         ),
         """
-        select a.region, a.app_group, count(u.seq)
+        with waiting as materialized (
+            select c.region, c.sdk_app_id, count(*) as changes
+              from (select region, sdk_app_id, seq from attr_audit.change c
+                     where c.seen_at > now() - interval '30 days' and not c.is_baseline
+                       and not exists (
+                           select from attr_audit.review r
+                            where r.region = c.region and r.sdk_app_id = c.sdk_app_id
+                              and r.seq = c.seq)
+                    offset 0) c
+             cross join lateral (
+                   select from attr_audit.unreviewed_changes v
+                    where v.region = c.region and v.sdk_app_id = c.sdk_app_id and v.seq = c.seq
+                      and v.seen_at > now() - interval '30 days'
+                   offset 0) v
+             group by c.region, c.sdk_app_id
+        )
+        select a.region, a.app_group, coalesce(sum(w.changes), 0)
           from attr_audit.app a
-          left join attr_audit.unreviewed_changes u
-            on u.region = a.region and u.sdk_app_id = a.sdk_app_id
-           and u.seen_at > now() - interval '30 days'
+          left join waiting w using (region, sdk_app_id)
          where a.retired_at is null
          group by a.region, a.app_group
         """,

@@ -591,6 +591,20 @@ def test_the_command_and_the_docs_find_the_same_export_edited(
     assert "NOT AS RECORDED  frankfurt/7 seq 3: kind is added, not renamed" in said
 
 
+def test_what_is_found_is_sent_through_airflows_metrics_if_asked(
+    recorded: AuditDb, export: Path, verify: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[bool] = []
+    monkeypatch.setattr(
+        "im_attr_audit.commands.verify.send_verify_result", lambda holds, at: sent.append(holds)
+    )
+    verify(recorded, "--stats")
+    verify(recorded)
+    export.write_text(export.read_text().replace("renamed", "added", 1))
+    assert verify(recorded, "--stats", "--export", export)[0] == 1
+    assert sent == [True, False]
+
+
 # The command ------------------------------------------------------------------------------------
 
 
@@ -600,7 +614,12 @@ def test_an_empty_record_is_not_called_intact(
     monkeypatch.setattr(shared, "reader_engine", lambda: audit_db.reader)
     files = {name: tmp_path / name for name in ("heads", "result", "export")}
     arguments = ["verify", "--no-asset-events", "--save-heads", str(files["heads"])]
-    assert cli.main([*arguments, "--result", str(files["result"])]) == 0
+    sent: list[bool] = []
+    monkeypatch.setattr(
+        "im_attr_audit.commands.verify.send_verify_result", lambda holds, at: sent.append(holds)
+    )
+    assert cli.main([*arguments, "--stats", "--result", str(files["result"])]) == 0
+    assert sent == []
     assert "there was nothing to check" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 

@@ -17,7 +17,7 @@ from prometheus_client import Gauge as PromGauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from im_attr_audit.errors import AttrAuditError
-from im_attr_audit.record.gauges import PREFIX, Gauge
+from im_attr_audit.record.gauges import PREFIX, Gauge, verify_gauges
 
 log = logging.getLogger(__name__)
 
@@ -63,16 +63,9 @@ def exposition(read: Read) -> str:
 def verify_result(holds: bool, at: datetime) -> str:
     """What `verify` found, in Prometheus' text form."""
     registry = CollectorRegistry(auto_describe=False)
-    ok = PromGauge(
-        PREFIX + "verify_ok", "Whether the last verify found nothing.", registry=registry
-    )
-    ok.set(float(holds))
-    last = PromGauge(
-        PREFIX + "verify_last_run_timestamp_seconds",
-        "When verify last checked the record, in seconds since 1970.",
-        registry=registry,
-    )
-    last.set(at.timestamp())
+    for gauge in verify_gauges(holds, at):
+        [(_, value)] = gauge.samples
+        PromGauge(gauge.name, gauge.help, registry=registry).set(value)
     return generate_latest(registry).decode("utf-8")
 
 

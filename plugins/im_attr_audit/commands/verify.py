@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from im_attr_audit.airflow_stats import send_verify_result
 from im_attr_audit.apps import AppKey
 from im_attr_audit.commands import shared
 from im_attr_audit.commands.metrics import write_result
@@ -79,6 +80,12 @@ def add_verify(commands: Any) -> None:
         help="write whether the record is intact, and when it was checked, to FILE for Prometheus "
         "(node_exporter's textfile collector reads *.prom). Not written if it cannot be checked",
     )
+    verify.add_argument(
+        "--stats",
+        action="store_true",
+        help="send the same through Airflow's own metrics (StatsD or OpenTelemetry), as this "
+        "Airflow is configured. Not sent if it cannot be checked",
+    )
     add_checkpoints_to_verify(verify)
     verify.set_defaults(run=_verify)
 
@@ -97,8 +104,11 @@ def _verify(given: argparse.Namespace) -> int:
     is_intact = not checked.findings and is_as_sealed
     if is_intact and not checked.rows and not given.checkpoints:
         return _nothing_to_check(given)
+    checked_at = datetime.now(UTC)
     if given.result:
-        write_result(given.result, is_intact, datetime.now(UTC))
+        write_result(given.result, is_intact, checked_at)
+    if given.stats:
+        send_verify_result(is_intact, checked_at)
     if is_intact:
         print("The record is as it was recorded.")
     if saved:

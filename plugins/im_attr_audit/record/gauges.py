@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,13 +23,28 @@ class RecordUnreadable(AttrAuditError):
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """One metric. ``samples``: the labels' values, in the order of ``labels``, and a number."""
+    """One metric. ``samples``: the labels' values, in the order of ``labels``, and a number.
+
+    ``overall``: what makes one true number of all samples.
+    ``misleads_when_old``: it must be read at the moment that somebody looks at it.
+    """
 
     name: str
     help: str
     labels: tuple[str, ...]
     samples: tuple[tuple[tuple[str, ...], float], ...]
     only_grows: bool = False
+    overall: Callable[[Iterable[float]], float] = sum
+    misleads_when_old: bool = False
+
+
+class _Metric(NamedTuple):
+    """Its name without the prefix, and of ``Gauge`` the same fields."""
+
+    name: str
+    help: str
+    overall: Callable[[Iterable[float]], float] = sum
+    misleads_when_old: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +52,7 @@ class _Query:
     """Columns of the result: the labels first, then one number per metric, null where unknown."""
 
     labels: tuple[str, ...]
-    metrics: tuple[tuple[str, str], ...]
+    metrics: tuple[_Metric, ...]
     sql: str
     only_grows: bool = False
 
@@ -46,12 +61,13 @@ _QUERIES = (
     _Query(
         ("region", "app_group"),
         (
-            ("apps", "Apps that are polled; retired ones are left out."),
-            ("stale_apps", "Apps without a good poll for IM_ATTR_AUDIT_STALE_AFTER."),
-            ("unseen_apps", "Apps that have never had a good poll."),
-            (
+            _Metric("apps", "Apps that are polled; retired ones are left out."),
+            _Metric("stale_apps", "Apps without a good poll for IM_ATTR_AUDIT_STALE_AFTER."),
+            _Metric("unseen_apps", "Apps that have never had a good poll."),
+            _Metric(
                 "oldest_knowledge_seconds",
                 "Seconds since the last good poll of the app for which that is longest.",
+                overall=max,
             ),
         ),
         """
@@ -64,7 +80,7 @@ _QUERIES = (
     ),
     _Query(
         ("region", "outcome"),
-        (("apps_by_last_outcome", "Apps by the outcome of their newest poll."),),
+        (_Metric("apps_by_last_outcome", "Apps by the outcome of their newest poll."),),
         """
         select region, last_outcome, count(*)
           from attr_audit.freshness where last_outcome is not null group by region, last_outcome
@@ -73,14 +89,14 @@ _QUERIES = (
     _Query(
         ("region", "outcome"),
         (
-            ("polls_last_hour", "Polls requested within the last hour."),
-            (
+            _Metric("polls_last_hour", "Polls requested within the last hour."),
+            _Metric(
                 "poll_seconds_last_hour",
                 "Total seconds of the polls requested within the last hour.",
             ),
         ),
         """
-        select coalesce(region, '?'), outcome, count(*),
+        select coalesce(region, 'unknown'), outcome, count(*),
                extract(epoch from sum(responded_at - requested_at))
           from attr_audit.poll
          where requested_at > now() - interval '1 hour'
@@ -90,7 +106,7 @@ _QUERIES = (
     ),
     _Query(
         ("region",),
-        (("changes_total", "Changes on record, baselines left out."),),
+        (_Metric("changes_total", "Changes on record, baselines left out."),),
         """
         select a.region, count(c.change_id)
           from (select distinct region from attr_audit.app) a
@@ -101,7 +117,7 @@ _QUERIES = (
     ),
     _Query(
         ("app_group",),
-        (("drift_slots", "Slots in which apps of a group have different names."),),
+        (_Metric("drift_slots", "Slots in which apps of a group have different names."),),
         """
         select g.app_group, count(d.slot)
           from (select distinct app_group from attr_audit.app where retired_at is null) g
@@ -111,7 +127,7 @@ _QUERIES = (
     ),
     _Query(
         ("app_group", "violation"),
-        (("violations", "Slots that are not as declared."),),
+        (_Metric("violations", "Slots that are not as declared."),),
         """
         select g.app_group, k.violation, count(v.slot)
           from (select distinct app_group from attr_audit.app where retired_at is null) g
@@ -125,7 +141,7 @@ _QUERIES = (
     _Query(
         ("region", "app_group"),
         (
-            (
+            _Metric(
                 "unreviewed_changes",
                 "Changes of the last 30 days that are not as declared and have no review.",
             ),
@@ -157,11 +173,11 @@ _QUERIES = (
     _Query(
         (),
         (
-            (
+            _Metric(
                 "unsent_alerts",
                 "Alerts that wait to be sent; those too old to be sent are left out.",
             ),
-            (
+            _Metric(
                 "oldest_unsent_alert_seconds",
                 "Age in seconds of the oldest alert that waits to be sent; 0 if there is none.",
             ),
@@ -175,7 +191,14 @@ _QUERIES = (
     ),
     _Query(
         (),
-        (("last_poll_seconds", "Seconds since the newest poll of any app was recorded."),),
+        (
+            # As a run ends it is always short: kept by a monitor, it would hide that none runs.
+            _Metric(
+                "last_poll_seconds",
+                "Seconds since the newest poll of any app was recorded.",
+                misleads_when_old=True,
+            ),
+        ),
         """
         select extract(epoch from now() - max(last_polled_at))
           from attr_audit.app where last_polled_at <= now() + interval '1 minute'
@@ -183,7 +206,12 @@ _QUERIES = (
     ),
     _Query(
         (),
-        (("last_seal_seconds", "Seconds since the newest seal; missing where nothing is sealed."),),
+        (
+            _Metric(
+                "last_seal_seconds",
+                "Seconds since the newest seal; missing where nothing is sealed.",
+            ),
+        ),
         """
         select extract(epoch from now() - max(sealed_at))
           from attr_audit.seal where leaf like '["run-v1",%'
@@ -192,12 +220,19 @@ _QUERIES = (
 )
 
 
-def read_gauges(engine: Engine, stale_after: timedelta) -> list[Gauge]:
-    """Every metric, all of one moment. Raises RecordUnreadable: half of them is none."""
+def read_gauges(
+    engine: Engine, stale_after: timedelta, *, seconds: int | None = None
+) -> list[Gauge]:
+    """Every metric, all of one moment. Raises RecordUnreadable: half of them is none.
+
+    ``seconds``: how long one query may take, where that is less than the engine allows.
+    """
     gauges: list[Gauge] = []
     try:
         with engine.connect() as connection:
             connection.execute(text("set transaction isolation level repeatable read read only"))
+            if seconds is not None:
+                connection.execute(text(f"set local statement_timeout = '{int(seconds)}s'"))
             for query in _QUERIES:
                 rows = connection.execute(text(query.sql), _bound(query, stale_after)).all()
                 gauges += _read(query, rows)
@@ -217,10 +252,10 @@ def _bound(query: _Query, stale_after: timedelta) -> dict[str, Any]:
 
 def _read(query: _Query, rows: Any) -> Iterator[Gauge]:
     first = len(query.labels)
-    for number, (name, explained) in enumerate(query.metrics):
+    for number, metric in enumerate(query.metrics):
         yield Gauge(
-            PREFIX + name,
-            explained,
+            PREFIX + metric.name,
+            metric.help,
             query.labels,
             tuple(
                 (tuple(row[:first]), float(row[first + number]))
@@ -228,4 +263,19 @@ def _read(query: _Query, rows: Any) -> Iterator[Gauge]:
                 if row[first + number] is not None
             ),
             query.only_grows,
+            metric.overall,
+            metric.misleads_when_old,
         )
+
+
+def verify_gauges(holds: bool, at: datetime) -> list[Gauge]:
+    """What `verify` found, and when."""
+    found = (
+        ("verify_ok", "Whether the last verify found nothing.", float(holds)),
+        (
+            "verify_last_run_timestamp_seconds",
+            "When verify last checked the record, in seconds since 1970.",
+            at.timestamp(),
+        ),
+    )
+    return [Gauge(PREFIX + name, help_, (), (((), value),)) for name, help_, value in found]

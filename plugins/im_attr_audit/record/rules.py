@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from json.encoder import encode_basestring
 
@@ -60,6 +60,15 @@ class Poll:
         if self.region is None or self.sdk_app_id is None:
             return None
         return AppKey(self.region, self.sdk_app_id)
+
+    @property
+    def calls(self) -> tuple[timedelta, ...]:
+        """How long each call took, the wait between two left out; nothing where it is unknown."""
+        spans = [(read.requested_at, read.responded_at) for read in self.reads]
+        if self.sent > len(self.reads) and self.last_requested_at and self.responded_at:
+            spans.append((self.last_requested_at, self.responded_at))
+        # Where a clock was changed during the poll, it has the same time throughout.
+        return tuple(ended - began for began, ended in spans if ended > began)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ much.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, text
@@ -27,7 +28,11 @@ from im_attr_audit.record.rules import Known, NewChange, Poll, Verdict, advance,
 
 
 class Recorded(NamedTuple):
-    """One poll as it was recorded; ``error_info`` is None where all is well."""
+    """One poll as it was recorded; ``error_info`` is None where all is well.
+
+    ``calls``: how long each call to the vendor took. ``changes``: how many changes were recorded,
+    baselines left out.
+    """
 
     conn_id: str
     region: str | None
@@ -37,6 +42,8 @@ class Recorded(NamedTuple):
     outcome: str
     error_info: str | None
     error_code: int | None
+    calls: tuple[timedelta, ...] = ()
+    changes: int = 0
 
 
 #: Errors by which the database refuses what it is given; a retry does not change them.
@@ -282,12 +289,19 @@ def _record(
         after = [_after_row(poll, before[app], known[app]) for app, poll in apps.items()]
         connection.execute(_UPDATE_APPS, _AFTER.parameters(after))
     return [
-        recorded_as(poll, verdict.outcome, verdict.reason)
+        recorded_as(
+            poll,
+            verdict.outcome,
+            verdict.reason,
+            changes=sum(not change.is_baseline for change in verdict.changes),
+        )
         for poll, verdict in zip(polls, verdicts, strict=True)
     ]
 
 
-def recorded_as(poll: Poll, outcome: str, reason: str | None = None) -> Recorded:
+def recorded_as(
+    poll: Poll, outcome: str, reason: str | None = None, *, changes: int = 0
+) -> Recorded:
     """A poll with its outcome."""
     return Recorded(
         poll.conn_id,
@@ -298,6 +312,8 @@ def recorded_as(poll: Poll, outcome: str, reason: str | None = None) -> Recorded
         outcome,
         reason,
         getattr(poll.failure, "error_code", None),
+        poll.calls,
+        changes,
     )
 
 

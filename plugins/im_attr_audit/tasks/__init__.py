@@ -26,16 +26,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from im_attr_audit.messages.report import Failure
-    from im_attr_audit.record.store import Recorded
     from im_attr_audit.tencent.target import Target, Unresolved
 
 log = logging.getLogger(__name__)
 
 CHANGES = Asset("im-attr-audit/changes")
 CHANGES_ALIAS = AssetAlias("im-attr-audit-changes")
-
-#: The metric that `sync` counts its polls in.
-POLLS = "im_attr_audit.polls"
 
 #: The instance of `sync` that reads declared names again; it polls nothing.
 _DECLARED_NAMES: dict[str, Any] = {"label": "declared names", "conn_ids": [], "problems": {}}
@@ -127,6 +123,7 @@ def sync(
     Raises AirflowException (to be retried) if any app is `unavailable` or `unstable`, else
     AirflowFailException if any failed, or is `late` and has no good poll since the run began.
     """
+    from im_attr_audit.airflow_stats import send_polls
     from im_attr_audit.errors import Unavailable
     from im_attr_audit.outcomes import FAILED
     from im_attr_audit.record.runs import FinishedPoll, read_finished
@@ -156,7 +153,7 @@ def sync(
             try_number=ti.try_number,
             confirm_seconds=confirm_seconds,
         )
-        count_polls(recorded)
+        send_polls(recorded)
         polls = [
             *finished,
             *(FinishedPoll(p.conn_id, p.outcome, p.error_info, p.error_code) for p in recorded),
@@ -197,17 +194,6 @@ def _still_misconfigured(planned: Mapping[str, str]) -> Mapping[str, str]:
         return planned
     listed = _listed_conn_ids()
     return still_misconfigured(planned, listed, masked=len(listed) <= MASKED_AT_MOST)
-
-
-def count_polls(recorded: Sequence[Recorded]) -> None:
-    """One metric of Airflow's: the polls of this try by region and outcome.
-
-    StatsD without tags shows only their sum.
-    """
-    from airflow.sdk.observability import stats
-
-    for (region, outcome), polls in Counter((p.region or "?", p.outcome) for p in recorded).items():
-        stats.incr(POLLS, count=polls, tags={"region": region, "outcome": outcome})
 
 
 def _raise_for(failed: Sequence[Failure]) -> None:
@@ -309,12 +295,13 @@ def report(
     dag_folder: Path | None = None,
     bundle: Any = None,
 ) -> None:
-    """Log the run's table and send alerts; raise AirflowFailException where anything failed.
+    """Log the run's table, send alerts and metrics; raise AirflowFailException if anything failed.
 
     ``states`` are those of the tasks before it: an instance that died without recording anything
     is a failure too, and so is an app of which this run has no poll. Declared names are read again,
     so that clearing this task is enough once a refused document is fixed.
     """
+    from im_attr_audit.airflow_stats import send_gauges
     from im_attr_audit.messages.report import few, render
     from im_attr_audit.record.runs import read_run
     from im_attr_audit.tasks.declarations import declare
@@ -328,6 +315,7 @@ def report(
         log.info("%s", render(run, unpolled))
         refused = declare(engine, dag_run_id, dag_folder, bundle)
         alert_errors = _send_alerts(engine, dag_run_id)
+        send_gauges(engine)
     finally:
         engine.dispose()
 

@@ -16,13 +16,17 @@ PROVISIONING = FOLDER / "provisioning"
 DASHBOARD: dict[str, Any] = json.loads(
     (FOLDER / "dashboards" / "attribute_names.json").read_text(encoding="utf-8")
 )
+#: The one that reads Prometheus instead of the database.
+METRICS: dict[str, Any] = json.loads(
+    (FOLDER / "dashboards" / "metrics.json").read_text(encoding="utf-8")
+)
 PANELS: dict[str, dict[str, Any]] = {panel["title"]: panel for panel in DASHBOARD["panels"]}
 SCHEMAS = Path(__file__).parent / "vendor" / "grafana"
 
 
-def provisioned(kind: str) -> dict[str, Any]:
-    """The provisioning file of datasources or dashboards."""
-    found: dict[str, Any] = yaml.safe_load((PROVISIONING / kind / "im_attr_audit.yaml").read_text())
+def provisioned(kind: str, name: str = "im_attr_audit") -> dict[str, Any]:
+    """A provisioning file of datasources, dashboards or alerting."""
+    found: dict[str, Any] = yaml.safe_load((PROVISIONING / kind / f"{name}.yaml").read_text())
     return found
 
 

@@ -269,9 +269,12 @@ def test_an_alert_rule_fires_for_a_new_change_and_for_a_forged_row(
 # The published schemas --------------------------------------------------------------------------
 
 
-def test_the_dashboard_of_grafana_is_valid_by_the_published_schema() -> None:
-    Draft7Validator(grafana.schema("dashboard")).validate(grafana.DASHBOARD)
-    for panel in grafana.PANELS.values():
+@pytest.mark.parametrize(
+    "dashboard", [grafana.DASHBOARD, grafana.METRICS], ids=lambda each: each["uid"]
+)
+def test_a_dashboard_of_grafana_is_valid_by_the_published_schema(dashboard: dict[str, Any]) -> None:
+    Draft7Validator(grafana.schema("dashboard")).validate(dashboard)
+    for panel in dashboard["panels"]:
         published = grafana.schema(panel["type"].replace("-", ""))
         parts = {
             "Options": panel["options"],
@@ -313,6 +316,12 @@ def test_the_files_of_grafana_fit_each_other() -> None:
     asked |= {each["datasourceUid"] for rule in grafana.RULES.values() for each in rule["data"]}
     assert asked - {"__expr__"} == {source["uid"]}
     assert {each["type"] for each in _datasources(grafana.DASHBOARD)} == {source["type"]}
+    metrics = grafana.provisioned("datasources", "im_attr_audit_prometheus")["datasources"][0]
+    assert {(each["uid"], each["type"]) for each in _datasources(grafana.METRICS)} == {
+        (metrics["uid"], metrics["type"])
+    }
+    assert metrics["uid"] != source["uid"]
+    assert grafana.METRICS["uid"] != grafana.DASHBOARD["uid"]
     uids = [rule["uid"] for rule in grafana.RULES.values()]
     assert len(uids) == len(set(uids)) == 5
     rules = (grafana.PROVISIONING / "alerting" / "im_attr_audit.yaml").read_text(encoding="utf-8")

@@ -34,6 +34,7 @@ from im_attr_audit.tencent.answer import Answer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests import grafana
 from tests.browser.large import Size, fill_record
 from tests.conftest import AuditDb
 from tests.history import NamesLike, polled
@@ -202,6 +203,32 @@ def test_each_alert_rule_is_on_a_metric_that_there_is(recorded: AuditDb) -> None
     used = set(re.findall(r"im_attr_audit_[a-z_]+", "".join(re.findall(r"expr: (.*)", rules))))
     assert len(used) >= 5
     assert used <= names
+
+
+def test_the_dashboard_reads_metrics_that_there_are_by_labels_that_they_have(
+    recorded: AuditDb,
+) -> None:
+    gauges = [*read(recorded), *verify_gauges(True, datetime.now(UTC))]
+    label_sets = {gauge.name: set(gauge.labels) for gauge in gauges} | {"im_attr_audit_up": set()}
+    used: set[str] = set()
+    for panel in grafana.METRICS["panels"]:
+        for query in panel["targets"]:
+            names = set(re.findall(r"im_attr_audit_[a-z_]+", query["expr"]))
+            assert names <= label_sets.keys(), panel["title"]
+            wanted = set(re.findall(r"(\w+)=", query["expr"]))
+            kept = {
+                label
+                for by in re.findall(r"by \(([^)]*)\)", query["expr"])
+                for label in by.split(", ")
+            }
+            for name in names:
+                assert wanted | kept <= label_sets[name], panel["title"]
+            assert set(re.findall(r"{{(\w+)}}", query["legendFormat"])) == kept, panel["title"]
+            used |= names
+    assert label_sets.keys() - used == {"im_attr_audit_apps", "im_attr_audit_unseen_apps"}
+    [group] = grafana.METRICS["templating"]["list"]
+    assert group["definition"] == "label_values(im_attr_audit_apps, app_group)"
+    assert "app_group" in label_sets["im_attr_audit_apps"]
 
 
 def test_a_record_that_cannot_be_read_is_down_and_shows_no_number(audit_db: AuditDb) -> None:

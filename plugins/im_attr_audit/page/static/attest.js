@@ -105,10 +105,10 @@ function table(attested) {
       return h("tr", {},
         h("th", { scope: "row" }, appLink(app), one ? null : second(h("bdi", {}, app.app_group))), h("td", {}, verdict(app.verdict)),
         h("td", {}, app.changes, app.source_changes ? second("source changed ", count(app.source_changes, "time")) : null),
-        h("td", {}, app.polls_good === null ? none("deleted by retention") : [polls(app.polls_good, "good"), second(polls(app.polls_failed, "failed"))]),
+        h("td", { class: "lines" }, app.polls_good === null ? none("deleted by retention") : [polls(app.polls_good, "good"), second(polls(app.polls_failed, "failed"))]),
         h("td", {}, app.longest_gap_seconds === null ? none("unknown")
           : h("a", { href: `timeline?${new URLSearchParams({ app: appName(app), since: attested.since, until: attested.until, lanes: "all" })}` }, span(app.longest_gap_seconds))),
-        h("td", {}, atBounds(app, attested)),
+        h("td", { class: "lines" }, atBounds(app, attested)),
         h("td", {}, app.head_seq ?? none("none")), h("td", {}, app.head_hash ? halves(app.head_hash) : none("none")));
     },
   });

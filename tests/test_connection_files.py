@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -40,5 +42,17 @@ def test_a_file_that_cannot_be_read_hides_no_connection(tmp_path: Path, content:
 
 
 def test_a_folder_that_is_not_mounted_is_a_failure(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableFiles, match="is not a folder"):
+    with pytest.raises(UnreadableFiles, match="cannot be read: No such file"):
         ConnectionFilesBackend(folder=str(tmp_path / "nowhere")).get_conn_value("im_a")
+
+
+def test_a_folder_that_may_not_be_read_is_not_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(folder: Path) -> list[Path]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+    # Not by the folder's mode: root may read any.
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(UnreadableFiles, match="cannot be read: Permission denied"):
+        ConnectionFilesBackend(folder=str(tmp_path)).get_conn_value("im_a")

@@ -137,3 +137,11 @@ def test_a_failed_job_whose_alert_needs_two_in_a_row_is_deleted_before_it_alerts
 def test_no_secret_stands_in_the_files() -> None:
     text = (ROOT / "kubernetes" / "values.yaml").read_text(encoding="utf-8")
     assert not re.search(r"(?i)password:\s*\S|://[^/\s]*:[^/\s]*@", text)
+
+
+def test_a_job_that_cannot_start_fails_in_the_end() -> None:
+    """Otherwise it is never a failed one, and no alert says that it does not run."""
+    regular = [job for job in JOBS if job["kind"] == "CronJob"]
+    assert len(regular) == 5
+    for job in regular:
+        assert job["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"] > 0, job["metadata"]

@@ -142,6 +142,15 @@ def test_health_shows_the_newest_seal_with_its_checkpoint(
     assert seal["note"] == sealed.seal.note
     file = client.get("/api/checkpoint/download")
     assert file.text == sealed.seal.note
+    with audit_db.owner.begin() as connection:
+        connection.execute(
+            text(
+                "insert into attr_audit.seal (n, leaf, note, last_poll_id, last_change_id, "
+                "last_planned_id, marks) values (7, 'no leaf', 'note', 1000, 1000, 0, '')"
+            )
+        )
+    refused = client.get("/api/checkpoint/download")
+    assert (refused.status_code, "from a witness" in refused.text) == (409, True)
     assert file.headers["content-disposition"] == 'attachment; filename="checkpoint-0.txt"'
     [witness] = seal["witnesses"]
     assert (witness["target"], witness["size"]) == (f"file:{tmp_path}/witness", 1)

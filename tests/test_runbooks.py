@@ -129,6 +129,6 @@ def test_every_link_of_the_runbooks_leads_somewhere() -> None:
 
 def test_the_page_names_sections_that_exist() -> None:
     script = (ROOT / "plugins/im_attr_audit/page/static/health.js").read_text("utf-8")
-    named = re.findall(r'docs/runbooks\.md of im-attr-audit, section \\"([^"\\]+)\\"', script)
+    named = re.findall(r'runbook\(health, "([^"]+)"\)', script)
     assert len(named) == 2
     assert set(named) <= set(sections())

@@ -95,9 +95,13 @@ def test_the_address_of_the_runbooks_is_optional_and_is_a_web_address() -> None:
     assert settings.runbooks_url({name: " "}) is None
     for good in ("https://git.example/a/runbooks.md", "http://127.0.0.1:8000/x?y=1"):
         assert settings.runbooks_url({name: good}) == good
-    for bad in ("runbooks.md", "javascript:alert(1)", "https://x.example/a b", "https://x/#stale"):
-        with pytest.raises(BadSetting, match=f"{name} is .*begins with https://"):
+    for bad in (
+        "runbooks.md", "javascript:alert(1)", "https://x.example/a b", "https://x/#stale",
+        "https://me:s3cret@git.example/r.md", 'https://x/"><b>', "https://", "https:///r.md",
+    ):  # fmt: skip
+        with pytest.raises(BadSetting, match=f"{name} is not .*begins with https://") as refused:
             settings.runbooks_url({name: bad})
+        assert "s3cret" not in str(refused.value)
 
 
 def test_the_guide_lists_the_settings_of_the_table() -> None:

@@ -31,7 +31,7 @@ QUERY_SECONDS = 20
 def send_polls(recorded: Sequence[Recorded]) -> None:
     """What a try of `sync` polled: polls, changes, and the time of each call to the vendor.
 
-    Each call is one timing: of their sum or mean per try no percentile could be computed. For a
+    Each call is one timing: a sum or mean per try would have no percentiles. For a
     task's 250 apps that is 250 datagrams, or one histogram.
     """
     with _one_line_if_it_fails():

@@ -58,9 +58,11 @@ class ConnectionFilesBackend(BaseSecretsBackend):
 
     def _read_again(self) -> None:
         # Kubernetes swaps a mounted folder's files by a link: their numbers change with them.
-        files = sorted(self._folder.glob("*.json"))
-        if not files and not self._folder.is_dir():
-            raise UnreadableFiles(f"{self._folder} is not a folder")
+        try:
+            files = sorted(file for file in self._folder.iterdir() if file.suffix == ".json")
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise UnreadableFiles(f"{self._folder} cannot be read: {reason}") from None
         state = tuple(
             (f.name, s.st_ino, s.st_mtime_ns, s.st_size) for f in files for s in [f.stat()]
         )

@@ -178,12 +178,13 @@ def review_within(environ: Mapping[str, str] = os.environ) -> timedelta:
 
 
 def runbooks_url(environ: Mapping[str, str] = os.environ) -> str | None:
-    """Where the runbooks are, None where that is not set. BadSetting where it is no web address."""
+    """Where the runbooks are, None if it is not set. BadSetting if it is not a web address."""
     given = _text(RUNBOOKS_URL, environ)
-    if given and not re.fullmatch(r"https?://[!-~]+", given.replace("#", " ")):
+    # It is shown to every reader of an alert. A value with a login is not even quoted.
+    if given and not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w./~%?=&+:,;-]*)?", given, re.ASCII):
         raise BadSetting(
-            f"{RUNBOOKS_URL.name} is {given[:40]!r}: set it to an address that begins with "
-            "https:// and has no section."
+            f"{RUNBOOKS_URL.name} is not a plain web address: set it to one that begins with "
+            "https:// and has neither a login nor a section."
         )
     return given or None
 

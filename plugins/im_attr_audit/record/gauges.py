@@ -80,7 +80,13 @@ _QUERIES = (
     ),
     _Query(
         ("region", "outcome"),
-        (_Metric("apps_by_last_outcome", "Apps by the outcome of their newest poll."),),
+        (
+            _Metric(
+                "apps_by_last_outcome",
+                "Apps by the outcome of their newest poll.",
+                misleads_when_old=True,
+            ),
+        ),
         """
         select region, last_outcome, count(*)
           from attr_audit.freshness where last_outcome is not null group by region, last_outcome
@@ -89,10 +95,13 @@ _QUERIES = (
     _Query(
         ("region", "outcome"),
         (
-            _Metric("polls_last_hour", "Polls requested within the last hour."),
+            _Metric(
+                "polls_last_hour", "Polls requested within the last hour.", misleads_when_old=True
+            ),
             _Metric(
                 "poll_seconds_last_hour",
                 "Total seconds of the polls requested within the last hour.",
+                misleads_when_old=True,
             ),
         ),
         """
@@ -223,7 +232,7 @@ _QUERIES = (
 def read_gauges(
     engine: Engine, stale_after: timedelta, *, seconds: int | None = None
 ) -> list[Gauge]:
-    """Every metric, all of one moment. Raises RecordUnreadable: half of them is none.
+    """Every metric, all of one moment. Raises RecordUnreadable where one cannot be read.
 
     ``seconds``: how long one query may take, where that is less than the engine allows.
     """

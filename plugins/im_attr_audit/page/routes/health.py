@@ -114,9 +114,16 @@ def heads(reader: ReaderOf) -> Response:
 
 @router.get("/checkpoint/download", response_class=Response, dependencies=NOTHING_ASKED)
 def checkpoint(reader: ReaderOf) -> Response:
-    """The newest seal's signed checkpoint, as it was written; 404 where nothing is sealed."""
+    """The newest seal's signed checkpoint, as it was written; 404 where nothing is sealed.
+
+    409 where a newer row of the seals is not one of a seal: nobody gets an older one for it.
+    """
     with reader.transaction() as connection:
-        seal, _ = read_seal(connection, "seal_in_full")
+        seal, unreadable = read_seal(connection, "seal_in_full")
+    if unreadable:
+        raise HTTPException(
+            409, "A row of attr_audit.seal is unreadable. Take the checkpoint from a witness."
+        )
     if seal is None:
         raise HTTPException(404, "The record is not sealed.")
     return Response(

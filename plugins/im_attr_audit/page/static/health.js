@@ -33,10 +33,10 @@ runAndRefresh(async () => {
   await verify(chain, health, false);
 });
 
-/** A section of the runbooks: a link where somebody has said where they are. */
+/** A section of the runbooks: a link where their address is set. */
 function runbook({ runbooks_url: url }, title) {
-  const said = `docs/runbooks.md of im-attr-audit, section "${title}"`;
-  return url ? h("a", { href: `${url}#${title.toLowerCase().replace(": ", "-")}`, target: "_blank", rel: "noreferrer" }, said) : said;
+  const text = `docs/runbooks.md of im-attr-audit, section "${title}"`;
+  return url ? h("a", { href: `${url}#${title.toLowerCase().replace(": ", "-")}`, target: "_blank", rel: "noreferrer" }, text) : text;
 }
 
 /** What the record's own copy of the newest seal says; the witnesses' files are what counts. */

@@ -30,8 +30,7 @@ from im_attr_audit.record.rules import Known, NewChange, Poll, Verdict, advance,
 class Recorded(NamedTuple):
     """One poll as it was recorded; ``error_info`` is None where all is well.
 
-    ``calls``: how long each call to the vendor took. ``changes``: how many changes were recorded,
-    baselines left out.
+    ``calls``: how long each call to the vendor took. ``changes``: those recorded, no baselines.
     """
 
     conn_id: str
@@ -293,15 +292,13 @@ def _record(
             poll,
             verdict.outcome,
             verdict.reason,
-            changes=sum(not change.is_baseline for change in verdict.changes),
+            sum(not change.is_baseline for change in verdict.changes),
         )
         for poll, verdict in zip(polls, verdicts, strict=True)
     ]
 
 
-def recorded_as(
-    poll: Poll, outcome: str, reason: str | None = None, *, changes: int = 0
-) -> Recorded:
+def recorded_as(poll: Poll, outcome: str, reason: str | None = None, changes: int = 0) -> Recorded:
     """A poll with its outcome."""
     return Recorded(
         poll.conn_id,

@@ -130,7 +130,7 @@ def sync(
     from im_attr_audit.sync import sync_apps
     from im_attr_audit.tasks.targets import targets_to_poll
 
-    confirm_seconds = settings.CONFIRM_SECONDS.read()
+    wait = settings.CONFIRM_SECONDS.read()
     # Clearing sets max_tries to the tries there were plus the retries that are granted again.
     first_try = ti.max_tries - (ti.task.retries or 0) + 1
     engine = audit_engine()
@@ -147,11 +147,7 @@ def sync(
             is_last_try=ti.try_number > ti.max_tries,
         )
         recorded = sync_apps(
-            engine,
-            targets,
-            dag_run_id=dag_run_id,
-            try_number=ti.try_number,
-            confirm_seconds=confirm_seconds,
+            engine, targets, dag_run_id=dag_run_id, try_number=ti.try_number, confirm_seconds=wait
         )
         send_polls(recorded)
         polls = [

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from tests.conftest import AuditDb
 from tests.sealing import NAMES, sealing_of
 from tests.test_declarations import declare
-from tests.test_page_api import FORMULAS, Connection, application, now, poll
+from tests.test_page_api import FORMULAS, Connection, application, now, poll, write_seal
 
 
 @pytest.fixture
@@ -142,16 +142,10 @@ def test_health_shows_the_newest_seal_with_its_checkpoint(
     assert seal["note"] == sealed.seal.note
     file = client.get("/api/checkpoint/download")
     assert file.text == sealed.seal.note
-    with audit_db.owner.begin() as connection:
-        connection.execute(
-            text(
-                "insert into attr_audit.seal (n, leaf, note, last_poll_id, last_change_id, "
-                "last_planned_id, marks) values (7, 'no leaf', 'note', 1000, 1000, 0, '')"
-            )
-        )
+    assert file.headers["content-disposition"] == 'attachment; filename="checkpoint-0.txt"'
+    write_seal(audit_db, "no leaf", n=7)
     refused = client.get("/api/checkpoint/download")
     assert (refused.status_code, "from a witness" in refused.text) == (409, True)
-    assert file.headers["content-disposition"] == 'attachment; filename="checkpoint-0.txt"'
     [witness] = seal["witnesses"]
     assert (witness["target"], witness["size"]) == (f"file:{tmp_path}/witness", 1)
     with audit_db.owner.begin() as connection:
